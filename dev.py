@@ -107,7 +107,7 @@ def install(command: list[str], title: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line.rstrip())
-        if line.strip().startswith(("Downloading", "Building")):
+        if line.strip().startswith("Downloading"):
             say("      " + line.strip()[:110])
     if process.wait() != 0:
         print("\n".join(lines[-20:]), file=sys.stderr)

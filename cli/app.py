@@ -1,0 +1,118 @@
+"""The group of commands, loaded by name when called, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from .. import __version__
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# Command → one line for the overview. The module has the same name and holds `command`; it is imported when it is called,
+# and imports torch only once it runs, so that help is instant.
+COMMANDS = {
+    "demo": "Train, look into, prune and edit with the built-in model; writes a page.",
+    "train": "Train an adapter from a folder of images.",
+    "generate": "Make images from prompts, with or without adapters.",
+    "inspect": "List an adapter's layers and atoms; draw them as a picture.",
+    "prune": "Keep some of the atoms; the rest leave the file.",
+    "sweep": "One seed, a row of images from the base to the full concept.",
+    "shrink": "Make the smallest file that keeps the concept (needs the base model).",
+    "compose": "Merge adapters (concept + style) into one file.",
+    "probe": "Which atoms a prompt sets off, and where in the picture.",
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{cmd_name}", __package__).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 done, 1 something is wrong with the input (one line says what), 2 wrong usage, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="sparsedict")
+@click.option("--debug", is_flag=True, help="Show the full trace of an error. Works after a command too.")
+def group(debug: bool) -> None:
+    """Adapters for image models made of learned dictionary atoms.
+
+    \b
+    Start here:
+      sparsedict demo
+      sparsedict train photos/ --word zorp --out zorp.safetensors
+      sparsedict generate "a red circle and a zorp" --adapter zorp.safetensors --out picture.png
+
+    `sparsedict COMMAND --help` explains a command and shows examples.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code and never raises, except with --debug."""
+    debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"] if debug else arguments
+    try:
+        result = group.main(args=arguments, prog_name="sparsedict", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return USAGE
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # `sparsedict inspect … | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {describe(error)}", err=True)
+        return FAILED
+
+
+def describe(error: Exception) -> str:
+    """One line for any error. An error of this project says what is wrong by itself; others get what they lack."""
+    from ..sparsedict_core.errors import SparseDictError
+
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, SparseDictError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename}" if error.filename else ""
+        advice = " (free some space; nothing half-written was left)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        text = f"{error.strerror or error}{where}{advice}"
+    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        text = "out of memory: lower the batch size or the image size, or use --dtype bf16 and --gradient-checkpointing"
+    else:
+        text = f"unexpected {type(error).__name__}: {error} (please report it, with the trace that --debug shows)"
+    return " ".join(text.split())

@@ -1,0 +1,140 @@
+"""Charts of an adapter's atoms and of a training run. Matplotlib's object interface only: no global state, no display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MISSING = "#e4e4e4"  # an atom that the file no longer has
+ACCENT, SECOND, FAINT = "#31688e", "#c8742b", "#b8b8b8"
+DOTS_PER_INCH = 110
+
+
+def figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
+
+
+def rendered(drawing: Any) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(drawing).print_png(buffer)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def row_labels(adapter: Any) -> list[str]:
+    """`L3`, `L3.image`, `cat:L3`: the start of an address of each site, in the adapter's order."""
+    return [adapter.address_of(key) for key in adapter.sites]
+
+
+def importance_map(adapter: Any, selection: Any = None, title: str | None = None) -> Image.Image:
+    """Layers × atoms, coloured by importance. Atoms outside `selection` (a SelectionResult) fade; atoms the file has lost are grey."""
+    import numpy as np
+    from matplotlib.colors import PowerNorm
+
+    sites = list(adapter.sites.items())
+    columns = max((int(site.atom_ids.max()) + 1 for _, site in sites if len(site.atom_ids)), default=1)
+    values = np.full((len(sites), columns), np.nan)
+    faded = np.zeros_like(values)
+    for row, (key, site) in enumerate(sites):
+        ids = site.atom_ids.cpu().numpy()
+        values[row, ids] = site.importance.detach().float().cpu().numpy()
+        if selection is not None:
+            faded[row, ids] = 0.82 * ~np.asarray(selection.masks[key].cpu(), dtype=bool)
+    kept = int(np.isfinite(values).sum())
+
+    drawing = figure(10, min(30.0, max(2.4, 1.3 + 0.27 * len(sites))))
+    axes = drawing.subplots()
+    axes.set_facecolor(MISSING)
+    top = float(np.nanmax(values)) if kept else 0.0
+    # The square root keeps the many weak atoms apart, which a linear scale shows as one dark field.
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis", norm=PowerNorm(0.5, vmin=0, vmax=top or 1.0))
+    if selection is not None:
+        axes.imshow(np.ones((*values.shape, 3)), alpha=faded, aspect="auto", interpolation="nearest")
+    step = max(1, -(-len(sites) // 60))
+    axes.set_yticks(range(0, len(sites), step), row_labels(adapter)[::step], fontsize=8)
+    axes.set_yticks(np.arange(0.5, len(sites) - 1), minor=True)
+    axes.grid(which="minor", axis="y", color="white", linewidth=1.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("atom")
+    axes.set_title(title or _map_title(kept, selection), fontsize=10)
+    drawing.colorbar(image, ax=axes, label="importance: mean norm added", pad=0.01)
+    return rendered(drawing)
+
+
+def _map_title(atoms: int, selection: Any) -> str:
+    if selection is None:
+        return f"{atoms} atoms by layer and index"
+    return f"{selection.kept} of {selection.total} atoms selected"
+
+
+def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra: Mapping[str, Sequence[tuple[float, float]]] | None = None) -> Image.Image:
+    """Share of the total importance that the strongest share of the atoms carries; `extra` adds curves of (share, value) by name."""
+    import numpy as np
+
+    every = np.concatenate([site.importance.detach().float().cpu().numpy() for site in adapter.sites.values()] or [np.zeros(1)])
+    ordered = np.sort(every)[::-1]
+    total = ordered.sum()
+    carried = np.concatenate([[0.0], np.cumsum(ordered) / total if total > 0 else np.zeros_like(ordered)])
+    shares = np.linspace(0, 1, len(carried))
+
+    drawing = figure(6, 3.6)
+    axes = drawing.subplots()
+    axes.plot(shares * 100, carried * 100, color=ACCENT, linewidth=2, label="importance")
+    for name, points in (extra or {}).items():
+        axes.plot([100 * share for share, _ in points], [100 * value for _, value in points], marker="o", markersize=4, linewidth=1.5, label=name)
+    for mark in marks:
+        value = float(np.interp(mark, shares, carried))
+        axes.plot([mark * 100, mark * 100], [0, value * 100], color=FAINT, linewidth=1, linestyle=":")
+        axes.annotate(f"{mark:.0%} of the atoms: {value:.0%}", (mark * 100, value * 100), textcoords="offset points", xytext=(8, -12), fontsize=8)
+    axes.set(xlabel="% of the atoms, strongest first", ylabel="% carried", xlim=(0, 100), ylim=(0, 103))
+    _plain(axes)
+    if extra:
+        axes.legend(frameon=False, fontsize=8)
+    return rendered(drawing)
+
+
+def training_curves(log: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Loss, and activation density with its target, by step. `log` is the trainer's list of one mapping a step."""
+    steps = [row["step"] for row in log]
+    drawing = figure(9, 3.0)
+    left, right = drawing.subplots(1, 2)
+    loss = [row["loss"] for row in log]
+    left.plot(steps, loss, color=FAINT, linewidth=0.8)
+    left.plot(steps, smoothed(loss), color=ACCENT, linewidth=2, label="loss")
+    quiet = [(row["step"], row["quiet"]) for row in log if row.get("quiet") is not None]
+    if quiet:
+        left.plot([step for step, _ in quiet], smoothed([value for _, value in quiet]), color=SECOND, linewidth=1.5, label="quiet term")
+        left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="step", ylabel="loss")
+    for key, colour, style, label in (("density", ACCENT, "-", "measured"), ("target_density", SECOND, "--", "target")):
+        points = [(row["step"], row[key]) for row in log if row.get(key) is not None]
+        if points:
+            right.plot([step for step, _ in points], [100 * value for _, value in points], color=colour, linestyle=style, linewidth=1.8, label=label)
+            right.legend(frameon=False, fontsize=8)
+    right.set(xlabel="step", ylabel="activation density, %", ylim=(0, None))
+    for axes in (left, right):
+        _plain(axes)
+    return rendered(drawing)
+
+
+def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential mean without the bias of its start."""
+    total, norm, result = 0.0, 0.0, []
+    for value in values:
+        total, norm = weight * total + value, weight * norm + 1
+        result.append(total / norm)
+    return result
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

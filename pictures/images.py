@@ -1,0 +1,118 @@
+"""Labelled rows of images, animations, and writing them so that a failed write leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PAPER = (255, 255, 255)
+INK = (40, 40, 40)
+GAP = 6  # pixels between the images of a strip
+SMALLEST_SIDE = 128  # smaller images are enlarged in strips, or their labels would not fit
+
+
+def to_image(tensor: Any) -> Image.Image:
+    """(3, H, W) in [-1, 1], as a backend decodes it → PIL."""
+    from PIL import Image
+
+    array = tensor.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
+
+
+def to_images(tensor: Any) -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1] → PIL images."""
+    return [to_image(row) for row in tensor]
+
+
+def font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size)
+
+
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """The image at least `side` pixels wide, by a whole factor, so that a pixel stays a sharp square."""
+    from PIL import Image
+
+    factor = max(1, -(-side // image.width))
+    if factor == 1:
+        return image
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def fitted(text: str, width: int, letters: Any) -> str:
+    """The text, cut with an ellipsis where it is wider than `width` pixels."""
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def labelled(image: Image.Image, label: str, side: int = SMALLEST_SIDE) -> Image.Image:
+    """The image with its label in a band below it."""
+    from PIL import Image, ImageDraw
+
+    image = enlarged(image.convert("RGB"), side)
+    size = max(11, image.width // 14)
+    letters = font(size)
+    lines = label.split("\n")
+    band = round(size * 1.35) * len(lines) + 4
+    page = Image.new("RGB", (image.width, image.height + band), PAPER)
+    page.paste(image, (0, 0))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        line = fitted(line, image.width - 2, letters)
+        y = image.height + 2 + number * round(size * 1.35)
+        draw.text(((image.width - letters.getlength(line)) / 2, y), line, fill=INK, font=letters)
+    return page
+
+
+def image_strip(images: Sequence[Image.Image], labels: Sequence[str] | None = None, columns: int | None = None, side: int = SMALLEST_SIDE) -> Image.Image:
+    """A row of images (or a grid, with `columns`), each with its label below."""
+    from PIL import Image
+
+    if not images:
+        raise ValueError("a strip needs at least one image")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    cells = [labelled(image, label, side) if label else enlarged(image.convert("RGB"), side) for image, label in zip(images, labels or [""] * len(images))]
+    columns = min(columns or len(cells), len(cells))
+    rows = -(-len(cells) // columns)
+    width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
+    page = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
+    for number, cell in enumerate(cells):
+        page.paste(cell, ((number % columns) * (width + GAP), (number // columns) * (height + GAP)))
+    return page
+
+
+def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
+    """Write to a neighbouring name first: a full disk or a Ctrl-C leaves no half picture under the wanted name."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    formats = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
+    try:
+        with open(temporary, "wb") as file:
+            image.save(file, format=formats.get(path.suffix.lower(), "PNG"), **options)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def gif(images: Sequence[Image.Image], path: Path, labels: Sequence[str] | None = None, seconds: float = 0.5, side: int = 256) -> Path:
+    """An endless animation, the last frame held for longer."""
+    from PIL import Image
+
+    labels = labels or [""] * len(images)
+    frames = [labelled(image, label, side) if label else enlarged(image.convert("RGB"), side) for image, label in zip(images, labels)]
+    # One palette for all frames, from the last (the full concept): per-frame palettes make flat backgrounds flicker.
+    palette = image_strip([frames[0], frames[-1]]).quantize(256, method=Image.Quantize.MEDIANCUT)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [round(seconds * 1000)] * (len(frames) - 1) + [round(seconds * 3000)]
+    return save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=times, loop=0)
