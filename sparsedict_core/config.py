@@ -1,0 +1,55 @@
+"""What an adapter is made of: the few numbers that fix the shapes of its tensors.
+
+Knows the encoders' names; knows nothing of training schedules or of base models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .encoders import Encoder, get_encoder
+from .errors import SparseDictError
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Shapes and encoder of an adapter; the defaults are our choice (docs: method, recipe).
+
+    Raises SparseDictError for a value out of range or an unknown encoder.
+    """
+
+    encoder: str = field(default="quantile", metadata={"help": "How coefficients are computed; one of the registered encoders."})
+    atoms: int = field(default=128, metadata={"help": "Atoms per site (m)."})
+    rank: int | None = field(default=16, metadata={"help": "Width r of the basis that the atoms share; none = dense atoms."})
+    density: float = field(default=0.10, metadata={"help": "Target share of |u| above the threshold, in (0, 1]."})
+    encoder_settings: dict[str, Any] = field(default_factory=dict, metadata={"help": "Settings of the encoder, by name."})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.atoms, int) or self.atoms < 0:
+            raise SparseDictError(f"atoms is {self.atoms!r}: give a whole number of atoms per site, 0 or more.")
+        if self.rank is not None and (not isinstance(self.rank, int) or self.rank < 1):
+            raise SparseDictError(f"rank is {self.rank!r}: give a whole number of 1 or more, or none for dense atoms.")
+        if not 0 < self.density <= 1:
+            raise SparseDictError(f"density is {self.density!r}: give a share above 0 and at most 1, for example 0.10.")
+        self.make_encoder()
+
+    def make_encoder(self) -> Encoder:
+        """The encoder that this config names, with its settings; a `share` that is not set is the density."""
+        encoder = get_encoder(self.encoder, **self.encoder_settings)
+        if "share" in encoder.defaults and "share" not in self.encoder_settings:
+            encoder.settings["share"] = self.density
+        return encoder
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        """The inverse of `to_dict`. Raises SparseDictError for names that are not options."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise SparseDictError(f"unknown adapter option {unknown[0]!r}: the options are {known}.")
+        return cls(**values)

@@ -1,0 +1,23 @@
+"""The default: one-sided, threshold from a running quantile. C = ReLU(u − τ). Our choice."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Encoder
+
+
+class QuantileEncoder(Encoder):
+    """Reaches its density by construction: τ follows the (1 − ρ) quantile of |u|, without any L1 term."""
+
+    name = "quantile"
+    defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
+    running = True
+
+    def coefficients(
+        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
+    ) -> Tensor:
+        return F.relu(u - threshold)

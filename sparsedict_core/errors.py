@@ -1,0 +1,35 @@
+"""Errors made for people: one sentence that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class SparseDictError(Exception):
+    """Parent of every error that SparseDict raises on purpose."""
+
+
+class FileFormatError(SparseDictError):
+    """A file that cannot be read or written as a sparse dictionary."""
+
+
+class AddressError(SparseDictError):
+    """An atom address that cannot be parsed, is ambiguous, or leads nowhere."""
+
+
+class SelectionError(SparseDictError):
+    """A selection of atoms that makes no sense (share out of range, no order known, …)."""
+
+
+class SiteError(SparseDictError):
+    """A site that is not in the model, or whose widths do not fit."""
+
+
+class CompositionError(SparseDictError):
+    """Adapters that cannot be put into one."""
+
+
+class TrainingError(SparseDictError):
+    """A training run that cannot start or go on."""
+
+
+class DataError(SparseDictError):
+    """Training data that cannot be used."""

@@ -1,0 +1,176 @@
+"""The text fields of an adapter's file: what is written, what is required, what it means.
+
+Every field is a string in the file; JSON where it holds more than a word.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .adapter import Member
+from .config import AdapterConfig
+from .encoders import Encoder
+from .errors import FileFormatError, SparseDictError
+from .site import SiteName
+
+if TYPE_CHECKING:
+    from .adapter import SparseAdapter
+
+FORMAT = "sparse_dict"
+FORMAT_VERSION = 1
+
+# Fields that this module makes from the adapter itself; everything else in `adapter.metadata` goes through.
+_OWN = ("format", "format_version", "encoder", "encoder_settings", "config", "component", "sites", "members")
+
+
+@dataclass(frozen=True)
+class SiteEntry:
+    """One row of the file's site table."""
+
+    name: SiteName
+    d_in: int
+    d_out: int
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class FileMetadata:
+    """The decoded text fields; `values` becomes the adapter's `metadata`."""
+
+    version: int
+    config: AdapterConfig
+    component: str
+    sites: list[SiteEntry]
+    members: tuple[Member, ...]
+    values: dict[str, Any]
+
+    def encoder_of(self, entry: SiteEntry) -> Encoder:
+        """The encoder of a site: its member's, in a composed adapter."""
+        for member in self.members:
+            if member.name == entry.member:
+                return member.config.make_encoder()
+        return self.config.make_encoder()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "format": FORMAT,
+            "format_version": self.version,
+            "encoder": self.config.encoder,
+            "encoder_settings": self.config.encoder_settings,
+            "config": self.config.to_dict(),
+            "component": self.component,
+            "sites": [_site_row(e.name, e.d_in, e.d_out, e.member) for e in self.sites],
+            "members": [_member_row(member) for member in self.members],
+            **self.values,
+        }
+
+
+def _site_row(name: SiteName, d_in: int, d_out: int, member: str | None) -> dict[str, Any]:
+    row = {"path": name.path, "layer": name.layer, "stream": name.stream, "d_in": d_in, "d_out": d_out}
+    return row if member is None else {**row, "member": member}
+
+
+def _member_row(member: Member) -> dict[str, Any]:
+    return {"name": member.name, "strength": member.strength, "config": member.config.to_dict()}
+
+
+def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
+    """The text fields of the file. No dates or random numbers: the same adapter gives the same bytes.
+
+    Raises FileFormatError for a metadata value that JSON cannot hold.
+    """
+    sites = [_site_row(site.name, site.d_in, site.d_out, site.member) for site in adapter.sites.values()]
+    family = str(adapter.metadata.get("base_family", ""))
+    fields: dict[str, Any] = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{family or 'unknown'}/sparse_dict",
+        "modelspec.implementation": "https://github.com/sparsedict",
+        "modelspec.title": str(adapter.metadata.get("title", "SparseDict adapter")),
+    }
+    words = adapter.metadata.get("trigger_words")
+    if words:
+        fields["modelspec.trigger_phrase"] = ", ".join(words)
+    fields.update({key: value for key, value in adapter.metadata.items() if key not in _OWN})
+    fields.update(
+        format=FORMAT,
+        format_version=str(FORMAT_VERSION),
+        encoder=adapter.config.encoder,
+        encoder_settings=dict(adapter.config.make_encoder().settings),
+        config=adapter.config.to_dict(),
+        component=adapter.component,
+        sites=sites,
+    )
+    if adapter.members:
+        fields["members"] = [_member_row(member) for member in adapter.members]
+    try:
+        # Plain strings stay as they are, so that other tools can show them.
+        return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in fields.items()}
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"the adapter's metadata holds a value that JSON cannot: {error}.") from error
+
+
+def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
+    """The inverse. Raises FileFormatError naming the file and the field."""
+    raw = dict(raw or {})
+    if raw.get("format") != FORMAT:
+        raise FileFormatError(f"{path} is no sparse dictionary (its format field is {raw.get('format')!r}); it may be a LoRA or a model.")
+    version = raw.get("format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise FileFormatError(f"{path}: format_version {version!r} is unknown, this program reads {FORMAT_VERSION}; update it.")
+    try:
+        config = AdapterConfig.from_dict(_json(path, raw, "config"))
+        rows = _json(path, raw, "members") if "members" in raw else []
+        members = tuple(
+            Member(str(row["name"]), float(row["strength"]), AdapterConfig.from_dict(row["config"])) for row in rows
+        )
+    except FileFormatError:
+        raise
+    except SparseDictError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    except (TypeError, KeyError, ValueError) as error:
+        raise FileFormatError(f"{path}: field config or members is damaged ({error}); the file was changed.") from error
+    if raw.get("encoder", config.encoder) != config.encoder:
+        raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r}, config says {config.encoder!r}; the file was changed.")
+    sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members})
+    values = {key: _plain(value) for key, value in raw.items() if key not in _OWN}
+    return FileMetadata(int(version), config, raw.get("component", ""), sites, members, values)
+
+
+def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
+    entries: list[SiteEntry] = []
+    seen: set[tuple[str | None, str]] = set()
+    try:
+        for row in rows:
+            stream, member = row["stream"], row.get("member")
+            name = SiteName(str(row["path"]), int(row["layer"]), None if stream is None else str(stream))
+            entry = SiteEntry(name, int(row["d_in"]), int(row["d_out"]), member)
+            if (member, name.path) in seen or (member is not None and member not in members):
+                raise ValueError(f"site {name.path} is there twice or has no member")
+            seen.add((member, name.path))
+            entries.append(entry)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{path}: field sites is damaged ({error}); the file was changed.") from error
+    return entries
+
+
+def _json(path: Path, raw: dict[str, str], field: str) -> Any:
+    if field not in raw:
+        raise FileFormatError(f"{path}: metadata field {field} is missing; the file was changed.")
+    try:
+        return json.loads(raw[field])
+    except ValueError as error:
+        raise FileFormatError(f"{path}: metadata field {field} is not JSON ({error}); the file was changed.") from error
+
+
+def _plain(text: str) -> Any:
+    """JSON lists and objects are decoded; any other text stays text."""
+    if text[:1] in "[{" and text:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text

@@ -1,0 +1,171 @@
+"""The layer as pure functions on tensors: O' = O + s · (C ⊙ g) · D.
+
+The equation and the meaning of C are the paper's; how C is computed from the site's input is our choice.
+Knows encoders only through their interface, and neither modules nor files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .encoders import Encoder
+
+SUBSAMPLE_LIMIT = 16384
+
+
+class SiteTensors(NamedTuple):
+    """One site's tensors. `mean`/`scale` None: input not standardised; a basis None: that side is dense."""
+
+    encoder_weight: Tensor  # (m, r) or (m, d_in)
+    encoder_basis: Tensor | None  # (r, d_in)
+    encoder_bias: Tensor  # (m)
+    encoder_mean: Tensor | None  # (d_in)
+    encoder_scale: Tensor | None  # (d_in)
+    threshold: Tensor  # () or (m)
+    dictionary_weight: Tensor  # (m, r) or (m, d_out)
+    dictionary_basis: Tensor | None  # (r, d_out)
+    encoder_gram: Tensor | None = None  # (m, m), only for encoders whose atoms inhibit each other
+
+    def cast(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
+        """The same tensors in another dtype and on another device; no copy where nothing changes."""
+        return SiteTensors._make(None if t is None else t.to(device=device, dtype=dtype) for t in self)
+
+    def prefix(self, count: int) -> SiteTensors:
+        """The first `count` atoms, as views."""
+        gram = self.encoder_gram
+        return self._replace(
+            encoder_weight=self.encoder_weight[:count],
+            encoder_bias=self.encoder_bias[:count],
+            threshold=self.threshold[:count] if self.threshold.ndim else self.threshold,
+            dictionary_weight=self.dictionary_weight[:count],
+            encoder_gram=None if gram is None else gram[:count, :count],
+        )
+
+    def select(self, index: Tensor) -> SiteTensors:
+        """The atoms at `index` (k), copied."""
+        gram = self.encoder_gram
+        return self._replace(
+            encoder_weight=self.encoder_weight[index],
+            encoder_bias=self.encoder_bias[index],
+            threshold=self.threshold[index] if self.threshold.ndim else self.threshold,
+            dictionary_weight=self.dictionary_weight[index],
+            encoder_gram=None if gram is None else gram[index][:, index],
+        )
+
+
+def standardise(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """x̂ = (x − mean) / scale; x (..., d_in), mean and scale (d_in)."""
+    return (x - mean) / scale
+
+
+def absorb_standardisation(tensors: SiteTensors) -> SiteTensors:
+    """The same site for raw inputs: B ← B/σ and b ← b − W·(B·μ/σ), so no pass over the tokens is spent on x̂."""
+    mean, scale = tensors.encoder_mean, tensors.encoder_scale
+    if mean is None or scale is None:
+        return tensors
+    weight, basis = tensors.encoder_weight, tensors.encoder_basis
+    # Products and sums rather than matmuls: autocast would run matmuls in half precision, and here
+    # two large numbers may cancel.
+    if basis is None:
+        weight = weight / scale
+        shift = (weight * mean).sum(-1)
+    else:
+        basis = basis / scale
+        shift = (weight * (basis * mean).sum(-1)).sum(-1)
+    return tensors._replace(
+        encoder_weight=weight,
+        encoder_basis=basis,
+        encoder_bias=tensors.encoder_bias - shift,
+        encoder_mean=None,
+        encoder_scale=None,
+    )
+
+
+def encoder_gram(weight: Tensor, basis: Tensor | None) -> Tensor:
+    """Inner products (m, m) of the encoder's rows, in the space of the standardised input."""
+    if basis is None:
+        return weight @ weight.T
+    return weight @ (basis @ basis.T) @ weight.T
+
+
+def preactivations(x: Tensor, weight: Tensor, basis: Tensor | None, bias: Tensor) -> Tensor:
+    """u = W·(B·x) + b; x (..., d_in) → (..., m)."""
+    if basis is not None:
+        x = F.linear(x, basis)
+    return F.linear(x, weight, bias)
+
+
+def decode(coefficients: Tensor, weight: Tensor, basis: Tensor | None) -> Tensor:
+    """ΔO = C·D with D = W or W·B; C (..., m) → (..., d_out)."""
+    update = torch.matmul(coefficients, weight)
+    return update if basis is None else torch.matmul(update, basis)
+
+
+def prepare(tensors: SiteTensors, encoder: Encoder) -> SiteTensors:
+    """The tensors that raw inputs meet, in float32 at least: inner products where wanted, standardisation absorbed."""
+    weight = tensors.encoder_weight
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        tensors = tensors.cast(torch.float32, weight.device)
+    if encoder.needs_gram and tensors.encoder_gram is None:
+        tensors = tensors._replace(encoder_gram=encoder_gram(tensors.encoder_weight, tensors.encoder_basis))
+    return absorb_standardisation(tensors)
+
+
+def encode(
+    x: Tensor, tensors: SiteTensors, encoder: Encoder, density: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """(u, C), both (..., m), for x (..., d_in) and tensors that went through `prepare`.
+
+    `density` is given in training only, for the encoders that use it there.
+    """
+    u = preactivations(x, tensors.encoder_weight, tensors.encoder_basis, tensors.encoder_bias)
+    return u, encoder.coefficients(u, tensors.threshold, density=density, gram=tensors.encoder_gram)
+
+
+def site_update(
+    x: Tensor, tensors: SiteTensors, encoder: Encoder, gains: Tensor | None = None, strength: float = 1.0
+) -> Tensor:
+    """s · (C ⊙ g) · D, shape (..., d_out), for x (..., d_in) and gains (m)."""
+    tensors = prepare(tensors, encoder).cast(x.dtype, x.device)
+    coefficients = encode(x, tensors, encoder)[1]
+    if gains is not None:
+        coefficients = coefficients * gains.to(coefficients)
+    update = decode(coefficients, tensors.dictionary_weight, tensors.dictionary_basis)
+    return update if strength == 1.0 else strength * update
+
+
+def dense_is_smaller(atoms: int, rank: int, width: int) -> bool:
+    """Whether (atoms, width) takes no more numbers than (atoms, rank) and (rank, width)."""
+    return atoms * width <= atoms * rank + rank * width
+
+
+def magnitude_subsample(u: Tensor, rows: int | None = None, limit: int = SUBSAMPLE_LIMIT) -> Tensor:
+    """A deterministic subsample of |u|, shape (B, n), for u (B, ..., m).
+
+    `rows` is the number of batch rows of the whole step, over all processes and micro-batches. Each row gives
+    the same values however the rows are split, so thresholds do not depend on the split.
+    """
+    flat = u.detach().reshape(u.shape[0], -1) if u.ndim > 1 else u.detach().reshape(1, -1)
+    per_row = max(1, limit // max(1, rows or flat.shape[0]))
+    stride = max(1, math.ceil(flat.shape[1] / per_row))
+    # A stride that shares a factor with m would see some atoms only.
+    while math.gcd(stride, u.shape[-1]) != 1 and stride > 1:
+        stride += 1
+    return flat[:, ::stride].abs()
+
+
+def magnitude_quantile(magnitudes: Tensor, share: float) -> Tensor:
+    """The `share` quantile (lower, exact rank) of the values' magnitudes, a 0-dim tensor."""
+    flat = magnitudes.detach().abs().flatten().float()
+    if flat.numel() == 0:
+        return flat.new_zeros(())
+    if flat.numel() > SUBSAMPLE_LIMIT * 4:
+        flat = flat[:: math.ceil(flat.numel() / SUBSAMPLE_LIMIT) | 1]
+    rank = 1 + int(min(max(share, 0.0), 1.0) * (flat.numel() - 1))
+    return flat.kthvalue(rank).values

@@ -1,0 +1,294 @@
+"""One site: the tensors of one Linear's dictionary, around the pure functions of `functional`.
+
+Knows its own tensors; knows nothing of the model it is attached to, nor of files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import AdapterConfig
+from .encoders import Encoder
+from .errors import SiteError
+from .functional import (
+    SiteTensors,
+    absorb_standardisation,
+    dense_is_smaller,
+    encode,
+    prepare,
+    site_update,
+)
+
+
+class SiteName(NamedTuple):
+    """Where a site is: module path with its component, layer number, stream (None: the layer's only kind)."""
+
+    path: str
+    layer: int
+    stream: str | None = None
+
+
+def site_key(path: str, member: str | None = None) -> str:
+    """The key of a site in its adapter: `path`, or `member:path` when composed."""
+    return path if member is None else f"{member}:{path}"
+
+
+def _optional(tensor: Tensor | None) -> nn.Parameter | None:
+    return None if tensor is None else nn.Parameter(tensor)
+
+
+class SparseSite(nn.Module):
+    """A dictionary of m atoms, dense or through a narrow basis, with the encoder that says when they fire."""
+
+    encoder_mean: Tensor
+    encoder_scale: Tensor
+    threshold: Tensor
+    importance: Tensor
+    atom_ids: Tensor
+    moments: Tensor | None
+    encoder_weight: nn.Parameter
+    encoder_basis: nn.Parameter | None
+    encoder_bias: nn.Parameter
+    dictionary_weight: nn.Parameter
+    dictionary_basis: nn.Parameter | None
+
+    def __init__(
+        self,
+        name: SiteName,
+        encoder: Encoder,
+        *,
+        encoder_weight: Tensor,
+        encoder_basis: Tensor | None,
+        encoder_bias: Tensor,
+        dictionary_weight: Tensor,
+        dictionary_basis: Tensor | None,
+        encoder_mean: Tensor | None = None,
+        encoder_scale: Tensor | None = None,
+        threshold: Tensor | None = None,
+        importance: Tensor | None = None,
+        atom_ids: Tensor | None = None,
+        moments: Tensor | None = None,
+        member: str | None = None,
+    ) -> None:
+        """Takes the tensors as they are, without copies. Mean and scale None: the input is not standardised."""
+        super().__init__()
+        atoms = encoder_weight.shape[0]
+        self.name = name
+        self.encoder = encoder
+        self.member = member
+        self.encoder_weight = nn.Parameter(encoder_weight)
+        self.encoder_basis = _optional(encoder_basis)
+        self.encoder_bias = nn.Parameter(encoder_bias)
+        self.dictionary_weight = nn.Parameter(dictionary_weight)
+        self.dictionary_basis = _optional(dictionary_basis)
+        threshold = encoder.initial_threshold(atoms) if threshold is None else threshold
+        if "threshold" in encoder.learned:
+            self.threshold = nn.Parameter(threshold)
+        else:
+            self.register_buffer("threshold", threshold)
+        self.standardised = encoder_mean is not None and encoder_scale is not None
+        self.register_buffer("encoder_mean", torch.zeros(self.d_in) if encoder_mean is None else encoder_mean)
+        self.register_buffer("encoder_scale", torch.ones(self.d_in) if encoder_scale is None else encoder_scale)
+        self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
+        ids = torch.arange(atoms, dtype=torch.int32) if atom_ids is None else atom_ids
+        self.register_buffer("atom_ids", ids)
+        self.register_buffer("moments", moments)
+
+    @classmethod
+    def create(
+        cls,
+        name: SiteName,
+        d_in: int,
+        d_out: int,
+        config: AdapterConfig,
+        generator: torch.Generator | None = None,
+        encoder: Encoder | None = None,
+    ) -> SparseSite:
+        """A fresh site, in float32, whose update is exactly zero (our choice, docs: method, recipe).
+
+        Factored: B_e ~ N(0, 1/d), W_e and W_d ~ N(0, 1/r), B_d = 0. Dense: W_e ~ N(0, 1/d), D = 0.
+        """
+
+        def normal(rows: int, columns: int) -> Tensor:
+            # Bases and weights alike have variance 1/columns.
+            return torch.randn(rows, columns, generator=generator) / math.sqrt(columns)
+
+        m, r = config.atoms, config.rank
+        return cls(
+            name,
+            encoder or config.make_encoder(),
+            encoder_basis=None if r is None else normal(r, d_in),
+            encoder_weight=normal(m, d_in if r is None else r),
+            encoder_bias=torch.zeros(m),
+            dictionary_weight=torch.zeros(m, d_out) if r is None else normal(m, r),
+            dictionary_basis=None if r is None else torch.zeros(r, d_out),
+        )
+
+    # -- shapes ---------------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        return site_key(self.name.path, self.member)
+
+    @property
+    def atoms(self) -> int:
+        """m"""
+        return self.encoder_weight.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        return (self.encoder_weight if self.encoder_basis is None else self.encoder_basis).shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return (self.dictionary_weight if self.dictionary_basis is None else self.dictionary_basis).shape[1]
+
+    @property
+    def form(self) -> str:
+        """`dense`, `factored`, or both named where the two sides differ."""
+        encoder = "dense" if self.encoder_basis is None else "factored"
+        dictionary = "dense" if self.dictionary_basis is None else "factored"
+        return encoder if encoder == dictionary else f"{encoder} encoder, {dictionary} dictionary"
+
+    def extra_repr(self) -> str:
+        return f"{self.key}, atoms={self.atoms}, {self.d_in}→{self.d_out}, {self.form}, {self.encoder.name}"
+
+    # -- the layer ------------------------------------------------------------------------------------------
+
+    def tensors(self) -> SiteTensors:
+        """The tensors that the update is computed from, as they are."""
+        return SiteTensors(
+            self.encoder_weight,
+            self.encoder_basis,
+            self.encoder_bias,
+            self.encoder_mean if self.standardised else None,
+            self.encoder_scale if self.standardised else None,
+            self.threshold,
+            self.dictionary_weight,
+            self.dictionary_basis,
+        )
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """C (..., m) for x (..., d_in)."""
+        return encode(x, prepare(self.tensors(), self.encoder).cast(x.dtype, x.device), self.encoder)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ΔO (..., d_out) at strength 1 for x (..., d_in)."""
+        return site_update(x, self.tensors(), self.encoder)
+
+    def dictionary(self) -> Tensor:
+        """D (m, d_out), in the weights' dtype."""
+        weight, basis = self.dictionary_weight, self.dictionary_basis
+        return weight if basis is None else weight @ basis
+
+    def dictionary_norms(self) -> Tensor:
+        """‖D_j‖₂ (m), float32, without a gradient."""
+        weight = self.dictionary_weight.detach().float()
+        if self.dictionary_basis is None:
+            return weight.norm(dim=-1)
+        basis = self.dictionary_basis.detach().float()
+        return (weight @ basis).norm(dim=-1)
+
+    # -- changes --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def set_input_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise the input from now on; mean and std (d_in), from the base's own activations.
+
+        A channel that hardly moves is scaled by a hundredth of the site's typical std instead, so that it does not
+        shout when it moves after all. Raises SiteError for a wrong shape or non-finite values.
+        """
+        if mean.shape != (self.d_in,) or std.shape != (self.d_in,):
+            raise SiteError(
+                f"{self.key}: input statistics have shapes {tuple(mean.shape)} and {tuple(std.shape)}, "
+                f"the site takes {self.d_in} channels; collect them at this site."
+            )
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+            raise SiteError(f"{self.key}: the input statistics are not finite; collect them from a sound base model.")
+        floor = 1e-2 * std.double().square().mean().sqrt()
+        scale = std.double().clamp(min=float(floor))
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        target = self.encoder_mean
+        self.encoder_mean = mean.to(device=target.device, dtype=torch.float32)
+        self.encoder_scale = scale.to(device=target.device, dtype=torch.float32)
+        self.standardised = True
+
+    @torch.no_grad()
+    def keep(self, mask: Tensor) -> None:
+        """Physically keep the atoms where `mask` (m) is true; their ids, and so their addresses, stay."""
+        if mask.shape != (self.atoms,):
+            raise SiteError(f"{self.key}: the mask has shape {tuple(mask.shape)}, the site has {self.atoms} atoms.")
+        index = mask.bool().nonzero().flatten().to(self.encoder_weight.device)
+
+        def rows(parameter: nn.Parameter) -> nn.Parameter:
+            return nn.Parameter(parameter[index], requires_grad=parameter.requires_grad)
+
+        self.encoder_weight = rows(self.encoder_weight)
+        self.encoder_bias = rows(self.encoder_bias)
+        self.dictionary_weight = rows(self.dictionary_weight)
+        if self.threshold.ndim:
+            threshold = self.threshold
+            self.threshold = rows(threshold) if isinstance(threshold, nn.Parameter) else threshold[index]
+        self.importance = self.importance[index]
+        self.atom_ids = self.atom_ids[index]
+        if self.moments is not None:
+            self.moments = self.moments[index][:, index]
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiply a basis into its weight where that takes no more numbers; the update stays, to rounding."""
+        for side in ("encoder", "dictionary"):
+            weight: nn.Parameter = getattr(self, f"{side}_weight")
+            basis: nn.Parameter | None = getattr(self, f"{side}_basis")
+            if basis is None or not dense_is_smaller(self.atoms, basis.shape[0], basis.shape[1]):
+                continue
+            product = (weight.double() @ basis.double()).to(weight.dtype)
+            setattr(self, f"{side}_weight", nn.Parameter(product, requires_grad=weight.requires_grad))
+            setattr(self, f"{side}_basis", None)
+
+    @torch.no_grad()
+    def compact(self) -> None:
+        """The fewest numbers: `fold`, and a dense encoder takes the standardisation of its input into its rows.
+
+        For finished adapters: training on goes better with standardised inputs.
+        """
+        self.fold()
+        if not self.standardised or self.encoder_basis is not None or self.encoder.needs_gram:
+            return
+        dtype = self.encoder_weight.dtype
+        raw = absorb_standardisation(self.tensors().cast(torch.float64, self.encoder_weight.device))
+        trains = self.encoder_weight.requires_grad
+        self.encoder_weight = nn.Parameter(raw.encoder_weight.to(dtype), requires_grad=trains)
+        self.encoder_bias = nn.Parameter(raw.encoder_bias.to(dtype), requires_grad=trains)
+        self.encoder_mean = torch.zeros_like(self.encoder_mean)
+        self.encoder_scale = torch.ones_like(self.encoder_scale)
+        self.standardised = False
+
+    def clone(self, member: str | None = None) -> SparseSite:
+        """A copy with tensors of its own; under `member` when it goes into a composed adapter."""
+
+        def copy(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.detach().clone()
+
+        site = SparseSite(
+            self.name,
+            self.encoder,
+            encoder_weight=self.encoder_weight.detach().clone(),
+            encoder_basis=copy(self.encoder_basis),
+            encoder_bias=self.encoder_bias.detach().clone(),
+            dictionary_weight=self.dictionary_weight.detach().clone(),
+            dictionary_basis=copy(self.dictionary_basis),
+            encoder_mean=copy(self.encoder_mean) if self.standardised else None,
+            encoder_scale=copy(self.encoder_scale) if self.standardised else None,
+            threshold=copy(self.threshold),
+            importance=copy(self.importance),
+            atom_ids=copy(self.atom_ids),
+            moments=copy(self.moments),
+            member=self.member if member is None else member,
+        )
+        site.requires_grad_(self.encoder_weight.requires_grad)
+        return site
