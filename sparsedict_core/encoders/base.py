@@ -24,6 +24,8 @@ class Encoder:
     learned: ClassVar[tuple[str, ...]] = ()
     #: Coefficient j depends on u_j alone. Only then do moments tell the energy of a selection exactly.
     atomwise: ClassVar[bool] = True
+    #: No coefficient is negative.
+    one_sided: ClassVar[bool] = False
     #: Wants the inner products of the encoder's rows.
     needs_gram: ClassVar[bool] = False
     #: The threshold follows a running estimate during training and is frozen after it.
@@ -37,7 +39,7 @@ class Encoder:
         self.settings: dict[str, Any] = {**self.defaults, **settings}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.settings == other.settings  # type: ignore[attr-defined]
+        return isinstance(other, Encoder) and type(self) is type(other) and self.settings == other.settings
 
     def __hash__(self) -> int:
         return hash((self.name, repr(sorted(self.settings.items()))))
@@ -57,6 +59,10 @@ class Encoder:
         if not self.running:
             return None
         return magnitude_quantile(u, 1.0 - density)
+
+    def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:
+        """Some u whose coefficients are `c` (…, m); where c is negative and the encoder one-sided, a u that stays silent."""
+        return c
 
     def penalty(self, c: Tensor, u: Tensor | None = None, threshold: Tensor | None = None) -> Tensor | None:
         """A term for the loss that makes C sparse, unweighted: mean over tokens, sum over atoms; or None."""

@@ -51,6 +51,7 @@ class _Step(Function):
 
 class JumpReluEncoder(Encoder):
     name = "jumprelu"
+    one_sided = True
     defaults: ClassVar[dict[str, Any]] = {"initial_threshold": 0.1, "bandwidth": 0.1}
     learned = ("threshold",)
 

@@ -14,6 +14,7 @@ class QuantileEncoder(Encoder):
     """Reaches its density by construction: τ follows the (1 − ρ) quantile of |u|, without any L1 term."""
 
     name = "quantile"
+    one_sided = True
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
     running = True
 
@@ -21,3 +22,6 @@ class QuantileEncoder(Encoder):
         self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
     ) -> Tensor:
         return F.relu(u - threshold)
+
+    def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:
+        return c + threshold

@@ -10,6 +10,7 @@ from .base import Encoder, l1_penalty
 
 class ReluL1Encoder(Encoder):
     name = "relu_l1"
+    one_sided = True
 
     def coefficients(
         self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None

@@ -28,3 +28,6 @@ class SoftL1Encoder(Encoder):
 
     def penalty(self, c: Tensor, u: Tensor | None = None, threshold: Tensor | None = None) -> Tensor | None:
         return l1_penalty(c)
+
+    def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:
+        return c + torch.sign(c) * threshold.clamp(min=0)

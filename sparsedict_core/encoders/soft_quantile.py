@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,3 +27,6 @@ class SoftQuantileEncoder(Encoder):
         self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
     ) -> Tensor:
         return soft_threshold(u, threshold)
+
+    def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:
+        return c + torch.sign(c) * threshold

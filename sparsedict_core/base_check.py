@@ -1,0 +1,33 @@
+"""Does an adapter fit this base model? Said before anything is hooked or generated."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .adapter import SparseAdapter, find_modules, module_widths
+from .errors import SiteError
+
+
+def check_base(
+    adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None
+) -> None:
+    """Raises SiteError if the family or a width differs, or a site is missing; warns if it is another model of the family."""
+    made_for = adapter.metadata.get("base_family")
+    if family and made_for and family != made_for:
+        raise SiteError(f"the adapter was made for {made_for}, this base model is {family}; use it with a {made_for} model.")
+    if model is not None:
+        paths = {key: site.name.path for key, site in adapter.sites.items()}
+        for key, module in find_modules(model, paths, adapter.component).items():
+            site, widths = adapter.sites[key], module_widths(module)
+            if widths is not None and widths != (site.d_in, site.d_out):
+                raise SiteError(
+                    f"{site.name.path} maps {widths[0]} channels to {widths[1]} in this model, the adapter was made for "
+                    f"{site.d_in} to {site.d_out}; use it with the base model that it was trained on."
+                )
+    trained_on = adapter.metadata.get("base_fingerprint")
+    if fingerprint and trained_on and fingerprint != trained_on:
+        warnings.warn(
+            "the adapter was trained on another model of this family; it works, but the concept may come out weaker.",
+            stacklevel=2,
+        )

@@ -1,0 +1,154 @@
+"""Another way to a small adapter: new atoms along the principal directions of what the adapter really adds.
+
+Our choice (docs: method, folding). Works on samples of the sites' inputs and updates; the healing steps that follow, with the
+base at hand, are the trainer's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .adapter import SparseAdapter
+from .config import AdapterConfig
+from .errors import SelectionError
+from .functional import standardise
+from .site import SparseSite
+
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class SiteSamples:
+    """Tokens of one site: input x (N, d_in), update ΔO (N, d_out), ∂L/∂ΔO (N, d_out) where known, and inputs from other
+    prompts (M, d_in), on which the new atoms shall be silent."""
+
+    x: Tensor
+    update: Tensor
+    gradient: Tensor | None = None
+    quiet: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    score: float
+    key: str
+    direction: Tensor  # (d_out), unit
+    target: Tensor  # (N): the coefficient that the atom should have
+
+
+@torch.no_grad()
+def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples], atoms: int) -> SparseAdapter:
+    """A new adapter of `atoms` dense atoms over all sites, best directions first; new atoms get new ids.
+
+    A direction v scores |E[(ΔO·v)(∂L/∂ΔO·v)]|, without gradients E[(ΔO·v)²]; a one-sided encoder needs an atom for each sign.
+    Raises SelectionError for a number below 1, missing samples, or an encoder whose atoms compete.
+    """
+    if atoms < 1:
+        raise SelectionError(f"{atoms} new atoms were asked for; give a number of 1 or more.")
+    candidates: list[_Candidate] = []
+    for key, site in adapter.sites.items():
+        if not site.encoder.atomwise:
+            raise SelectionError(f"folding needs atoms that act independently; those of encoder {site.encoder.name!r} compete.")
+        if site.atoms == 0:
+            continue
+        if key not in samples:
+            raise SelectionError(f"no samples were given for site {key}; collect them at every site of the adapter.")
+        candidates += _candidates(key, site, samples[key])
+    # Python's sort is stable, so equal scores stay in the sites' order.
+    chosen = sorted(candidates, key=lambda c: -c.score)[:atoms]
+    sites = []
+    for key, site in adapter.sites.items():
+        mine = [c for c in chosen if c.key == key]
+        sites.append(_folded(site, samples[key], mine) if mine else _empty(site))
+    folded = SparseAdapter(sites, _dense(adapter.config), adapter.component, copy.deepcopy(adapter.metadata), adapter.members)
+    step = {"operation": "fold", "atoms": len(chosen), "of": adapter.atom_count, "with_gradients": _with_gradients(samples)}
+    folded.metadata["lineage"] = [*folded.metadata.get("lineage", []), step]
+    return folded
+
+
+def _candidates(key: str, site: SparseSite, sample: SiteSamples) -> list[_Candidate]:
+    # All updates lie in the dictionary's row space, which is far narrower than the model where there is a basis.
+    source = site.dictionary_weight if site.dictionary_basis is None else site.dictionary_basis
+    frame = torch.linalg.qr(source.detach().cpu().double().T).Q  # (d_out, q)
+    update = sample.update.detach().cpu().double() @ frame  # (N, q)
+    vectors = torch.linalg.eigh(update.T @ update / len(update)).eigenvectors.flip(1)
+    along = update @ vectors  # (N, q)
+    slope = None if sample.gradient is None else (sample.gradient.detach().cpu().double() @ frame) @ vectors
+    found = []
+    for i in range(vectors.shape[1]):
+        direction = frame @ vectors[:, i]
+        for sign in (1.0, -1.0) if site.encoder.one_sided else (1.0,):
+            c = sign * along[:, i]
+            active = c.clamp(min=0) if site.encoder.one_sided else c
+            score = active.square().mean() if slope is None else (active * slope[:, i]).mean().abs()
+            if float(active.abs().max()) > 0:
+                found.append(_Candidate(float(score), key, sign * direction, c))
+    return found
+
+
+def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> SparseSite:
+    count, dtype, device = len(chosen), site.encoder_weight.dtype, site.encoder_weight.device
+    threshold = site.threshold.detach().cpu().double()
+    threshold = threshold if threshold.ndim == 0 else threshold.mean().expand(count)
+    wanted = site.encoder.preactivations_for(torch.stack([c.target for c in chosen], dim=1), threshold)  # (N, k)
+    x = _standardised(site, sample.x)
+    if sample.quiet is not None:
+        quiet = _standardised(site, sample.quiet)
+        x, wanted = torch.cat([x, quiet]), torch.cat([wanted, wanted.new_zeros(len(quiet), count)])
+    weight, bias = _ridge(x, wanted)
+    first = int(site.atom_ids.max()) + 1
+    folded = SparseSite(
+        site.name,
+        site.encoder,
+        encoder_weight=weight.T.to(device, dtype).contiguous(),
+        encoder_basis=None,
+        encoder_bias=bias.to(device, dtype),
+        dictionary_weight=torch.stack([c.direction for c in chosen]).to(device, dtype),
+        dictionary_basis=None,
+        encoder_mean=site.encoder_mean.clone() if site.standardised else None,
+        encoder_scale=site.encoder_scale.clone() if site.standardised else None,
+        threshold=threshold.to(device, site.threshold.dtype).clone(),
+        atom_ids=torch.arange(first, first + count, dtype=torch.int32, device=device),
+        member=site.member,
+    )
+    c = folded.coefficients(sample.x.detach().to(device, torch.float32))
+    folded.importance = c.abs().mean(0).float() * folded.dictionary_norms()
+    folded.requires_grad_(site.encoder_weight.requires_grad)
+    return folded
+
+
+def _standardised(site: SparseSite, x: Tensor) -> Tensor:
+    x = x.detach().cpu().double()
+    if not site.standardised:
+        return x
+    return standardise(x, site.encoder_mean.cpu().double(), site.encoder_scale.cpu().double())
+
+
+def _ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(weight (d, k), bias (k)) of the ridge regression of y (N, k) on x (N, d), the bias unpunished."""
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    system = x.T @ x / len(x)
+    system.diagonal().add_(RIDGE * float(system.diagonal().mean()) + 1e-12)
+    weight = torch.linalg.solve(system, x.T @ y / len(x))
+    return weight, y_mean - x_mean @ weight
+
+
+def _empty(site: SparseSite) -> SparseSite:
+    """The site without atoms; it stays in the adapter, so its layer and streams stay known."""
+    empty = site.clone()
+    empty.keep(torch.zeros(site.atoms, dtype=torch.bool))
+    empty.fold()
+    return empty
+
+
+def _dense(config: AdapterConfig) -> AdapterConfig:
+    return AdapterConfig(config.encoder, config.atoms, None, config.density, config.encoder_settings)
+
+
+def _with_gradients(samples: dict[str, SiteSamples]) -> bool:
+    return any(sample.gradient is not None for sample in samples.values())

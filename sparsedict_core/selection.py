@@ -1,0 +1,158 @@
+"""Which atoms to keep: by order (importance or greedy) and amount, or by address; everywhere or in some layers.
+
+The sets of a growing amount are nested, as all come from one order, so a slider never swaps one atom for another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .adapter import SparseAdapter
+from .addresses import resolve, resolve_layers
+from .errors import SelectionError
+from .greedy import energy_kept, greedy_order, has_moments
+
+ORDERS = ("importance", "greedy")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to keep. Give one of `keep`, `top`, `threshold` and `atoms`.
+
+    `per_site` takes the share or number in every site; `layers` (addresses such as "L4-L9") considers the atoms there only,
+    all others go; `invert` keeps exactly what would have gone. `order` is "importance" (the editing slider) or "greedy" (the
+    compressor, for which a refit is meant).
+    """
+
+    keep: float | None = None  # share of the atoms considered, above 0 and at most 1
+    top: int | None = None  # number of atoms; 0 is the bare base
+    threshold: float | None = None  # least importance
+    atoms: str | None = None  # addresses
+    order: str = "importance"
+    per_site: bool = False
+    layers: str | None = None
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("keep", "top", "threshold", "atoms") if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = " and ".join(given) if given else "nothing"
+            raise SelectionError(f"{what} was given to select by; give exactly one of keep, top, threshold and atoms.")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise SelectionError(f"keep is {self.keep:g}; give a share above 0 and at most 1, such as 0.1 for a tenth of the atoms.")
+        if self.top is not None and self.top < 0:
+            raise SelectionError(f"top is {self.top}; give a number of atoms, 0 or more.")
+        if self.threshold is not None and self.threshold != self.threshold:
+            raise SelectionError("threshold is not a number; give the least importance an atom must have.")
+        if self.order not in ORDERS:
+            raise SelectionError(f"order {self.order!r} is unknown; choose {' or '.join(ORDERS)}.")
+        if self.threshold is not None and self.order != "importance":
+            raise SelectionError("a threshold is on importance; use it with the order 'importance'.")
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """`masks` (m) by site key, true where an atom is kept. `energy_kept` is None where the adapter has no moments."""
+
+    masks: dict[str, Tensor]
+    kept: int
+    total: int
+    energy_kept: float | None
+    importance_kept: float
+    text: str
+    order: str = "importance"
+
+    def gains(self) -> dict[str, Tensor]:
+        """For `Attachment.set_gains`: 1 for what is kept, 0 for what is not."""
+        return {key: mask.float() for key, mask in self.masks.items()}
+
+
+def rank_atoms(adapter: SparseAdapter, order: str = "importance") -> list[tuple[str, int]]:
+    """(site key, row) of all atoms, best first; equal ones in the sites' order.
+
+    Raises SelectionError where the adapter does not hold what the order needs.
+    """
+    if order == "greedy":
+        return greedy_order(adapter).atoms
+    if order != "importance":
+        raise SelectionError(f"order {order!r} is unknown; choose {' or '.join(ORDERS)}.")
+    importance = {key: site.importance.detach().cpu().double() for key, site in adapter.sites.items()}
+    places = [(key, row) for key, values in importance.items() for row in range(len(values))]
+    if not places:
+        return []
+    values = torch.cat(list(importance.values()))
+    if not bool((values > 0).any()):
+        raise SelectionError("the adapter holds no importance yet; gather it on images or prompts before ranking its atoms.")
+    return [places[i] for i in torch.argsort(values, descending=True, stable=True).tolist()]
+
+
+def select(adapter: SparseAdapter, selection: Selection, refit: bool = False) -> SelectionResult:
+    """The atoms that `selection` keeps. `refit`: `energy_kept` is what remains after the refit that `prune` can do.
+
+    Raises SelectionError or AddressError for a selection that cannot be made.
+    """
+    considered = set(adapter.sites) if selection.layers is None else resolve_layers(adapter, selection.layers)
+    masks = {key: torch.zeros(site.atoms, dtype=torch.bool) for key, site in adapter.sites.items()}
+    if selection.atoms is not None:
+        for key, mask in resolve(adapter, selection.atoms).items():
+            if key in considered:
+                masks[key] = mask
+    elif selection.threshold is not None:
+        for key in considered:
+            masks[key] = adapter.sites[key].importance.detach().cpu() >= selection.threshold
+    else:
+        _take(adapter, selection, considered, masks)
+    if selection.invert:
+        masks = {key: ~mask for key, mask in masks.items()}
+    return describe(adapter, masks, selection.order, refit)
+
+
+def _take(adapter: SparseAdapter, selection: Selection, considered: set[str], masks: dict[str, Tensor]) -> None:
+    """The first ones of the order, by number or share."""
+    sizes = {key: adapter.sites[key].atoms for key in considered}
+    if selection.per_site:
+        room = {key: _amount(selection, size) for key, size in sizes.items()}
+    else:
+        room = {"": _amount(selection, sum(sizes.values()))}
+    if selection.keep == 1:
+        for key, size in sizes.items():
+            masks[key] = torch.ones(size, dtype=torch.bool)
+        return
+    rows: dict[str, list[int]] = {}
+    for key, row in rank_atoms(adapter, selection.order) if any(room.values()) else []:
+        place = key if selection.per_site else ""
+        if key in considered and room[place] > 0:
+            room[place] -= 1
+            rows.setdefault(key, []).append(row)
+    for key, chosen in rows.items():
+        masks[key][chosen] = True
+
+
+def _amount(selection: Selection, available: int) -> int:
+    if selection.top is not None:
+        return min(selection.top, available)
+    assert selection.keep is not None
+    # A share above 0 keeps something, else the smallest of several small steps would show nothing.
+    return min(available, max(1, round(selection.keep * available)))
+
+
+def describe(adapter: SparseAdapter, masks: dict[str, Tensor], order: str = "importance", refit: bool = False) -> SelectionResult:
+    """The result for given masks (m) by site key: counts, energy, and one line for people."""
+    total = adapter.atom_count
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    importance = {key: site.importance.detach().cpu().double() for key, site in adapter.sites.items()}
+    whole = sum(float(values.sum()) for values in importance.values())
+    part = sum(float(values[masks[key]].sum()) for key, values in importance.items())
+    importance_kept = part / whole if whole > 0 else (1.0 if kept == total else 0.0)
+    energy = energy_kept(adapter, masks, refit and has_moments(adapter))
+    share = kept / total if total else 1.0
+    used = sum(1 for mask in masks.values() if bool(mask.any()))
+    text = f"keeps {kept} of {total} atoms ({share:.1%}) at {used} of {len(masks)} sites: "
+    if energy is not None:
+        text += f"{energy:.1%} of the output's energy{' after refit' if refit else ''}"
+    else:
+        text += f"{importance_kept:.1%} of the importance (the energy is not known, the adapter holds no usable moments)"
+    return SelectionResult(masks, kept, total, energy, importance_kept, text, order)
