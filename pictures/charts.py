@@ -32,7 +32,9 @@ def rendered(drawing: Any) -> Image.Image:
 
 def row_labels(adapter: Any) -> list[str]:
     """`L3`, `L3.image`, `cat:L3`: the start of an address of each site, in the adapter's order."""
-    return [adapter.address_of(key) for key in adapter.sites]
+    from ..sparsedict_core.addresses import site_label
+
+    return [site_label(adapter, site) for site in adapter.sites.values()]
 
 
 def importance_map(adapter: Any, selection: Any = None, title: str | None = None) -> Image.Image:

@@ -100,6 +100,9 @@ def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
         with open(temporary, "wb") as file:
             image.save(file, format=formats.get(path.suffix.lower(), "PNG"), **options)
         os.replace(temporary, path)
+    except OSError as error:
+        # A failed write knows no name of its own, and the temporary one would tell nobody anything.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

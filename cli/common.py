@@ -1,0 +1,159 @@
+"""What several commands share: their common options, and opening and checking what those name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..sparsedict_core.adapter import SparseAdapter
+    from ..trainer.backends.base import Backend
+
+# No checks by click: what is wrong with the file is said by the core, and is no wrong usage.
+ADAPTER = click.Path(path_type=Path, readable=False)
+
+
+class UserError(click.ClickException):
+    """Something is wrong with what the user gave: one line, exit code 1."""
+
+
+def options(*decorators: Callable) -> Callable:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def apply(function: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def model_options(function: Callable) -> Callable:
+    return options(
+        click.option("--model", default="demo", show_default=True, metavar="NAME|PATH",
+                     help="The base: a diffusers folder, a single .safetensors (SD1.5, SDXL), or `demo`, the model inside this package."),
+        click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: a GPU where there is one]"),
+        click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="[default: bf16 on a GPU, fp32 on a CPU]"),
+    )(function)  # fmt: skip
+
+
+def sampling_options(function: Callable) -> Callable:
+    return options(
+        click.option("--seed", type=int, default=0, show_default=True, help="The noise. The same seed gives the same noise for any adapter."),
+        click.option("--steps", type=click.IntRange(1), default=None, help="Sampling steps.  [default: the model's own]"),
+        click.option("--guidance", type=float, default=None, help="Classifier-free guidance.  [default: the model's own]"),
+        click.option("--size", default=None, metavar="N|WxH", help="Pixels.  [default: the model's own]"),
+    )(function)  # fmt: skip
+
+
+def out_option(default: str | None = None, help: str = "Where to write.") -> Callable:
+    return options(
+        click.option("--out", "-o", type=click.Path(path_type=Path), default=default, required=default is None, show_default=default is not None, help=help),
+        click.option("--overwrite", is_flag=True, help="Replace what is there. Without it, nothing is ever overwritten."),
+    )  # fmt: skip
+
+
+def check_out(path: Path, overwrite: bool, suffix: str | tuple[str, ...] = (), folder: bool = False) -> Path:
+    """Refuse a path that cannot be written before any work is done, not after it. Makes the folder that is to hold it."""
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{path} should end in {' or '.join(suffixes)}")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another --out or add --overwrite")
+    if path.is_dir() and not folder:
+        raise UserError(f"{path} is a folder; --out names a file")
+    parent = path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"the folder {parent} is not writable; choose another --out")
+    return path
+
+
+def load_adapter(path: Path) -> SparseAdapter:
+    from ..sparsedict_core.file_format import load
+
+    return load(path)
+
+
+def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
+    import torch
+
+    from ..trainer.backends import open_backend
+
+    name = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; use cpu, cuda, cuda:1 or mps") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("this PyTorch sees no CUDA device; use --device cpu")
+    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if chosen.type == "cuda" else "fp32")])
+
+
+def parse_share(text: str) -> float:
+    """`10%`, `0.1` → 0.1."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UserError(f"{text!r} is no share; write 0.1 or 10%") from None
+
+
+class Share(click.ParamType):
+    """A share of atoms or bytes; whether it is in range is for the selection to say."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return value if isinstance(value, float) else parse_share(value)
+
+
+def parse_size(text: str | None, backend: Backend) -> tuple[int, int]:
+    """`64`, `512x768` → (width, height), in whole steps of what the model can make."""
+    if text is None:
+        return backend.default_size, backend.default_size
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--size {text!r}: write 512 or 512x768")
+    width, height = int(parts[0]), int(parts[-1])
+    multiple = backend.size_multiple
+    if width % multiple or height % multiple:
+        raise UserError(f"--size {text}: this model needs multiples of {multiple}")
+    return width, height
+
+
+def bytes_text(count: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count = count / 1000  # type: ignore[assignment]
+    return f"{count:.2f} GB"
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Plain text in columns; numbers to the right."""
+    cells = [header, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        lines.append("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)).rstrip())
+    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+
+
+def _is_number(text: str) -> bool:
+    """A number, with or without a unit or %; nothing and – stand for one."""
+    return re.fullmatch(r"-?[0-9][0-9,.]*(e-?[0-9]+)?( ?%| [kMG]?B)?|–|", text) is not None
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,43 @@
+"""`sparsedict compose`: several adapters in one file, each under its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import bytes_text, check_out, load_adapter, out_option
+
+
+@click.command("compose")
+@click.argument("adapters", nargs=-1, required=True, metavar="[NAME=]FILE[:STRENGTH]...")
+@click.option("--moments/--no-moments", default=True, show_default=True, help="Keep what a later greedy order and refit need.")
+@out_option(help="The merged adapter, .safetensors.")
+def command(adapters: tuple[str, ...], moments: bool, out: Path, overwrite: bool) -> None:
+    """Merge adapters (concept + style) into one file.
+
+    Their atoms are put side by side, none is changed: the file does what applying one after the other does. A name (else the
+    file's) becomes part of the addresses, as in cat:L3[17]. Adapters for different base models are refused.
+
+    \b
+    Examples:
+      sparsedict compose zorp.safetensors ink.safetensors --out both.safetensors
+      sparsedict compose cat=zorp.safetensors:1.0 style=ink.safetensors:0.7 --out both.safetensors
+    """
+    import torch
+
+    from ..sparsedict_core.compose import compose
+    from ..sparsedict_core.file_format import save
+    from .prune import weight_dtype
+    from .sampling import parse_spec
+
+    check_out(out, overwrite, ".safetensors")
+    specs = [parse_spec(text) for text in adapters]
+    parts = [(spec.name, load_adapter(spec.path), spec.strength) for spec in specs]
+    dtypes = {weight_dtype(adapter) for _, adapter, _ in parts}
+    merged = compose(parts)
+    report = save(merged, out, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32, overwrite=overwrite, moments=moments)
+    for member in merged.members:
+        sites = [site for site in merged.sites.values() if site.member == member.name]
+        click.echo(f"{member.name}: {sum(site.atoms for site in sites)} atoms at {len(sites)} sites, strength {member.strength:g}")
+    click.echo(f"{out}: {bytes_text(report.bytes)}")

@@ -1,0 +1,165 @@
+"""`sparsedict inspect`: what is in a file, as a table, as JSON, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import ADAPTER, bytes_text, check_out, load_adapter, print_json, table
+from .selecting import amount_options, order_option, selection_of
+
+if TYPE_CHECKING:
+    from ..sparsedict_core.adapter import SparseAdapter
+    from ..sparsedict_core.selection import SelectionResult
+    from ..sparsedict_core.site import SparseSite
+
+
+@click.command("inspect")
+@click.argument("adapter", type=ADAPTER)
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs: addresses, forms, bytes, importance, metadata.")
+@click.option("--picture", type=click.Path(path_type=Path), default=None, help="Also draw layers × atoms by importance as this .png.")
+@click.option("--curve", type=click.Path(path_type=Path), default=None, help="Also draw what the strongest atoms carry as this .png.")
+@click.option("--strongest", type=click.IntRange(0), default=12, show_default=True, metavar="N", help="List the N strongest atoms.")
+@amount_options
+@order_option("importance", "Which atoms --keep and --top take first.")
+@click.option("--overwrite", is_flag=True, help="Replace pictures that exist.")
+def command(
+    adapter: Path, as_json: bool, picture: Path | None, curve: Path | None, strongest: int, order: str, overwrite: bool, **amounts: Any
+) -> None:
+    """List an adapter's layers and atoms; draw them as a picture.
+
+    With the options on atoms: what such a selection would keep, without writing an adapter.
+
+    \b
+    Examples:
+      sparsedict inspect zorp.safetensors
+      sparsedict inspect zorp.safetensors --picture atoms.png --curve curve.png
+      sparsedict inspect zorp.safetensors --keep 10% --order greedy
+      sparsedict inspect zorp.safetensors --json
+    """
+    from ..pictures import cumulative_curve, importance_map, save_image
+    from ..sparsedict_core.selection import select
+
+    for path in (picture, curve):
+        if path is not None:
+            check_out(path, overwrite, ".png")
+    selection = selection_of(order, **amounts)
+    loaded = load_adapter(adapter)
+    result = None if selection is None else select(loaded, selection)
+    report = describe(adapter, loaded, result)
+    if picture is not None:
+        save_image(importance_map(loaded, result), picture)
+    if curve is not None:
+        save_image(cumulative_curve(loaded), curve)
+    if as_json:
+        print_json(report)
+        return
+    click.echo(as_text(report, loaded, strongest))
+    for path in (picture, curve):
+        if path is not None:
+            click.echo(f"picture: {path}")
+
+
+def describe(path: Path, adapter: SparseAdapter, result: SelectionResult | None) -> dict[str, Any]:
+    """All that there is to say about the file, in plain values."""
+    from ..sparsedict_core.addresses import format_masks
+    from ..sparsedict_core.file_format import read_metadata
+
+    whole = sum(float(site.importance.sum()) for site in adapter.sites.values())
+    report = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "atoms": adapter.atom_count,
+        "parameters": adapter.parameter_count(),
+        "moments": any(site.moments is not None for site in adapter.sites.values()),
+        "sites": [site_row(adapter, site, whole) for site in adapter.sites.values()],
+        "metadata": read_metadata(path),
+    }
+    if result is not None:
+        report["selection"] = {
+            "kept": result.kept, "of": result.total, "energy_kept": result.energy_kept, "importance_kept": result.importance_kept,
+            "addresses": format_masks(adapter, result.masks), "text": result.text,
+        }  # fmt: skip
+    return report
+
+
+def site_row(adapter: SparseAdapter, site: SparseSite, whole: float) -> dict[str, Any]:
+    import torch
+
+    from ..sparsedict_core.addresses import format_masks, site_label
+    from ..sparsedict_core.file_format import site_tensors
+
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in site_tensors(site)}
+    importance = site.importance.detach().float()
+    everything = {key: torch.ones(other.atoms, dtype=torch.bool) if key == site.key else torch.zeros(other.atoms, dtype=torch.bool) for key, other in adapter.sites.items()}
+    addresses = format_masks(adapter, everything)
+    if site.atoms and "[" not in addresses:
+        # A whole site is written by its layer alone; here the atoms themselves are wanted.
+        addresses += f"[{ranges(sorted(site.atom_ids.tolist()))}]"
+    return {
+        "address": site_label(adapter, site),
+        "path": site.name.path,
+        "layer": site.name.layer,
+        "stream": site.name.stream,
+        "member": site.member,
+        "atoms": site.atoms,
+        "addresses": addresses,
+        "form": site.form,
+        "dtype": str(site.encoder_weight.dtype).removeprefix("torch."),
+        "bytes": sum(sizes.values()),
+        "moments_bytes": sizes.get("moments", 0),
+        "bytes_by_form": bytes_by_form(adapter, site),
+        "importance_share": float(importance.sum()) / whole if whole > 0 else 0.0,
+        "atom_ids": site.atom_ids.tolist(),
+        "importance": [round(value, 8) for value in importance.tolist()],
+    }
+
+
+def bytes_by_form(adapter: SparseAdapter, site: SparseSite) -> dict[str, int]:
+    """What the weights of this site take in each form: the file has the smaller one."""
+    size, atoms, rank = site.encoder_weight.element_size(), site.atoms, adapter.config.rank
+    forms = {"dense": size * atoms * (site.d_in + site.d_out)}
+    if rank is not None:
+        forms["factored"] = size * (rank * (site.d_in + site.d_out) + 2 * atoms * rank)
+    return forms
+
+
+def ranges(numbers: list[int]) -> str:
+    """`0-15,40`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> str:
+    lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
+    metadata = report["metadata"]
+    lines.append(f"base {metadata.get('base_family', 'unknown')}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
+    if metadata.get("trigger_words"):
+        lines.append(f"trigger words: {', '.join(metadata['trigger_words'])}")
+    for member in metadata.get("members", []):
+        lines.append(f"member {member['name']}: strength {member['strength']:g}")
+    rows = [
+        [site["address"], str(site["atoms"]), f"{site['importance_share']:.1%}", site["form"], bytes_text(site["bytes"]), site["path"]]
+        for site in report["sites"]
+    ]
+    lines += ["", table(rows, ["site", "atoms", "importance", "form", "size", "module"])]
+    if strongest and report["atoms"]:
+        lines += ["", table(strongest_rows(adapter, strongest), ["strongest", "importance"])]
+    if "selection" in report:
+        lines += ["", f"selection {report['selection']['text']}", report["selection"]["addresses"]]
+    return "\n".join(lines)
+
+
+def strongest_rows(adapter: SparseAdapter, count: int) -> list[list[str]]:
+    from ..sparsedict_core.addresses import format_address
+
+    atoms = [(float(value), key, row) for key, site in adapter.sites.items() for row, value in enumerate(site.importance)]
+    atoms.sort(key=lambda atom: -atom[0])
+    return [[format_address(adapter, key, row), f"{value:.4g}"] for value, key, row in atoms[:count]]

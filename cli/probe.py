@@ -1,0 +1,121 @@
+"""`sparsedict probe`: which atoms a prompt sets off, how strongly, and where in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import ADAPTER, check_out, model_options, open_model, out_option, parse_size, print_json, sampling_options, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..sparsedict_core.attachment import Attachment
+    from ..trainer.backends.base import Backend
+
+
+@click.command("probe")
+@click.argument("adapter", type=ADAPTER)
+@click.argument("prompt")
+@click.option("--top", type=click.IntRange(1), default=11, show_default=True, metavar="N", help="The strongest N atoms are listed and mapped.")
+@click.option("--levels", type=click.IntRange(1), default=8, show_default=True, help="Noise levels looked at, spread over the model's own.")
+@click.option("--strength", type=float, default=1.0, show_default=True, help="The adapter's strength while the picture is made.")
+@click.option("--json", "as_json", is_flag=True, help="The numbers, for programs.")
+@model_options
+@sampling_options
+@out_option(help="The picture with the coefficient maps, .png.")
+def command(
+    adapter: Path, prompt: str, top: int, levels: int, strength: float, as_json: bool, model: str, device: str | None, dtype: str | None,
+    seed: int, steps: int | None, guidance: float | None, size: str | None, out: Path, overwrite: bool,
+) -> None:  # fmt: skip
+    """Which atoms a prompt sets off, and where in the picture.
+
+    A picture is made, noised again to several levels and shown to the model with the prompt; the coefficients at each place are
+    what the maps show. An atom of a text stream acts on words, not on places, and has no map.
+
+    \b
+    Examples:
+      sparsedict probe zorp.safetensors "a zorp on a blue background" --out where.png
+      sparsedict probe zorp.safetensors "a red circle" --top 5 --json --out where.png
+    """
+    from ..pictures import coefficient_map, save_image
+    from .sampling import AdapterSpec, attached, seeded_noise
+
+    check_out(out, overwrite, ".png")
+    backend = open_model(model, device, dtype)
+    noise = seeded_noise(backend, [seed], parse_size(size, backend))
+    with attached(backend, [AdapterSpec("", adapter, strength)]) as [(_, _, attachment)]:
+        image, atoms = look(backend, attachment, prompt, noise, seed, levels, steps, guidance)
+    atoms = atoms[:top]
+    mapped = [atom for atom in atoms if atom["map"] is not None]
+    save_image(coefficient_map(image, [atom["map"] for atom in mapped], [f"{atom['address']}\n{atom['norm']:.3g}" for atom in mapped], columns=6), out)
+
+    if as_json:
+        plain = [{**atom, "map": None if atom["map"] is None else [[round(v, 5) for v in row] for row in atom["map"].tolist()]} for atom in atoms]
+        print_json({"adapter": str(adapter), "prompt": prompt, "seed": seed, "picture": str(out), "atoms": plain})
+        return
+    rows = [[atom["address"], f"{atom['norm']:.4g}", f"{atom['relative']:.2%}", f"{atom['fires']:.1%}", "yes" if atom["map"] is not None else "–"] for atom in atoms]
+    click.echo(table(rows, ["atom", "norm added", "of the output", "fires at", "map"]))
+    click.echo(f"\n{out}: {len(mapped)} maps")
+
+
+def look(
+    backend: Backend, attachment: Attachment, prompt: str, noise: Tensor, seed: int, levels: int, steps: int | None, guidance: float | None
+) -> tuple[Any, list[dict[str, Any]]]:
+    """The picture (PIL) and all atoms that fire, strongest first, each with its map (h, w) or None."""
+    import torch
+
+    from ..pictures import to_image
+    from ..sparsedict_core.addresses import format_address
+    from ..sparsedict_core.importance import ImportanceStats
+
+    adapter = attachment.adapter
+    maps: dict[str, Tensor] = {}
+    latent_size = (noise.shape[-2], noise.shape[-1])
+
+    def gather(key: str, site: Any, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
+        strengths = coefficients.detach().float().abs().reshape(-1, coefficients.shape[-1])
+        maps[key] = maps[key] + strengths if key in maps else strengths
+
+    with torch.inference_mode():
+        latents = backend.sample([prompt], noise, steps, guidance)
+        image = to_image(backend.decode(latents)[0])
+        conditioning = backend.encode_captions([prompt])
+        generator = torch.Generator().manual_seed(seed)
+        stats = ImportanceStats()
+        # Only now: sampling with guidance also runs the empty prompt, whose atoms are not the question.
+        with stats.collect(attachment), attachment.tap(gather):
+            for level in sorted(backend.sample_noise_levels(levels, generator, latent_size).tolist()):
+                level_row = torch.tensor([level], device=noise.device)
+                noisy = backend.add_noise(latents, noise, level_row)
+                backend.predict(noisy, level_row, conditioning)
+
+    atoms = []
+    for key, site in adapter.sites.items():
+        if not site.atoms:
+            continue
+        norms, relative, fires = stats.contribution(adapter, key), stats.relative(adapter, key), stats.firing_rate(key)
+        for row in norms.argsort(descending=True).tolist():
+            if norms[row] <= 0:
+                break
+            spread = None if site.name.stream == "text" else on_grid(maps[key][:, row] / levels, latent_size)
+            atoms.append({
+                "address": format_address(adapter, key, row), "norm": float(norms[row]), "relative": float(relative[row]),
+                "fires": float(fires[row]), "map": spread,
+            })  # fmt: skip
+    return image, sorted(atoms, key=lambda atom: -atom["norm"])
+
+
+def on_grid(tokens: Tensor, latent_size: tuple[int, int]) -> Tensor | None:
+    """(tokens) → (h, w): the finest halving of the latent grid that has no more places than there are tokens.
+
+    Where tokens are left over, they are a text's in front of the picture's, as in Flux's single blocks.
+    """
+    height, width = latent_size
+    for factor in (1, 2, 4, 8, 16, 32):
+        h, w = -(-height // factor), -(-width // factor)
+        if h * w <= len(tokens):
+            return tokens[len(tokens) - h * w :].reshape(h, w).cpu()
+    return None

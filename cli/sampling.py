@@ -1,0 +1,75 @@
+"""Images from an opened model, for the commands that make some: noise by seed, adapters attached, atoms masked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import UserError, load_adapter
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from ..sparsedict_core.adapter import SparseAdapter
+    from ..sparsedict_core.attachment import Attachment
+    from ..trainer.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """`name=path:strength`, name and strength optional."""
+
+    name: str
+    path: Path
+    strength: float = 1.0
+
+
+def parse_spec(text: str) -> AdapterSpec:
+    """A path may hold `:` and `=` itself (`C:\\a.safetensors`): only a number after the last colon is a strength."""
+    name, separator, rest = text.partition("=")
+    if not separator or "/" in name or "\\" in name:
+        name, rest = "", text
+    strength = 1.0
+    head, colon, tail = rest.rpartition(":")
+    if colon:
+        try:
+            strength, rest = float(tail), head
+        except ValueError:
+            if not (len(head) == 1 and tail.startswith(("/", "\\"))) and not Path(rest).exists():
+                raise UserError(f"{text!r}: {tail!r} is no strength; write file.safetensors:0.8") from None
+    if not rest:
+        raise UserError(f"{text!r} names no file; write name=file.safetensors:strength")
+    return AdapterSpec(name or Path(rest).stem, Path(rest), strength)
+
+
+def seeded_noise(backend: Backend, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """(seeds, channels, height, width) on the model's device; drawn on the CPU, so that a seed is the same everywhere."""
+    import torch
+
+    width, height = size
+    shape = (backend.latent_channels, height // backend.latent_scale, width // backend.latent_scale)
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(backend.device, backend.dtype)
+
+
+@contextlib.contextmanager
+def attached(backend: Backend, specs: Sequence[AdapterSpec]) -> Iterator[list[tuple[AdapterSpec, SparseAdapter, Attachment]]]:
+    """The adapters on the model, in the order given; off again at the end."""
+    loaded = [(spec, load_adapter(spec.path)) for spec in specs]
+    with contextlib.ExitStack() as stack:
+        yield [(spec, adapter, stack.enter_context(adapter.attach(backend.denoiser, spec.strength, backend.component))) for spec, adapter in loaded]
+
+
+def sample(backend: Backend, prompt: str, noise: Tensor, steps: int | None, guidance: float | None) -> list[Image.Image]:
+    """One picture for each row of noise, all of the same prompt."""
+    import torch
+
+    from ..pictures import to_images
+
+    with torch.inference_mode():
+        latents = backend.sample([prompt] * len(noise), noise, steps, guidance)
+        return to_images(backend.decode(latents))

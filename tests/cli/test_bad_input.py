@@ -1,0 +1,147 @@
+"""What goes wrong at the command line: exit code 1, one line that says what, nothing left behind."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from toy_adapters import toy_adapter
+
+from sparsedict.sparsedict_core import save
+
+
+def tensors_of(path):
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def damaged(path, change):
+    """The file with its tensors changed by `change(tensors)`."""
+    tensors, metadata = tensors_of(path)
+    change(tensors)
+    save_file(tensors, path, metadata)
+    return path
+
+
+BROKEN = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "cut in its header": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "no safetensors": lambda path: path.write_bytes(b"hello " * 40),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({"a": list(range(50))})),
+    "a torch file": lambda path: torch.save({"a": torch.zeros(3)}, path),
+    "a LoRA": lambda path: save_file({"lora.down.weight": torch.zeros(2, 2)}, path),
+    "a missing tensor": lambda path: damaged(path, lambda tensors: tensors.pop("blocks.1.dictionary.weight")),
+    "an extra tensor": lambda path: damaged(path, lambda tensors: tensors.update(extra=torch.zeros(2))),
+    "NaN": lambda path: damaged(path, lambda tensors: tensors["blocks.1.encoder.weight"].fill_(float("nan"))),
+    "a wrong shape": lambda path: damaged(path, lambda tensors: tensors.update({"blocks.1.encoder.bias": torch.zeros(3)})),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("command", ["inspect", "prune"])
+def test_broken_files(refused, adapter_file, tmp_path, what, command):
+    BROKEN[what](adapter_file)
+    more = ["--keep", "0.5", "--out", tmp_path / "out.safetensors"] if command == "prune" else []
+    assert str(adapter_file) in refused(command, adapter_file, *more)
+
+
+def test_a_missing_file_and_a_folder(refused, tmp_path):
+    assert "does not exist" in refused("inspect", tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "options, part",
+    [
+        (["--atoms", "L99[0]"], "no layer L99"),
+        (["--atoms", "L3[9-2]"], "backwards"),
+        (["--atoms", "L3["], "L3["),
+        (["--atoms", "L1[99]"], "L1[99]"),
+        (["--atoms", ""], "expected a layer"),
+        (["--layers", "L0[3]", "--keep", "0.5"], "names atoms"),
+        (["--keep", "0"], "above 0 and at most 1"),
+        (["--keep", "1.5"], "above 0 and at most 1"),
+        (["--keep", "150%"], "above 0 and at most 1"),
+        (["--keep", "nan"], "above 0 and at most 1"),
+        (["--keep", "some"], "is no share"),
+        (["--top", "-1"], "0 or more"),
+        (["--keep", "0.5", "--top", "3"], "exactly one"),
+        ([], "say which atoms"),
+    ],
+)
+def test_bad_selections(refused, adapter_file, tmp_path, options, part):
+    assert part in refused("prune", adapter_file, *options, "--out", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("command", ["prune", "compose", "inspect"])
+def test_nothing_is_overwritten_unasked(cli, adapter_file, tmp_path, command):
+    out = tmp_path / ("mine.png" if command == "inspect" else "mine.safetensors")
+    out.write_text("precious")
+    options = {"prune": ["--keep", "0.5", "--out", out], "compose": ["--out", out], "inspect": ["--picture", out]}[command]
+    result = cli(command, adapter_file, *options)
+    assert result.code == 1 and "exists" in result.err and out.read_text() == "precious"
+    assert cli(command, adapter_file, *options, "--overwrite").code == 0
+    assert out.read_bytes() != b"precious"
+
+
+def test_the_wrong_ending_and_a_folder_as_file(refused, adapter_file, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    assert ".safetensors" in refused("prune", adapter_file, "--keep", "0.5", "--out", tmp_path / "out.pt")
+    assert "exists" in refused("prune", adapter_file, "--keep", "0.5", "--out", tmp_path / "folder.safetensors")
+    assert "is a folder" in refused("prune", adapter_file, "--keep", "0.5", "--overwrite", "--out", tmp_path / "folder.safetensors")
+
+
+def test_a_folder_that_cannot_be_made(refused, adapter_file, tmp_path):
+    """A file is in the way, which stops even an administrator, whom permissions do not."""
+    (tmp_path / "file").touch()
+    assert "cannot make the folder" in refused("prune", adapter_file, "--keep", "0.5", "--out", tmp_path / "file" / "out.safetensors")
+
+
+def test_a_folder_that_is_not_writable(refused, adapter_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "not writable" in refused("prune", adapter_file, "--keep", "0.5", "--out", tmp_path / "out.safetensors")
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from sparsedict.cli.app import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there to stand in for a full disk")
+@pytest.mark.parametrize("command", ["prune", "picture"])
+def test_a_full_disk_leaves_nothing(adapter_file, tmp_path, command):
+    """A limit of 1000 bytes a file: the write fails half-way, as on a full disk."""
+    options = {
+        "prune": ["prune", adapter_file, "--keep", "0.9", "--out", tmp_path / "out.safetensors"],
+        "picture": ["inspect", adapter_file, "--picture", tmp_path / "out.png"],
+    }[command]
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path.parent)}
+    result = subprocess.run([sys.executable, "-c", FULL_DISK, *map(str, options)], capture_output=True, text=True, cwd="/", env=environment)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.returncode == 1 and len(errors) == 1 and "Traceback" not in result.stderr, result.stderr
+    assert "out." in errors[0]
+    assert list(tmp_path.iterdir()) == [adapter_file]
+
+
+def test_adapters_of_different_bases_are_not_merged(refused, adapter_file, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save(toy_adapter(family="sdxl"), other)
+    assert "base family" in refused("compose", adapter_file, other, "--out", tmp_path / "both.safetensors")
+
+
+@pytest.mark.parametrize("spec, part", [("{}:much", "is no strength"), ("cat={}:", "is no strength"), ("cat=", "names no file")])
+def test_bad_adapter_specs(refused, adapter_file, tmp_path, spec, part):
+    assert part in refused("compose", spec.format(adapter_file), "--out", tmp_path / "both.safetensors")
+
+
+def test_the_same_name_twice(refused, adapter_file, tmp_path):
+    assert "toy" in refused("compose", adapter_file, adapter_file, "--out", Path(tmp_path) / "both.safetensors")
