@@ -48,6 +48,8 @@ class AdapterConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
         """The inverse of `to_dict`. Raises SparseDictError for names that are not options."""
+        if not isinstance(values, dict):
+            raise SparseDictError(f"adapter options are a {type(values).__name__}; give names with values.")
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             known = ", ".join(cls.__dataclass_fields__)

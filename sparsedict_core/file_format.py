@@ -5,6 +5,7 @@ Knows the keys, their shapes and dtypes; `file_metadata` knows the text fields, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def save(
         for name, tensor in site_tensors(stored):
             if name != "moments" or moments:
                 tensors[f"{key}.{name}"] = _stored(path, f"{key}.{name}", tensor, _stored_dtype(name, dtype))
-    data = serialise(tensors, metadata=encode_metadata(adapter))
+    data = _with_sorted_header(serialise(tensors, metadata=encode_metadata(adapter)))
     write_atomically(path, data)
     moments_bytes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".moments"))
     return SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
@@ -142,6 +143,17 @@ def site_tensors(site: SparseSite) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in names.items():
         if tensor is not None:
             yield name, tensor.detach()
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """The same file with its text fields in order: safetensors writes them in a random one, and equal adapters shall
+    give equal bytes."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _would_fold(site: SparseSite) -> bool:

@@ -1,0 +1,289 @@
+"""The file: bit-exact both ways, small, whole or not at all, and clear about what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from core.tiny_adapters import make_adapter
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sparsedict.sparsedict_core import file_format
+from sparsedict.sparsedict_core.compose import compose
+from sparsedict.sparsedict_core.encoders import encoder_names
+from sparsedict.sparsedict_core.errors import FileFormatError
+from sparsedict.sparsedict_core.file_format import load, read_metadata, save, site_tensors
+from sparsedict.sparsedict_core.prune import prune
+from sparsedict.sparsedict_core.selection import Selection, select
+
+KEY = "transformer.blocks.0.to_out.0"
+
+
+def tensors_of(adapter):
+    return {f"{key}.{name}": tensor for key, site in adapter.sites.items() for name, tensor in site_tensors(site)}
+
+
+def assert_same(one, two):
+    a, b = tensors_of(one), tensors_of(two)
+    assert list(a) == list(b)
+    for name in a:
+        assert a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("encoder", encoder_names())
+@pytest.mark.parametrize("rank", [6, None])
+def test_fp32_is_bit_exact(tmp_path, model, encoder, rank):
+    adapter = make_adapter(model, encoder=encoder, rank=rank)
+    save(adapter, tmp_path / "a.safetensors", torch.float32)
+    assert_same(load(tmp_path / "a.safetensors"), adapter)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_is_bit_exact_from_the_second_time_on(tmp_path, adapter, dtype):
+    save(adapter, tmp_path / "a.safetensors", dtype)
+    once = load(tmp_path / "a.safetensors")
+    assert once.sites[KEY].encoder_weight.dtype == dtype
+    assert torch.equal(once.sites[KEY].importance, adapter.sites[KEY].importance)
+    assert torch.equal(once.sites[KEY].encoder_weight, adapter.sites[KEY].encoder_weight.to(dtype))
+    save(once, tmp_path / "b.safetensors", dtype)
+    assert_same(load(tmp_path / "b.safetensors"), once)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert load(tmp_path / "a.safetensors", torch.float32).sites[KEY].encoder_weight.dtype == torch.float32
+
+
+def test_same_numbers_in_the_model(tmp_path, model, x, adapter):
+    save(adapter, tmp_path / "a.safetensors", torch.float32)
+    with adapter.attach(model):
+        wanted = model(x)
+    loaded = load(tmp_path / "a.safetensors")
+    with loaded.attach(model):
+        assert torch.allclose(model(x), wanted, atol=1e-6)
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in loaded.trainable().parameters())
+
+
+def test_keys_and_metadata(tmp_path, adapter):
+    adapter.metadata.update(
+        base_family="sd3", base_fingerprint="abc", trigger_words=["sks"], training={"steps": 3, "densities": [0.1]}, title="Cat"
+    )
+    report = save(adapter, tmp_path / "a.safetensors")
+    names = {"encoder.weight", "encoder.basis", "encoder.bias", "encoder.mean", "encoder.scale", "encoder.threshold",
+             "dictionary.weight", "dictionary.basis", "importance", "atom_ids", "moments"}  # fmt: skip
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert set(file.keys()) == {f"{key}.{name}" for key in adapter.sites for name in names}
+        raw = file.metadata()
+    assert raw["format"] == "sparse_dict" and raw["format_version"] == "1" and raw["encoder"] == "quantile"
+    assert json.loads(raw["encoder_settings"]) == {"momentum": 0.9}
+    assert raw["modelspec.title"] == "Cat" and raw["modelspec.architecture"] == "sd3/sparse_dict"
+    assert report.bytes == os.path.getsize(tmp_path / "a.safetensors") and report.moments_bytes == 3 * 24 * 24 * 4
+    assert report.forms == dict.fromkeys(adapter.sites, "factored") and "72 atoms" in report.text
+    loaded = load(tmp_path / "a.safetensors")
+    assert loaded.metadata["training"] == {"steps": 3, "densities": [0.1]} and loaded.metadata["trigger_words"] == ["sks"]
+    assert loaded.config == adapter.config and loaded.component == "transformer"
+    meta = read_metadata(tmp_path / "a.safetensors")
+    assert meta["sites"][1] == {"path": "transformer.blocks.1.to_out.0", "layer": 1, "stream": None, "d_in": 20, "d_out": 16}
+    assert meta["base_fingerprint"] == "abc"
+    without = save(adapter, tmp_path / "b.safetensors", moments=False)
+    assert without.moments_bytes == 0 and without.bytes < report.bytes
+    assert load(tmp_path / "b.safetensors").sites[KEY].moments is None
+
+
+def test_pruned_file_is_smaller_keeps_ids_and_empty_sites(tmp_path, model, x, adapter):
+    whole = save(adapter, tmp_path / "a.safetensors", moments=False)
+    result = select(adapter, Selection(atoms="L0[3,7],L2[20]"))
+    pruned = prune(adapter, result)
+    report = save(pruned, tmp_path / "b.safetensors", torch.float32, moments=False)
+    small = save(pruned, tmp_path / "c.safetensors", moments=False)
+    assert small.bytes < 0.7 * whole.bytes and set(report.forms.values()) == {"dense"}
+    loaded = load(tmp_path / "b.safetensors")
+    assert loaded.sites[KEY].atom_ids.tolist() == [3, 7]
+    assert loaded.sites["transformer.blocks.1.to_out.0"].atoms == 0
+    assert [s.d_in for s in loaded.sites.values()] == [20, 20, 20]
+    with adapter.attach(model) as attachment:
+        attachment.set_gains(result.gains())
+        masked = model(x)
+    with loaded.attach(model):
+        assert torch.allclose(model(x), masked, atol=1e-5)
+    assert_same(loaded, load(tmp_path / "b.safetensors"))
+
+
+def test_a_compacted_adapter_is_stored_as_it_is(tmp_path, adapter):
+    pruned = prune(adapter, select(adapter, Selection(keep=0.1))).compact()
+    save(pruned, tmp_path / "a.safetensors", torch.float32)
+    assert_same(load(tmp_path / "a.safetensors"), pruned)
+
+
+def test_composed_file(tmp_path, model, adapter):
+    other = make_adapter(model, 7, encoder="jumprelu", rank=None)
+    composed = compose([("cat", adapter, 0.8), ("style", other, 0.5)])
+    save(composed, tmp_path / "a.safetensors", torch.float32)
+    loaded = load(tmp_path / "a.safetensors")
+    assert_same(loaded, composed)
+    assert loaded.members == composed.members
+    assert loaded.sites[f"style:{KEY}"].encoder.name == "jumprelu"
+
+
+def rewrite(path, change_tensors=None, change_meta=None):
+    with safe_open(path, "pt") as file:
+        meta = dict(file.metadata())
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    if change_tensors:
+        change_tensors(tensors)
+    if change_meta:
+        change_meta(meta)
+    save_file(tensors, path, metadata=meta)
+
+
+BAD_TENSORS = {
+    "missing": (lambda t: t.pop(f"{KEY}.encoder.bias"), rf"{KEY}\.encoder\.bias is missing"),
+    "extra": (lambda t: t.update({"other.weight": torch.zeros(2)}), r"other\.weight belongs to no site"),
+    "shape": (lambda t: t.update({f"{KEY}.encoder.bias": torch.zeros(3)}), r"encoder\.bias has shape \(3,\), expected \(24,\)"),
+    "scalar": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(())}), r"encoder\.weight has shape"),
+    "nan": (lambda t: t[f"{KEY}.dictionary.weight"].fill_(float("nan")), r"dictionary\.weight has values that are not finite"),
+    "integers": (lambda t: t.update({f"{KEY}.importance": torch.zeros(24, dtype=torch.int64)}), "int64"),
+    "ids": (lambda t: t[f"{KEY}.atom_ids"].fill_(1), "atom_ids must be different"),
+    "scale": (lambda t: t[f"{KEY}.encoder.scale"].fill_(0), "scale has values of 0"),
+    "half": (lambda t: t.pop(f"{KEY}.encoder.mean"), "mean and scale"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_bad_tensors_are_named(tmp_path, adapter, case):
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    change, match = BAD_TENSORS[case]
+    rewrite(path, change)
+    with pytest.raises(FileFormatError, match=match) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+BAD_META = {
+    "other format": (lambda m: m.pop("format"), "no sparse dictionary"),
+    "version": (lambda m: m.update(format_version="99"), "format_version '99'"),
+    "encoder": (lambda m: m.update(encoder="magic", config=m["config"].replace("quantile", "magic")), "unknown encoder 'magic'"),
+    "config": (lambda m: m.pop("config"), "field config is missing"),
+    "config text": (lambda m: m.update(config="{"), "config is not JSON"),
+    "config type": (lambda m: m.update(config="[1]"), "options are a list"),
+    "sites": (lambda m: m.update(sites='[{"path": 3}]'), "field sites is damaged"),
+    "sites type": (lambda m: m.update(sites="3"), "field sites is damaged"),
+    "disagreement": (lambda m: m.update(encoder="linear"), "field encoder says"),
+    "members": (lambda m: m.update(members='[{"name": "x"}]'), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_META)
+def test_bad_metadata_is_named(tmp_path, adapter, case):
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    change, match = BAD_META[case]
+    rewrite(path, None, change)
+    for read in (load, read_metadata):
+        with pytest.raises(FileFormatError, match=match) as error:
+            read(path)
+        assert str(path) in str(error.value)
+
+
+def test_files_that_are_something_else(tmp_path, adapter):
+    path = tmp_path / "a.safetensors"
+    for read in (load, read_metadata):
+        with pytest.raises(FileFormatError, match="does not exist"):
+            read(path)
+        with pytest.raises(FileFormatError, match="folder"):
+            read(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(FileFormatError, match="empty"):
+        load(path)
+    for protocol in (2, 3, 4, 5):
+        path.write_bytes(pickle.dumps({"a": 1}, protocol=protocol))
+        with pytest.raises(FileFormatError, match="pickle"):
+            load(path)
+    torch.save({"a": torch.zeros(2)}, path)
+    with pytest.raises(FileFormatError, match="pickle"):
+        load(path)
+    path.write_bytes(b"\x89PNG and so on, which is no tensor file at all")
+    with pytest.raises(FileFormatError, match="not a safetensors file"):
+        load(path)
+    path.unlink()
+    save(adapter, path)
+    data = path.read_bytes()
+    for size in (len(data) - 1, len(data) // 2, 100, 12):
+        path.write_bytes(data[:size])
+        with pytest.raises(FileFormatError, match="truncated"):
+            load(path)
+
+
+def test_existing_file_is_kept_unless_allowed(tmp_path, adapter):
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    before = path.read_bytes()
+    with pytest.raises(FileFormatError, match="exists already"):
+        save(adapter, path, torch.float32)
+    assert path.read_bytes() == before
+    save(adapter, path, torch.float32, overwrite=True)
+    assert path.read_bytes() != before
+
+
+def test_values_that_do_not_fit(tmp_path, adapter):
+    with torch.no_grad():
+        adapter.sites[KEY].encoder_bias[0] = 1e6
+    with pytest.raises(FileFormatError, match=r"encoder\.bias has values too large"):
+        save(adapter, tmp_path / "a.safetensors")
+    save(adapter, tmp_path / "a.safetensors", torch.bfloat16)
+    with torch.no_grad():
+        adapter.sites[KEY].encoder_bias[0] = float("inf")
+    with pytest.raises(FileFormatError, match="not finite"):
+        save(adapter, tmp_path / "b.safetensors", torch.float32)
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+    with pytest.raises(FileFormatError, match="int32"):
+        save(adapter, tmp_path / "c.safetensors", torch.int32)
+    with pytest.raises(FileFormatError, match=r"\.safetensors"):
+        save(adapter, tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("number, match", [(errno.ENOSPC, "disk is full"), (errno.EACCES, "not writable"), (errno.EIO, "another place")])
+def test_a_failing_disk_leaves_the_old_file_and_no_other(tmp_path, adapter, monkeypatch, number, match):
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    before = path.read_bytes()
+
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(FileFormatError, match=match):
+        save(adapter, path, torch.float32, overwrite=True)
+    assert os.listdir(tmp_path) == ["a.safetensors"] and path.read_bytes() == before
+
+
+def test_a_folder_that_is_a_file(tmp_path, adapter):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileFormatError, match="not saved"):
+        save(adapter, tmp_path / "file" / "a.safetensors")
+
+
+def test_a_header_length_that_looks_like_a_pickle(tmp_path, adapter):
+    """The first bytes are a length; 0x0280 = 640 starts as a pickle does."""
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    padded = 0x010280
+    path.write_bytes(padded.to_bytes(8, "little") + data[8 : 8 + length].ljust(padded) + data[8 + length :])
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert_same(load(path), load_again(path, data))
+
+
+def load_again(path, data):
+    other = path.with_name("b.safetensors")
+    other.write_bytes(data)
+    return load(other)
+
+
+def test_file_format_module_uses_no_pickle():
+    assert "pickle" not in vars(file_format) and not hasattr(file_format, "torch_load")
