@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .images import image_strip
+from .images import enlarged, image_strip
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,6 +18,8 @@ def coefficient_map(image: Image.Image, maps: Sequence[Any], labels: Sequence[st
     """
     if len(maps) != len(labels):
         raise ValueError(f"{len(maps)} maps but {len(labels)} labels")
+    # Enlarged before the maps are laid over it, so that they are smooth and the picture's pixels stay sharp.
+    image = enlarged(image.convert("RGB"), side)
     return image_strip([image, *(overlay(image, one) for one in maps)], ["picture", *labels], columns, side)
 
 
