@@ -152,10 +152,13 @@ def lint(environment: Environment, arguments: list[str]) -> int:
     say("ruff check")
     style = subprocess.run([str(environment.python), "-m", "ruff", "check", *arguments, str(ROOT)], env=child_environment(), cwd=ROOT)
     say("mypy on sparsedict_core and trainer")
+    link = package_link(environment)
     types = subprocess.run(
         [str(environment.python), "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "sparsedict.sparsedict_core", "-p", "sparsedict.trainer"],
-        env=child_environment(MYPYPATH=str(package_link(environment).parent)), cwd=ROOT,
+        env=child_environment(MYPYPATH=str(link.parent)), cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+    # Files under their own names, so that an editor's click leads to them.
+    print(types.stdout.replace(str(link) + os.sep, "").replace(str(link.relative_to(ROOT)) + os.sep, ""), end="", flush=True)
     return max(style.returncode, types.returncode)
 
 
