@@ -1,0 +1,41 @@
+"""What the core may be: torch and safetensors only, small files, nothing that runs what it reads."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparsedict.sparsedict_core as core
+
+FILES = sorted(Path(core.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        else:
+            names = []
+        for name in names:
+            root = name.split(".")[0]
+            assert root in ("torch", "safetensors") or root in sys.stdlib_module_names, name
+            assert root not in ("pickle", "marshal", "shelve")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "compile", "__import__")
+
+
+def test_every_public_name_is_documented():
+    for name in (n for n in vars(core) if not n.startswith("_")):
+        value = getattr(core, name)
+        if callable(value):
+            assert value.__doc__, name
