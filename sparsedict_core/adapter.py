@@ -172,9 +172,7 @@ def _get(root: Any, path: str) -> nn.Module | None:
     return root if isinstance(root, nn.Module) else None
 
 
-def find_modules(
-    model: Any, paths: dict[str, str], component: str, host_component: str | None = None
-) -> dict[str, nn.Module]:
+def find_modules(model: Any, paths: dict[str, str], component: str, host_component: str | None = None) -> dict[str, nn.Module]:
     """The module of each path. `model` may hold the component (a pipeline) or be it. Raises SiteError with near names."""
     found: dict[str, nn.Module] = {}
     missing: list[str] = []
@@ -204,4 +202,3 @@ def _missing_text(missing: list[str], total: int, names: list[str]) -> str:
         f"{len(missing)} of {total} sites are not in the model, the first is {path} ({hint}); "
         "use the base model family that the adapter was made for."
     )
-

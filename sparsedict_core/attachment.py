@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .errors import SiteError
-from .functional import decode, encode
+from .functional import add_decoded, decode, encode
 from .prepared import PreparedSite
 from .site import SparseSite
 
@@ -108,9 +108,7 @@ class Attachment:
     def __enter__(self) -> Attachment:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
 
     # -- the call -------------------------------------------------------------------------------------------
@@ -143,6 +141,9 @@ class Attachment:
         density = None if session is None else session.density
         tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms=observed)
         u, coefficients = encode(x, tensors, site.encoder, density)
+        # Within a training step the first forward and a checkpoint's second one must run the same operations.
+        if not observed and density is None and coefficients.dtype == output.dtype:
+            return add_decoded(output, coefficients, tensors.dictionary_weight, tensors.dictionary_basis, strength)
         gained = coefficients
         if observed and prepared.gains is not None:
             gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)

@@ -9,9 +9,7 @@ from .adapter import SparseAdapter, find_modules, module_widths
 from .errors import SiteError
 
 
-def check_base(
-    adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None
-) -> None:
+def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None) -> None:
     """Raises SiteError if the family or a width differs, or a site is missing; warns if it is another model of the family."""
     made_for = adapter.metadata.get("base_family")
     if family and made_for and family != made_for:

@@ -209,9 +209,7 @@ def _open(path: Path) -> Any:
         raise FileFormatError(f"{path} is not a safetensors file; give a file that SparseDict has written.") from error
 
 
-def _load_site(
-    path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: FileMetadata, dtype: torch.dtype | None
-) -> SparseSite:
+def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: FileMetadata, dtype: torch.dtype | None) -> SparseSite:
     """One site; takes its keys out of `keys`."""
     key = site_key(entry.name.path, entry.member)
     prefix = f"{key}."

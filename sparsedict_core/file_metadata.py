@@ -88,7 +88,7 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
     fields: dict[str, Any] = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{family or 'unknown'}/sparse_dict",
-        "modelspec.implementation": "https://github.com/sparsedict",
+        "modelspec.implementation": "SparseDict",
         "modelspec.title": str(adapter.metadata.get("title", "SparseDict adapter")),
     }
     words = adapter.metadata.get("trigger_words")
@@ -124,9 +124,7 @@ def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
     try:
         config = AdapterConfig.from_dict(_json(path, raw, "config"))
         rows = _json(path, raw, "members") if "members" in raw else []
-        members = tuple(
-            Member(str(row["name"]), float(row["strength"]), AdapterConfig.from_dict(row["config"])) for row in rows
-        )
+        members = tuple(Member(str(row["name"]), float(row["strength"]), AdapterConfig.from_dict(row["config"])) for row in rows)
     except FileFormatError:
         raise
     except SparseDictError as error:

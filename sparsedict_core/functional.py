@@ -117,9 +117,16 @@ def prepare(tensors: SiteTensors, encoder: Encoder) -> SiteTensors:
     return absorb_standardisation(tensors)
 
 
-def encode(
-    x: Tensor, tensors: SiteTensors, encoder: Encoder, density: float | None = None
-) -> tuple[Tensor, Tensor]:
+def add_decoded(output: Tensor, coefficients: Tensor, weight: Tensor, basis: Tensor | None, strength: float) -> Tensor:
+    """O + s·(C·D) without a tensor for C·D; output (..., d_out) and C (..., m) of one dtype."""
+    if basis is not None:
+        coefficients = torch.matmul(coefficients, weight)
+        weight = basis
+    flat = output.reshape(-1, output.shape[-1])
+    return torch.addmm(flat, coefficients.reshape(-1, weight.shape[0]), weight, alpha=strength).reshape(output.shape)
+
+
+def encode(x: Tensor, tensors: SiteTensors, encoder: Encoder, density: float | None = None) -> tuple[Tensor, Tensor]:
     """(u, C), both (..., m), for x (..., d_in) and tensors that went through `prepare`.
 
     `density` is given in training only, for the encoders that use it there.
@@ -128,9 +135,7 @@ def encode(
     return u, encoder.coefficients(u, tensors.threshold, density=density, gram=tensors.encoder_gram)
 
 
-def site_update(
-    x: Tensor, tensors: SiteTensors, encoder: Encoder, gains: Tensor | None = None, strength: float = 1.0
-) -> Tensor:
+def site_update(x: Tensor, tensors: SiteTensors, encoder: Encoder, gains: Tensor | None = None, strength: float = 1.0) -> Tensor:
     """s · (C ⊙ g) · D, shape (..., d_out), for x (..., d_in) and gains (m)."""
     tensors = prepare(tensors, encoder).cast(x.dtype, x.device)
     coefficients = encode(x, tensors, encoder)[1]

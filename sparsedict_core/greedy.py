@@ -34,8 +34,7 @@ def moments_of(adapter: SparseAdapter) -> dict[str, Tensor]:
     for key, site in adapter.sites.items():
         if site.moments is None and site.atoms:
             raise SelectionError(
-                f"{key} has no moments, which greedy order and refit need; train or save the adapter with moments, "
-                "or select by importance."
+                f"{key} has no moments, which greedy order and refit need; train or save the adapter with moments, or select by importance."
             )
         moments = site.moments if site.moments is not None else site.importance.new_zeros(0, 0)
         found[key] = moments.detach().cpu().double()

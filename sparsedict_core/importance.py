@@ -55,9 +55,7 @@ class ImportanceStats:
 
     # -- gathering ------------------------------------------------------------------------------------------
 
-    def label(
-        self, bucket: Hashable | Sequence[Hashable] = None, prompt: Hashable | Sequence[Hashable] = None
-    ) -> ImportanceStats:
+    def label(self, bucket: Hashable | Sequence[Hashable] = None, prompt: Hashable | Sequence[Hashable] = None) -> ImportanceStats:
         """Name what the next forwards show: one label, or a list with one for each row of the batch."""
         self._bucket, self._prompt = bucket, prompt
         return self
@@ -69,9 +67,7 @@ class ImportanceStats:
             yield self
 
     @torch.no_grad()
-    def _observe(
-        self, key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor
-    ) -> None:
+    def _observe(self, key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
         c = coefficients.detach()
         rows = c.shape[0] if c.ndim > 1 else 1
         c = c.reshape(rows, -1, c.shape[-1]).float()
@@ -181,9 +177,7 @@ class ImportanceStats:
     # -- into the adapter -----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def to_importance(
-        self, adapter: SparseAdapter, bucket: Hashable = None, prompt: Hashable = None
-    ) -> dict[str, Tensor]:
+    def to_importance(self, adapter: SparseAdapter, bucket: Hashable = None, prompt: Hashable = None) -> dict[str, Tensor]:
         """Set every site's importance (m), and its moments (m, m) if they were gathered; returns the importance by site.
 
         Moments are sums over the tokens of a row, mean over rows, so that sites with more tokens weigh more.

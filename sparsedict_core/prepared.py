@@ -64,9 +64,7 @@ class PreparedSite:
         self.silent = self.site.atoms == 0 or (gains is not None and not bool(gains.any()))
         self._cached = self._cached_from = self._cache_key = None
 
-    def tensors(
-        self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False
-    ) -> SiteTensors:
+    def tensors(self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False) -> SiteTensors:
         """Ready for `encode` and `decode`. `all_atoms`: without the gains, as observers want every coefficient."""
         raw = self.site.tensors()
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw):
@@ -80,9 +78,7 @@ class PreparedSite:
             self._cached, self._cached_from, self._cache_key = made, raw, key
         return self._cached
 
-    def _make(
-        self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool
-    ) -> SiteTensors:
+    def _make(self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool) -> SiteTensors:
         gains = None if all_atoms else self.gains
         if prefix is not None and prefix < self.site.atoms:
             raw = raw.prefix(prefix)

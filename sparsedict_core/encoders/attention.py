@@ -22,9 +22,7 @@ class AttentionEncoder(Encoder):
     defaults: ClassVar[dict[str, Any]] = {"temperature": 1.0}
     atomwise = False
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         logits = u / self.settings["temperature"]
         null = logits.new_zeros((*logits.shape[:-1], 1))
         return torch.softmax(torch.cat([logits, null], dim=-1), dim=-1)[..., :-1]

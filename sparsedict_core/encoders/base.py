@@ -48,9 +48,7 @@ class Encoder:
         """The threshold of a fresh site: () or (m)."""
         return torch.zeros(())
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         """C (..., m) for u (..., m). `density` is the wanted one and is given in training only."""
         raise NotImplementedError
 

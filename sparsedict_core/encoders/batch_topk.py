@@ -19,9 +19,7 @@ class BatchTopKEncoder(Encoder):
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
     running = True
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         if density is not None:
             observed = self.observed_threshold(u, density)
             threshold = threshold if observed is None else observed.to(u.dtype)

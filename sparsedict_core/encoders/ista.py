@@ -23,9 +23,7 @@ class IstaEncoder(Encoder):
     needs_gram = True
     running = True
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         if gram is None:
             raise ValueError("ista needs the inner products of the encoder's rows")
         if u.shape[-1] == 0:

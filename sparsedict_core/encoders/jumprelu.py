@@ -58,9 +58,7 @@ class JumpReluEncoder(Encoder):
     def initial_threshold(self, atoms: int) -> Tensor:
         return torch.full((atoms,), float(self.settings["initial_threshold"]))
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         return _JumpRelu.apply(u, threshold.to(u.dtype).clamp(min=0), self.settings["bandwidth"])
 
     def penalty(self, c: Tensor, u: Tensor | None = None, threshold: Tensor | None = None) -> Tensor | None:

@@ -10,7 +10,5 @@ from .base import Encoder
 class LinearEncoder(Encoder):
     name = "linear"
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         return u

@@ -18,9 +18,7 @@ class QuantileEncoder(Encoder):
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
     running = True
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         return F.relu(u - threshold)
 
     def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:

@@ -21,9 +21,7 @@ class SoftL1Encoder(Encoder):
     def initial_threshold(self, atoms: int) -> Tensor:
         return torch.tensor(float(self.settings["initial_threshold"]))
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         return soft_threshold(u, threshold.clamp(min=0))
 
     def penalty(self, c: Tensor, u: Tensor | None = None, threshold: Tensor | None = None) -> Tensor | None:

@@ -23,9 +23,7 @@ class SoftQuantileEncoder(Encoder):
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
     running = True
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         return soft_threshold(u, threshold)
 
     def preactivations_for(self, c: Tensor, threshold: Tensor) -> Tensor:

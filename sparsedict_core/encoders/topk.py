@@ -20,9 +20,7 @@ class TopKEncoder(Encoder):
     defaults: ClassVar[dict[str, Any]] = {"share": 0.10}
     atomwise = False
 
-    def coefficients(
-        self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
         atoms = u.shape[-1]
         if atoms == 0:
             return u

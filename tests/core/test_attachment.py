@@ -81,7 +81,11 @@ def test_bad_gains_change_nothing(model, x):
     key = next(iter(adapter.sites))
     with adapter.attach(model) as attachment:
         full = model(x)
-        for bad, match in (({"nope": torch.ones(24)}, "nope"), ({key: torch.ones(3)}, "24"), ({key: torch.full((24,), float("nan"))}, "finite")):
+        for bad, match in (
+            ({"nope": torch.ones(24)}, "nope"),
+            ({key: torch.ones(3)}, "24"),
+            ({key: torch.full((24,), float("nan"))}, "finite"),
+        ):
             with pytest.raises(SiteError, match=match):
                 attachment.set_gains(bad)
         assert torch.equal(model(x), full)

@@ -37,7 +37,7 @@ def test_composed_is_one_after_the_other(model, x, adapter, encoder):
             assert torch.equal(model(x), without)
         assert torch.equal(model(x), base)
     assert [(m.name, m.strength) for m in composed.members] == [("cat", 0.7), ("style", 0.4)]
-    assert list(composed.sites)[0].startswith("cat:transformer.")
+    assert next(iter(composed.sites)).startswith("cat:transformer.")
 
 
 def test_composing_copies_and_nests(model, x, adapter):

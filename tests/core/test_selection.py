@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -34,7 +35,7 @@ def subset(one, two):
 @pytest.mark.parametrize("per_site", [False, True])
 def test_growing_shares_are_nested(adapter, order, per_site):
     results = [select(adapter, Selection(keep=k / 20, order=order, per_site=per_site)) for k in range(1, 21)]
-    for smaller, larger in zip(results, results[1:]):
+    for smaller, larger in itertools.pairwise(results):
         assert subset(smaller.masks, larger.masks) and smaller.kept <= larger.kept
     assert results[-1].kept == 72 and results[-1].energy_kept == 1.0
     assert [r.kept for r in results] == ([3 * round(k * 1.2) for k in range(1, 21)] if per_site else [round(k * 3.6) for k in range(1, 21)])
