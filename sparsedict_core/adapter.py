@@ -40,7 +40,8 @@ class SparseAdapter(nn.Module):
         metadata: dict[str, Any] | None = None,
         members: Iterable[Member] = (),
     ) -> None:
-        """`metadata` holds plain values: base_family, base_fingerprint, trigger_words, training, lineage, modelspec.*"""
+        """`metadata`: base_family, base_fingerprint, title, trigger_words, training, lineage, modelspec.*, and whatever else;
+        text, lists and dicts of plain values (a bare number comes back from a file as text)."""
         super().__init__()
         self._site_modules = nn.ModuleList(sites)
         self.sites: dict[str, SparseSite] = {}

@@ -139,15 +139,19 @@ class Attachment:
             )
         prefix = None if session is None else session.prefix(key)
         density = None if session is None else session.density
-        tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms=observed)
+        # Where atoms compete, those of gain 0 must be out of the competition, observed or not.
+        all_atoms = observed and site.encoder.atomwise
+        tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms)
         u, coefficients = encode(x, tensors, site.encoder, density)
         # Within a training step the first forward and a checkpoint's second one must run the same operations.
         if not observed and density is None and coefficients.dtype == output.dtype:
             return add_decoded(output, coefficients, tensors.dictionary_weight, tensors.dictionary_basis, strength)
         gained = coefficients
-        if observed and prepared.gains is not None:
+        if all_atoms and prepared.gains is not None:
             gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)
         update = decode(gained, tensors.dictionary_weight, tensors.dictionary_basis)
+        if observed and not all_atoms:
+            coefficients = prepared.spread(coefficients, prefix)
         if session is not None and session.recording:
             session.observe(key, site, u, coefficients, update)
         for tap in tuple(self._taps):

@@ -68,7 +68,10 @@ def _metadata(parts: Sequence[tuple[str, SparseAdapter, float]]) -> dict[str, An
         values = [adapter.metadata[key] for _, adapter, _ in parts if adapter.metadata.get(key)]
         if values:
             metadata[key] = values[0]
-    words = [word for _, adapter, _ in parts for word in adapter.metadata.get("trigger_words", [])]
+    words: list[str] = []
+    for _, adapter, _ in parts:
+        given = adapter.metadata.get("trigger_words", [])
+        words += [given] if isinstance(given, str) else given
     if words:
         metadata["trigger_words"] = list(dict.fromkeys(words))
     metadata["title"] = " + ".join(str(adapter.metadata.get("title", name)) for name, adapter, _ in parts)

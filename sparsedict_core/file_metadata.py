@@ -93,7 +93,7 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
     }
     words = adapter.metadata.get("trigger_words")
     if words:
-        fields["modelspec.trigger_phrase"] = ", ".join(words)
+        fields["modelspec.trigger_phrase"] = words if isinstance(words, str) else ", ".join(words)
     fields.update({key: value for key, value in adapter.metadata.items() if key not in _OWN})
     fields.update(
         format=FORMAT,

@@ -109,8 +109,8 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> 
         encoder_bias=bias.to(device, dtype),
         dictionary_weight=torch.stack([c.direction for c in chosen]).to(device, dtype),
         dictionary_basis=None,
-        encoder_mean=site.encoder_mean.clone() if site.standardised else None,
-        encoder_scale=site.encoder_scale.clone() if site.standardised else None,
+        encoder_mean=site.encoder_mean.clone(),
+        encoder_scale=site.encoder_scale.clone(),
         threshold=threshold.to(device, site.threshold.dtype).clone(),
         atom_ids=torch.arange(first, first + count, dtype=torch.int32, device=device),
         member=site.member,
@@ -122,10 +122,7 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> 
 
 
 def _standardised(site: SparseSite, x: Tensor) -> Tensor:
-    x = x.detach().cpu().double()
-    if not site.standardised:
-        return x
-    return standardise(x, site.encoder_mean.cpu().double(), site.encoder_scale.cpu().double())
+    return standardise(x.detach().cpu().double(), site.encoder_mean.cpu().double(), site.encoder_scale.cpu().double())
 
 
 def _ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

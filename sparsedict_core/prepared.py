@@ -78,6 +78,15 @@ class PreparedSite:
             self._cached, self._cached_from, self._cache_key = made, raw, key
         return self._cached
 
+    def spread(self, coefficients: Tensor, prefix: int | None = None) -> Tensor:
+        """Coefficients of the atoms that the gains leave (..., k), with zeros at the others' places, (..., m)."""
+        if self.gains is None:
+            return coefficients
+        gains = self.gains if prefix is None else self.gains[:prefix]
+        index = gains.nonzero().flatten().to(coefficients.device)
+        full = coefficients.new_zeros((*coefficients.shape[:-1], len(gains)))
+        return full.index_copy(-1, index, coefficients)
+
     def _make(self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool) -> SiteTensors:
         gains = None if all_atoms else self.gains
         if prefix is not None and prefix < self.site.atoms:

@@ -90,7 +90,6 @@ class SparseSite(nn.Module):
             self.threshold = nn.Parameter(threshold)
         else:
             self.register_buffer("threshold", threshold)
-        self.standardised = encoder_mean is not None and encoder_scale is not None
         self.register_buffer("encoder_mean", torch.zeros(self.d_in) if encoder_mean is None else encoder_mean)
         self.register_buffer("encoder_scale", torch.ones(self.d_in) if encoder_scale is None else encoder_scale)
         self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
@@ -148,6 +147,11 @@ class SparseSite(nn.Module):
         return (self.dictionary_weight if self.dictionary_basis is None else self.dictionary_basis).shape[1]
 
     @property
+    def standardised(self) -> bool:
+        """Whether mean and scale are anything but 0 and 1. Looks at the values, so it is no question for every call."""
+        return bool(self.encoder_mean.any()) or bool((self.encoder_scale != 1).any())
+
+    @property
     def form(self) -> str:
         """`dense`, `factored`, or both named where the two sides differ."""
         encoder = "dense" if self.encoder_basis is None else "factored"
@@ -176,8 +180,8 @@ class SparseSite(nn.Module):
             self.encoder_weight,
             self.encoder_basis,
             self.encoder_bias,
-            self.encoder_mean if self.standardised else None,
-            self.encoder_scale if self.standardised else None,
+            self.encoder_mean,
+            self.encoder_scale,
             self.threshold,
             self.dictionary_weight,
             self.dictionary_basis,
@@ -226,7 +230,6 @@ class SparseSite(nn.Module):
         target = self.encoder_mean
         self.encoder_mean = mean.to(device=target.device, dtype=torch.float32)
         self.encoder_scale = scale.to(device=target.device, dtype=torch.float32)
-        self.standardised = True
 
     @torch.no_grad()
     def keep(self, mask: Tensor) -> None:
@@ -277,7 +280,6 @@ class SparseSite(nn.Module):
         self.encoder_bias = nn.Parameter(raw.encoder_bias.to(dtype), requires_grad=trains)
         self.encoder_mean = torch.zeros_like(self.encoder_mean)
         self.encoder_scale = torch.ones_like(self.encoder_scale)
-        self.standardised = False
 
     def clone(self, member: str | None = None) -> SparseSite:
         """A copy with tensors of its own; under `member` when it goes into a composed adapter."""
@@ -293,8 +295,8 @@ class SparseSite(nn.Module):
             encoder_bias=self.encoder_bias.detach().clone(),
             dictionary_weight=self.dictionary_weight.detach().clone(),
             dictionary_basis=copy(self.dictionary_basis),
-            encoder_mean=copy(self.encoder_mean) if self.standardised else None,
-            encoder_scale=copy(self.encoder_scale) if self.standardised else None,
+            encoder_mean=copy(self.encoder_mean),
+            encoder_scale=copy(self.encoder_scale),
             threshold=copy(self.threshold),
             importance=copy(self.importance),
             atom_ids=copy(self.atom_ids),

@@ -68,6 +68,30 @@ def test_gains_are_live_and_equal_the_equation(model, x):
     assert torch.equal(output, model.blocks[0]["to_out"][0](site_input))
 
 
+@pytest.mark.parametrize("encoder", encoder_names())
+def test_being_observed_changes_nothing(model, x, encoder):
+    adapter = make_adapter(model, encoder=encoder).requires_grad_(False)
+    gains = {key: torch.rand(24) * (torch.arange(24) % 3 == 0) for key in adapter.sites}
+    seen = []
+    with adapter.attach(model) as attachment:
+        attachment.set_gains(gains)
+        alone = model(x)
+        with attachment.tap(lambda *args: seen.append(args[3])):
+            assert torch.allclose(model(x), alone, atol=1e-5)
+    assert all(c.shape == (3, 30, 24) for c in seen)
+
+
+@pytest.mark.parametrize("encoder", encoder_names())
+def test_state_dict_carries_everything(model, x, encoder):
+    adapter = make_adapter(model, encoder=encoder)
+    other = make_adapter(model, 9, fresh=True, encoder=encoder)
+    other.load_state_dict(adapter.state_dict())
+    with adapter.attach(model):
+        wanted = model(x)
+    with other.attach(model):
+        assert torch.equal(model(x), wanted)
+
+
 def test_taps_see_statistics_at_strength_zero_without_changing_anything(model, x):
     seen = []
     base = model(x)

@@ -7,10 +7,11 @@ import time
 
 import pytest
 import torch
-from core.tiny_adapters import make_adapter
+from core.tiny_adapters import calibrate, make_adapter
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
+from sparsedict.sparsedict_core.encoders import encoder_names
 from sparsedict.sparsedict_core.errors import SelectionError
 from sparsedict.sparsedict_core.greedy import energy_kept, greedy_order, pursue, refit_matrix
 from sparsedict.sparsedict_core.prune import prune
@@ -105,8 +106,6 @@ def test_what_an_order_needs_must_be_there(model):
 
 
 def test_energy_of_competing_atoms_is_not_claimed(model, x):
-    from core.tiny_adapters import calibrate
-
     adapter = make_adapter(model, encoder="topk")
     calibrate(adapter, model, x)
     assert select(adapter, Selection(keep=0.5)).energy_kept is None
@@ -122,10 +121,9 @@ def test_all_atoms_kept_is_the_plain_adapter(model, x, adapter):
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.7])
 @pytest.mark.parametrize("rank", [6, None])
-def test_pruned_is_masked(model, x, share, rank):
-    from core.tiny_adapters import calibrate
-
-    adapter = make_adapter(model, rank=rank)
+@pytest.mark.parametrize("encoder", encoder_names())
+def test_pruned_is_masked(model, x, share, rank, encoder):
+    adapter = make_adapter(model, rank=rank, encoder=encoder)
     calibrate(adapter, model, x)
     result = select(adapter, Selection(keep=share))
     with torch.no_grad(), adapter.attach(model) as attachment:
@@ -143,8 +141,6 @@ def test_pruned_is_masked(model, x, share, rank):
 @pytest.mark.parametrize("rank", [6, None])
 @pytest.mark.parametrize("order", ["importance", "greedy"])
 def test_the_stated_energy_is_what_pruning_keeps(model, x, refit, rank, order):
-    from core.tiny_adapters import calibrate
-
     adapter = make_adapter(model, rank=rank)
     calibrate(adapter, model, x)
     result = select(adapter, Selection(keep=0.2, order=order), refit=refit)
