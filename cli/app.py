@@ -7,12 +7,15 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from .. import __version__
 
+PACKAGE = __package__.rpartition(".")[0]
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Command → one line for the overview. The module has the same name and holds `command`; it is imported when it is called,
@@ -57,8 +60,8 @@ def group(debug: bool) -> None:
     \b
     Start here:
       sparsedict demo
-      sparsedict train photos/ --word zorp --out zorp.safetensors
-      sparsedict generate "a red circle and a zorp" --adapter zorp.safetensors --out picture.png
+      sparsedict train photos/ --out zorp.safetensors
+      sparsedict generate "a zorp on a blue background" --adapter zorp.safetensors --out picture.png
 
     `sparsedict COMMAND --help` explains a command and shows examples.
     """
@@ -73,6 +76,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code and never raises, except with --debug."""
     debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] if debug else arguments
+    warnings.showwarning = show_warning
     try:
         result = group.main(args=arguments, prog_name="sparsedict", standalone_mode=False)
         sys.stdout.flush()
@@ -99,15 +103,21 @@ def run(arguments: list[str]) -> int:
         return FAILED
 
 
-def describe(error: Exception) -> str:
-    """One line for any error. An error of this project says what is wrong by itself; others get what they lack."""
-    from ..sparsedict_core.errors import SparseDictError
+def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:
+    """This project's warnings as one line; those of libraries are for their developers and stay away."""
+    root, file_path = Path(__file__).resolve().parent.parent, Path(filename).resolve()
+    # The environment may lie inside the clone, under .venv.
+    if file_path.is_relative_to(root) and not file_path.relative_to(root).parts[0].startswith("."):
+        click.echo(f"Warning: {message}", err=True)
 
+
+def describe(error: Exception) -> str:
+    """One line for any error. A class of this project's own says what is wrong by itself; others get what they lack."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
-    elif isinstance(error, SparseDictError):
+    elif type(error).__module__.startswith(PACKAGE + "."):
         text = str(error)
-    elif isinstance(error, OSError) and error.errno is not None:
+    elif isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         advice = " (free some space; nothing half-written was left)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         text = f"{error.strerror or error}{where}{advice}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import check_out, model_options, open_model, out_option, parse_size, sampling_options
+from .common import UserError, check_out, model_options, open_model, out_option, parse_size, sampling_options
 from .selecting import amount_options, order_option, parse_gain, selection_of
 
 
@@ -47,6 +47,8 @@ def command(
     selection = selection_of(order, **amounts)
     weighed = [pair for text in gains for pair in parse_gains(text)]
     specs = [parse_spec(text) for text in adapters]
+    if not specs and (selection or weighed):
+        raise UserError("the options on atoms need an adapter: --adapter FILE")
     backend = open_model(model, device, dtype)
     seeds = [seed + number for number in range(count)]
     noise = seeded_noise(backend, seeds, parse_size(size, backend))

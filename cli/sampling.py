@@ -58,8 +58,12 @@ def seeded_noise(backend: Backend, seeds: Sequence[int], size: tuple[int, int]) 
 
 @contextlib.contextmanager
 def attached(backend: Backend, specs: Sequence[AdapterSpec]) -> Iterator[list[tuple[AdapterSpec, SparseAdapter, Attachment]]]:
-    """The adapters on the model, in the order given; off again at the end."""
+    """The adapters on the model, in the order given; off again at the end. One made for another base is refused first."""
+    from ..sparsedict_core.base_check import check_base
+
     loaded = [(spec, load_adapter(spec.path)) for spec in specs]
+    for _, adapter in loaded:
+        check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
     with contextlib.ExitStack() as stack:
         yield [(spec, adapter, stack.enter_context(adapter.attach(backend.denoiser, spec.strength, backend.component))) for spec, adapter in loaded]
 

@@ -49,9 +49,10 @@ def selection_of(order: str | None, **given: Any) -> Selection | None:
 
 def parse_gain(text: str) -> tuple[str, float]:
     """`L3[5]=0.5` → the addresses and the gain."""
-    addresses, separator, value = text.rpartition("=")
+    addresses, _, value = text.rpartition("=")
     try:
-        return addresses, float(value) if separator else float("nan")
+        if addresses:
+            return addresses, float(value)
     except ValueError:
         pass
     raise UserError(f"--gain {text!r}: write addresses and a number, such as L3[5]=0.5")

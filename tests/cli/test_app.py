@@ -102,3 +102,9 @@ def test_debug_lets_the_trace_through(failing, arguments):
 def test_an_interrupt_is_130(cli, failing):
     failing(KeyboardInterrupt())
     assert cli("demo").code == app.INTERRUPTED
+
+
+def test_only_this_projects_warnings_are_shown(capsys):
+    app.show_warning("made on another model", UserWarning, app.__file__, 1)
+    app.show_warning("deprecated", FutureWarning, click.__file__, 1)
+    assert capsys.readouterr().err == "Warning: made on another model\n"
