@@ -107,8 +107,9 @@ def install(command: list[str], title: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line.rstrip())
-        if line.strip().startswith("Downloading"):
-            say("      " + line.strip()[:110])
+        words = line.split()
+        if words[:1] == ["Downloading"] and line.rstrip().endswith(("MB)", "GB)")):  # the small ones are no news
+            say(f"      {'-'.join(words[1].split('-')[:2])} {' '.join(words[2:])}")
     if process.wait() != 0:
         print("\n".join(lines[-20:]), file=sys.stderr)
         raise SystemExit(f"[dev] installing failed at: {title}. Run the same command again to start anew")

@@ -109,6 +109,12 @@ def test_a_failing_install_names_the_step_and_shows_why(dev, capfd):
     assert "no space" in capfd.readouterr().err
 
 
+def test_an_install_shows_the_large_downloads_only(dev, capfd):
+    lines = ["Collecting torch", "Downloading torch-2.13.0-cp311-linux.whl (190.2 MB)", "  Downloading zipp-4.1.2-py3.whl (10 kB)"]
+    dev.install([sys.executable, "-c", f"print({chr(10).join(lines)!r})"], "packages")
+    assert capfd.readouterr().out == "[dev]       torch-2.13.0 (190.2 MB)\n"
+
+
 def test_pytest_gets_its_arguments(dev, environment):
     command = dev.pytest_command(environment, ["-k", "prune"])
     assert command[-3:] == ["-k", "prune", "tests"] and "-n" in command
