@@ -140,11 +140,14 @@ TEST_SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE
 
 def pytest_command(environment: Environment, arguments: list[str]) -> list[str]:
     """The root is a package, so tests/ is pytest's root, with its own ini file. Without a path, all tests run."""
-    names_a_path = any((ROOT / argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
+    tests = ROOT / "tests"
+    paths = [ROOT / argument.split("::")[0] for argument in arguments if not argument.startswith("-")]
+    # Only what lies in tests/ is meant as a path: `-k demo` is not, though there is a folder demo/.
+    names_a_path = any(path.exists() and path.resolve().is_relative_to(tests) for path in paths)
     workers = [] if any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments) else ["-n", "2"]
     return [
-        str(environment.python), "-m", "pytest", "-c", str(ROOT / "tests" / "pytest.ini"), "--rootdir", str(ROOT / "tests"),
-        *workers, *arguments, *([] if names_a_path else ["tests"]),
+        str(environment.python), "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests),
+        *workers, *arguments, *([] if names_a_path else [str(tests)]),
     ]  # fmt: skip
 
 

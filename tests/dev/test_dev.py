@@ -117,7 +117,8 @@ def test_an_install_shows_the_large_downloads_only(dev, capfd):
 
 def test_pytest_gets_its_arguments(dev, environment):
     command = dev.pytest_command(environment, ["-k", "prune"])
-    assert command[-3:] == ["-k", "prune", "tests"] and "-n" in command
+    assert command[-3:] == ["-k", "prune", str(ROOT / "tests")] and "-n" in command
+    assert dev.pytest_command(environment, ["-k", "cli"])[-1] == str(ROOT / "tests")
     assert dev.pytest_command(environment, ["tests/dev", "-n", "0"])[-3:] == ["tests/dev", "-n", "0"]
 
 
