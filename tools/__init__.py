@@ -1,0 +1,1 @@
+"""Scripts that made the embedded base model; run as ``python -m sparsedict.tools.<name>``."""
