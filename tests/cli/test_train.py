@@ -1,0 +1,58 @@
+"""train and shrink: which settings reach the trainer, and what is refused before it starts."""
+
+import dataclasses
+
+import pytest
+
+from sparsedict.cli import train
+
+
+@pytest.fixture
+def chosen(cli, tmp_path, monkeypatch):
+    """The settings that `train` with these options hands on."""
+
+    def call(*options):
+        seen = {}
+        monkeypatch.setattr(train, "make_config", lambda preset, given: seen.update(given, preset=preset))
+        monkeypatch.setattr(train, "start", lambda *_: None)
+        result = cli("train", tmp_path, "--out", tmp_path / "a.safetensors", *options)
+        assert result.code == 0, result.err
+        return seen
+
+    return call
+
+
+def test_what_is_not_given_is_left_to_the_preset(chosen, tmp_path):
+    assert chosen() == {"preset": "concept", "images": tmp_path, "out": tmp_path / "a.safetensors", "overwrite": False}
+
+
+def test_names_that_kohyas_users_know(chosen):
+    seen = chosen("--max_train_steps".replace("_", "-"), 40, "--learning-rate", "5e-3", "--network-dim", 8, "--train-batch-size", 2, "--preset", "edit")
+    assert (seen["steps"], seen["learning_rate"], seen["rank"], seen["batch_size"], seen["preset"]) == (40, 5e-3, 8, 2, "edit")
+
+
+def test_flags(chosen):
+    seen = chosen("--no-moments", "--gradient-checkpointing", "--sample-prompt", "a", "--sample-prompt", "b", "--quiet-weight", 0)
+    assert seen["moments"] is False and seen["gradient_checkpointing"] and seen["preview_prompts"] == ["a", "b"] and seen["quiet_weight"] == 0
+
+
+def test_resume_goes_on_at_the_same_place(chosen, tmp_path):
+    (tmp_path / "a.safetensors").touch()
+    assert chosen("--resume")["resume"] is True
+
+
+def test_every_option_is_a_setting_of_the_trainer():
+    config = pytest.importorskip("sparsedict.trainer.config")
+    fields = {field.name for field in dataclasses.fields(config.TrainConfig)}
+    more = {"images", "out", "overwrite", "preview_prompts", "gradient_checkpointing", "moments", "resume"}
+    assert {setting.field for setting in train.SETTINGS} | more <= fields
+
+
+def test_nothing_is_overwritten(refused, tmp_path):
+    (tmp_path / "a.safetensors").touch()
+    assert "exists" in refused("train", tmp_path, "--out", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("share", ["0", "150%", "small"])
+def test_shrink_refuses_shares_that_are_none(refused, adapter_file, tmp_path, share):
+    assert "share" in refused("shrink", adapter_file, "--to", share, "--out", tmp_path / "small.safetensors")
