@@ -1,0 +1,88 @@
+"""The embedded base model as a backend: flow matching with shift 1 and logit-normal levels t in (0, 1)."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor, nn
+
+from ...demo_model.codec import CHANNELS, PATCH
+from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, DemoPipeline
+from ...demo_model.scenes import SIZE, caption, random_scene
+from ...demo_model.vocabulary import UnknownWordError
+from ...sparsedict_core.errors import DataError
+from .base import Conditioning, StepCallback
+
+QUIET_PROMPTS = 96
+
+
+class DemoBackend:
+    """Wraps a DemoPipeline."""
+
+    family, component, prediction = "sd3", "transformer", "flow"
+    latent_channels, latent_scale, size_multiple = CHANNELS, PATCH, 2 * PATCH
+    default_size, default_guidance = SIZE, DEFAULT_GUIDANCE
+
+    def __init__(self, pipeline: DemoPipeline) -> None:
+        self.pipeline = pipeline
+        self.denoiser: nn.Module = pipeline.transformer
+
+    @classmethod
+    def load(cls, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> DemoBackend:
+        return cls(DemoPipeline.load(device, dtype))
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipeline.dtype
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self.pipeline.codec.encode(images.to(self.device, self.dtype))
+
+    def encode_captions(self, captions: list[str]) -> Conditioning:
+        try:
+            context, pooled = self.pipeline.encode_captions(captions)
+        except UnknownWordError as error:
+            raise DataError(str(error)) from error
+        return {"context": context, "pooled": pooled}
+
+    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
+        return torch.sigmoid(torch.randn(n, generator=generator))
+
+    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        t = levels.view(-1, 1, 1, 1).to(latents)
+        return (1 - t) * latents + t * noise
+
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        return noise - latents
+
+    def snr(self, levels: Tensor) -> Tensor:
+        return ((1 - levels) / levels).square()
+
+    def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.pipeline.predict(noisy, levels.to(noisy), conditioning["context"], conditioning["pooled"])
+
+    def sample(
+        self, captions: list[str], noise: Tensor, steps: int | None = None, guidance: float | None = None, callback: StepCallback | None = None
+    ) -> Tensor:
+        strength = DEFAULT_GUIDANCE if guidance is None else guidance
+        try:
+            return self.pipeline.sample(captions, noise, steps or DEFAULT_STEPS, strength, callback)
+        except UnknownWordError as error:
+            raise DataError(str(error)) from error
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.pipeline.codec.decode(latents.to(self.device, self.dtype)).clamp(-1, 1)
+
+    def fingerprint(self) -> str:
+        return self.pipeline.fingerprint()
+
+    def quiet_prompts(self) -> list[str]:
+        rng = random.Random(3)
+        return [caption(random_scene(rng), rng) for _ in range(QUIET_PROMPTS)]
