@@ -34,8 +34,8 @@ def read_image(path: Path | str) -> Tensor:
         with Image.open(path) as image:
             check_frames(image, path)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            pixels = to_unit_range(upright, path)
+            file_format = image.format  # turning a picture upright forgets it
+            pixels = to_unit_range(ImageOps.exif_transpose(image), path, file_format)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file: OSError, SyntaxError, struct.error, …
@@ -53,9 +53,10 @@ def check_frames(image: Image.Image, path: Path) -> None:
         raise DataError(f"{path} is animated or has several pages ({frames} frames); save the frame you want as a PNG")
 
 
-def to_unit_range(image: Image.Image, path: Path) -> np.ndarray:
+def to_unit_range(image: Image.Image, path: Path, file_format: str | None) -> np.ndarray:
     """A loaded picture of any mode → (H, W, 3) float32 in [0, 1]."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    # Older versions of Pillow open a 16-bit PNG in the 32-bit mode; a PNG has no deeper values than 16 bits.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
         return from_sixteen_bits(image)
     if image.mode in ("I", "F"):
         raise DataError(f"{path} has 32-bit values, whose black and white are unknown; save it with 8 or 16 bits a channel")

@@ -1,0 +1,293 @@
+"""What all backends on diffusers pipelines share: loading, pictures ↔ latents, sampling, and the two ways of adding noise.
+
+A family's file says how captions become conditioning and how its denoiser is called; nothing here knows a family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...sparsedict_core.errors import SparseDictError
+from ...sparsedict_core.site_discovery import discover_sites
+
+Conditioning = dict[str, Tensor]
+
+
+class DiffusersBackend:
+    """A frozen diffusers pipeline as the trainer sees it.
+
+    Subclasses give `encode_captions`, `predict`, `sample_noise_levels`, `add_noise`, `target`, `snr` and `levels_of`.
+    """
+
+    pipeline_class: ClassVar[str]
+    component: ClassVar[str]
+    default_steps: int = 28
+    default_guidance: float
+    prediction: str
+    size_multiple: int
+    default_size: int
+
+    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
+        """`pipeline`'s modules are moved to `device`, put into eval and frozen; their dtype stays as loaded."""
+        self.pipeline = pipeline
+        self.device, self.dtype = torch.device(device), dtype
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                # Not to `dtype`: some text encoders keep single layers in fp32 on purpose.
+                part.to(self.device).eval().requires_grad_(False)
+        self.denoiser: nn.Module = getattr(pipeline, self.component)
+        self.family: str = discover_sites(self.denoiser).family
+        self.scheduler_config = pipeline.scheduler.config
+        self.vae = pipeline.vae
+        if dtype == torch.float16 and self.vae.config.get("force_upcast", True):
+            self.vae.to(torch.float32)  # such VAEs overflow in fp16 and give black pictures
+        self.latent_channels: int = self.vae.config.latent_channels
+        self.latent_scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
+        """From a diffusers folder; nothing is downloaded. Raises SparseDictError where the folder is incomplete."""
+        import diffusers
+
+        path = Path(path)
+        options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
+        try:
+            pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options())
+        except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
+            raise SparseDictError(
+                f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
+            ) from error
+        return cls(pipeline, device, dtype)
+
+    @classmethod
+    def load_options(cls) -> dict[str, Any]:
+        """What else `from_pretrained` is given."""
+        return {}
+
+    # Pictures
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] → latents (B, c, h, w), scaled and shifted as the denoiser expects them.
+
+        The mean of the VAE's distribution: equal pictures have equal latents, so they can be kept.
+        """
+        latents = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist.mode()
+        scale, shift = self._latent_scaling()
+        return ((latents - shift) * scale).to(self.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, c, h, w) → (B, 3, H, W) in [-1, 1]."""
+        scale, shift = self._latent_scaling()
+        latents = latents.to(self.device, self.vae.dtype) / scale + shift
+        return self.vae.decode(latents).sample.clamp(-1, 1).to(self.dtype)
+
+    def _latent_scaling(self) -> tuple[float, float]:
+        config = self.vae.config
+        return config.scaling_factor, config.get("shift_factor") or 0.0
+
+    # The family's own
+
+    def encode_captions(self, captions: list[str]) -> Conditioning:
+        """Tensors with one row a caption."""
+        raise NotImplementedError
+
+    def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction (B, c, h, w) for noisy (B, c, h, w) at levels (B,); gradients flow."""
+        raise NotImplementedError
+
+    def levels_of(self, timestep: Tensor, count: int) -> Tensor:
+        """The scheduler's timestep () as noise levels (count,)."""
+        raise NotImplementedError
+
+    def unconditional(self, count: int) -> Conditioning:
+        """What guidance leads away from, `count` rows."""
+        return {key: value.expand(count, *value.shape[1:]) for key, value in self.encode_captions([""]).items()}
+
+    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
+        """What the scheduler's `set_timesteps` is given beside the number of steps."""
+        return {}
+
+    def apply_guidance(self, conditioning: Conditioning, guidance: float) -> tuple[Conditioning, float]:
+        """Conditioning, and the strength of classifier-free guidance that is left to do (1 = none)."""
+        return conditioning, guidance
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self,
+        captions: list[str],
+        noise: Tensor,
+        steps: int | None = None,
+        guidance: float | None = None,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Latents (B, c, h, w) from noise of that shape, one row a caption, by the pipeline's own scheduler.
+
+        `callback(step, steps)` after each step. None takes the family's default.
+        """
+        steps, guidance = steps or self.default_steps, self.default_guidance if guidance is None else guidance
+        # A scheduler keeps a state while it runs: each run has its own.
+        scheduler = type(self.pipeline.scheduler).from_config(self.scheduler_config)
+        scheduler.set_timesteps(steps, device=self.device, **self.timestep_options(steps, (noise.shape[-2], noise.shape[-1])))
+        step_options: dict[str, Any] = {}
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            # Schedulers that add noise on the way: the same start then still gives the same picture.
+            step_options["generator"] = torch.Generator().manual_seed(0)
+
+        count = len(captions)
+        conditioning, guidance = self.apply_guidance(self.encode_captions(captions), guidance)
+        guided = guidance != 1.0
+        if guided:
+            empty, _ = self.apply_guidance(self.unconditional(count), guidance)
+            conditioning = {key: torch.cat([value, empty[key]]) for key, value in conditioning.items()}
+        # fp32 between the steps: small differences would be lost in half precision.
+        x = noise.to(self.device, torch.float32) * getattr(scheduler, "init_noise_sigma", 1.0)
+        for index, timestep in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
+            doubled = torch.cat([scaled, scaled]) if guided else scaled
+            predicted = self.predict(doubled, self.levels_of(timestep, len(doubled)), conditioning).float()
+            if guided:
+                said, unsaid = predicted.chunk(2)
+                predicted = unsaid + guidance * (said - unsaid)
+            x = scheduler.step(predicted, timestep, x, **step_options).prev_sample
+            if callback is not None:
+                callback(index + 1, len(scheduler.timesteps))
+        return x.to(self.dtype)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the base's weights: a hash over the beginnings of the denoiser's parameters."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.denoiser.named_parameters()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().flatten()[:4096].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class DiscreteBackend(DiffusersBackend):
+    """Noise by the schedule's ᾱ: x_t = √ᾱ·x0 + √(1−ᾱ)·noise at integer timesteps; predicts the noise, or v."""
+
+    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
+        from diffusers import DDPMScheduler
+
+        super().__init__(pipeline, device, dtype)
+        kind = self.scheduler_config.get("prediction_type", "epsilon")
+        predictions = {"epsilon": "epsilon", "v_prediction": "v"}
+        if kind not in predictions:
+            raise SparseDictError(
+                f"the scheduler's prediction_type {kind!r} is not supported in {type(self).__name__}; use a model that predicts epsilon or v_prediction."
+            )
+        self.prediction = predictions[kind]
+        self.alphas = DDPMScheduler.from_config(self.scheduler_config).alphas_cumprod.to(self.device, torch.float32)
+        # Below the deepest resolution a side would no longer halve evenly.
+        self.size_multiple = self.latent_scale * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        self.default_size = self.latent_scale * self.denoiser.config.sample_size
+
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: int | tuple[int, int]) -> Tensor:
+        """(n,) integer timesteps, uniform."""
+        source = generator.device if generator is not None else self.device
+        return torch.randint(len(self.alphas), (n,), generator=generator, device=source).to(self.device)
+
+    def _signal_and_noise(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1−ᾱ), each (B, 1, 1, 1)."""
+        alphas = self.alphas[levels.to(self.device).long()].view(-1, 1, 1, 1)
+        return alphas.sqrt(), (1 - alphas).sqrt()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """x_t (B, c, h, w) in the latents' dtype."""
+        signal, sigma = self._signal_and_noise(levels)
+        return (signal * latents + sigma * noise).to(latents.dtype)
+
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """The noise, or v = √ᾱ·noise − √(1−ᾱ)·x0; (B, c, h, w) in fp32."""
+        if self.prediction == "epsilon":
+            return noise.float()
+        signal, sigma = self._signal_and_noise(levels)
+        return signal * noise - sigma * latents
+
+    def snr(self, levels: Tensor) -> Tensor:
+        """ᾱ / (1 − ᾱ), (n,)."""
+        alphas = self.alphas[levels.to(self.device).long()]
+        return alphas / (1 - alphas)
+
+    def levels_of(self, timestep: Tensor, count: int) -> Tensor:
+        # Not rounded: some schedulers run between the integer timesteps, and the UNet takes those.
+        return timestep.to(self.device).expand(count)
+
+
+class FlowBackend(DiffusersBackend):
+    """Rectified flow: x_t = (1 − t)·x0 + t·noise with t in (0, 1); predicts noise − x0."""
+
+    prediction = "flow"
+    patch: int = 2
+
+    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
+        super().__init__(pipeline, device, dtype)
+        self.size_multiple = self.latent_scale * self.patch
+
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: int | tuple[int, int]) -> Tensor:
+        """(n,) in (0, 1): logit-normal, then shifted as the scheduler shifts its steps at this latent size."""
+        source = generator.device if generator is not None else self.device
+        t = torch.randn(n, generator=generator, device=source).to(self.device, torch.float32).sigmoid()
+        shift = self._shift(latent_size)
+        # The ends are kept out: the SNR is infinite at 0, and fp32 can round to 1.
+        return (shift * t / (1 + (shift - 1) * t)).clamp(1e-4, 1 - 1e-4)
+
+    def _shift(self, latent_size: int | tuple[int, int]) -> float:
+        config = self.scheduler_config
+        if not config.get("use_dynamic_shifting"):
+            return config.get("shift") or 1.0
+        mu = self._mu(latent_size)
+        # Both of the scheduler's forms are t·s/(1 + (s − 1)·t); they differ in what s is.
+        return mu if config.get("time_shift_type", "exponential") == "linear" else math.exp(mu)
+
+    def _mu(self, latent_size: int | tuple[int, int]) -> float:
+        """Linear in the number of tokens, as diffusers' pipelines compute it."""
+        height, width = (latent_size, latent_size) if isinstance(latent_size, int) else latent_size
+        config = self.scheduler_config
+        tokens = (height // self.patch) * (width // self.patch)
+        few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        return low + (high - low) * (tokens - few) / (many - few)
+
+    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
+        return {"mu": self._mu(latent_size)} if self.scheduler_config.get("use_dynamic_shifting") else {}
+
+    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """x_t (B, c, h, w) in the latents' dtype."""
+        t = levels.to(latents.device, torch.float32).view(-1, 1, 1, 1)
+        return ((1 - t) * latents + t * noise).to(latents.dtype)
+
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """noise − x0, (B, c, h, w) in fp32."""
+        return noise.float() - latents.float()
+
+    def snr(self, levels: Tensor) -> Tensor:
+        """((1 − t) / t)², (n,)."""
+        t = levels.to(self.device, torch.float32)
+        return ((1 - t) / t).square()
+
+    def levels_of(self, timestep: Tensor, count: int) -> Tensor:
+        return (timestep.to(self.device, torch.float32) / self.scheduler_config.num_train_timesteps).expand(count)
+
+
+def weights_variant(folder: Path) -> str | None:
+    """"fp16" where only half-precision weights were downloaded, as diffusers must be told so."""
+    names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
+    return "fp16" if names and all(".fp16." in name or ".fp16-" in name for name in names) else None
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error that is shown inside another's sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__

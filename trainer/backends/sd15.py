@@ -1,0 +1,31 @@
+"""Stable Diffusion 1.x, and 2.x, which differs in the width of its text only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .diffusers_common import Conditioning, DiscreteBackend
+
+
+class SD15Backend(DiscreteBackend):
+    """Conditioning: `context` (B, 77, d)."""
+
+    pipeline_class = "StableDiffusionPipeline"
+    component = "unet"
+    default_guidance = 7.0
+
+    @classmethod
+    def load_options(cls) -> dict[str, Any]:
+        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+    @torch.no_grad()
+    def encode_captions(self, captions: list[str]) -> Conditioning:
+        context, _ = self.pipeline.encode_prompt(captions, self.device, 1, do_classifier_free_guidance=False)
+        return {"context": context.to(self.dtype)}
+
+    def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
+        context = conditioning["context"].to(self.device, self.dtype)
+        return self.denoiser(noisy.to(self.device, self.dtype), levels.to(self.device), context).sample.to(noisy.dtype)

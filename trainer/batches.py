@@ -1,0 +1,127 @@
+"""The plan of a step: which rows, which noise, which levels. Drawn on the CPU from one generator, the same in every process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..sparsedict_core.errors import TrainingError
+from .backends.base import Backend, Conditioning
+from .config import TrainConfig
+from .data import Bucket, ConceptData, resize_crop
+from .quiet import QuietSamples
+
+#: Kinds of rows.
+CONCEPT, PRIOR, QUIET = 0, 1, 2
+
+
+@dataclass
+class Rows:
+    """Latents (n, c, h, w) with, for each, the rows of the conditioning that may go with it."""
+
+    latents: Tensor
+    conditioning: Conditioning
+    captions: list[list[int]]  # by latent: indices into the conditioning's rows
+
+    def pick(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
+        """Latents and one caption each for `indices`."""
+        chosen = [self.captions[i][int(torch.randint(len(self.captions[i]), (), generator=generator))] for i in indices.tolist()]
+        return self.latents[indices], {name: value[chosen] for name, value in self.conditioning.items()}
+
+
+@dataclass
+class TrainingSet:
+    """One aspect bucket: the concept's rows, and prior and quiet rows of the same size."""
+
+    concept: Rows
+    prior: Rows | None
+    quiet: Rows | None
+    empty: Conditioning  # one row, for caption dropout
+
+
+@dataclass
+class Batch:
+    """Rows of one step: clean latents, noise, levels, conditioning, and what each row is."""
+
+    latents: Tensor
+    noise: Tensor
+    levels: Tensor
+    conditioning: Conditioning
+    kind: Tensor  # (B,) of CONCEPT, PRIOR, QUIET
+
+    def part(self, first: int, stride: int) -> Batch:
+        """Every stride-th row; parts of a batch hold equal shares of each kind where those divide."""
+        rows = slice(first, None, stride)
+        return Batch(
+            self.latents[rows], self.noise[rows], self.levels[rows], {k: v[rows] for k, v in self.conditioning.items()}, self.kind[rows]
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        cast = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in self.conditioning.items()}
+        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind.to(device))
+
+
+def encode_rows(backend: Backend, images: list[Tensor], captions: list[list[str]]) -> Rows:
+    """Encode images (3, H, W) of one size and their captions, once for the whole run; kept on the CPU."""
+    latents = torch.cat([backend.encode_images(image[None].to(backend.device, backend.dtype)).float().cpu() for image in images])
+    return text_rows(backend, latents, captions)
+
+
+@torch.no_grad()
+def text_rows(backend: Backend, latents: Tensor, captions: list[list[str]]) -> Rows:
+    """Rows from latents that exist already."""
+    unique = list(dict.fromkeys(text for row in captions for text in row))
+    parts = [backend.encode_captions(unique[i : i + 16]) for i in range(0, len(unique), 16)]
+    conditioning = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+    return Rows(latents, conditioning, [[unique.index(text) for text in row] for row in captions])
+
+
+def concept_rows(backend: Backend, data: ConceptData, bucket: Bucket) -> Rows:
+    """The rows of a bucket's images."""
+    items = [data.items[i] for i in bucket.indices]
+    return encode_rows(backend, [resize_crop(item.image, bucket.size) for item in items], [list(item.captions) for item in items])
+
+
+def quiet_rows(backend: Backend, samples: QuietSamples) -> Rows:
+    return text_rows(backend, samples.latents, [[caption] for caption in samples.captions])
+
+
+def counts(config: TrainConfig, has_prior: bool) -> tuple[int, int, int]:
+    """Rows of a batch by kind: concept, prior, quiet. Raises TrainingError where no concept row is left."""
+    quiet = round(config.batch_size * config.quiet_share) if config.quiet else 0
+    if config.quiet and quiet == 0:
+        quiet = 1 if config.batch_size > 1 else 0
+    prior = round(config.batch_size * config.prior_share) if has_prior else 0
+    concept = config.batch_size - quiet - prior
+    if concept < 1:
+        raise TrainingError(f"a batch of {config.batch_size} leaves no row for the concept; raise batch_size or lower quiet_share and prior_share.")
+    return concept, prior, quiet
+
+
+def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], generator: torch.Generator) -> Batch:
+    """One step's whole batch, of one bucket, chosen by its number of images."""
+    weights = torch.tensor([float(len(s.concept.latents)) for s in sets])
+    chosen = sets[int(torch.multinomial(weights, 1, generator=generator))]
+    parts: list[tuple[Tensor, Conditioning]] = []
+    kinds: list[int] = []
+    sources = (chosen.concept, chosen.prior, chosen.quiet)
+    for kind, (source, count) in enumerate(zip(sources, counts(config, chosen.prior is not None), strict=True)):
+        if source is None or count == 0:
+            continue
+        # A permutation, so that every image of a small set has its turn within a batch.
+        total = len(source.latents)
+        indices = torch.cat([torch.randperm(total, generator=generator) for _ in range(-(-count // total))])[:count]
+        latents, conditioning = source.pick(indices, generator)
+        if kind == CONCEPT and config.caption_dropout > 0:
+            dropped = torch.rand(count, generator=generator) < config.caption_dropout
+            conditioning = {k: torch.where(dropped.view(-1, *[1] * (v.ndim - 1)), chosen.empty[k], v) for k, v in conditioning.items()}
+        parts.append((latents, conditioning))
+        kinds += [kind] * count
+    latents = torch.cat([part[0] for part in parts])
+    conditioning = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
+    size = (int(latents.shape[-2]), int(latents.shape[-1]))
+    levels = backend.sample_noise_levels(len(latents), generator, size)
+    noise = torch.randn(latents.shape, generator=generator)
+    return Batch(latents, noise, levels, conditioning, torch.tensor(kinds))

@@ -1,0 +1,299 @@
+"""The training loop. Reads from top to bottom: data, adapter, step, checkpoint, result."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.file_format import save
+from ..sparsedict_core.importance import ImportanceStats
+from ..sparsedict_core.site_discovery import discover_sites
+from ..sparsedict_core.training_state import TrainingSession
+from . import checkpoint
+from .backends.base import Backend
+from .batches import QUIET, Batch, TrainingSet, concept_rows, draw_batch, quiet_rows, text_rows
+from .calibrate import calibrate
+from .callbacks import Callbacks, StepReport
+from .config import TrainConfig
+from .data import ConceptData, make_buckets
+from .distribution import Processes
+from .losses import min_snr_weights, quiet_term, row_losses
+from .nested import draw_prefixes
+from .optimisers import make_optimiser
+from .previews import Previews
+from .progress import ConsoleProgress
+from .quiet import QuietSamples, load_or_make, measure_inputs
+from .revival import DeadAtoms
+from .schedules import lr_factor, quiet_weight, target_density
+
+SMOOTHING = 0.95
+
+
+@dataclass
+class TrainResult:
+    """A finished or stopped run."""
+
+    adapter: SparseAdapter
+    path: Path
+    log: list[dict[str, float]]  # one entry a step: loss, density, target_density, dead_atoms, learning_rate
+    stats: ImportanceStats
+    steps: int  # steps done; fewer than asked where the run was stopped
+    seconds: float  # of the steps alone
+    checkpoint: Path | None = None  # where a stopped run can go on from
+
+
+def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
+    """Train an adapter and save it at `config.out`.
+
+    `data` hands the images over in memory, else they are read from `config.images`. Raises DataError for unusable images,
+    TrainingError for bad settings and for a loss that is not finite (the last good checkpoint stays).
+    """
+    report = callbacks or ConsoleProgress(config.tensorboard)
+    processes = Processes(backend.device)
+    out = Path(config.out)
+    if data is None:
+        if config.images is None:
+            raise TrainingError("no images were given; name a folder of pictures.")
+        data = ConceptData.from_folder(Path(config.images), caption=config.caption, placeholder=config.placeholder)
+
+    # -- data: encoded once
+    sets, quiet = build_sets(config, backend, data, processes, report)
+
+    # -- the adapter, on every attention output of the frozen base
+    backend.denoiser.requires_grad_(False)
+    adapter = new_adapter(config, backend, data)
+    report.on_stage("input statistics")
+    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, first_captions(data, s)) for s in sets], config.seed)
+    adapter.trainable().to(backend.device)
+    parameters = [parameter for _, parameter in adapter.trainable_parameters()]
+    optimiser = make_optimiser(config, parameters)
+    generator = torch.Generator().manual_seed(config.seed)
+    dead = DeadAtoms(adapter)
+    state = checkpoint.RunState(step=0, l1_weight=config.l1_weight, smoothed_loss=None, log=[])
+    folder = checkpoint.folder_of(out)
+    last: Path | None = None
+    if config.resume:
+        last = checkpoint.newest(folder)
+        if last is None:
+            report.on_warning(f"there is no checkpoint in {folder}; starting from the first step.")
+        else:
+            state = checkpoint.read(last, config.to_dict(), adapter, optimiser, generator, dead)
+
+    if config.gradient_checkpointing:
+        enable_checkpointing(backend)
+    latents = sets[0].concept.latents
+    previews = Previews(config, backend, (int(latents.shape[-2]), int(latents.shape[-1]))) if config.preview_prompts else None
+    report.on_stage("training")
+    began, first_step, stopped = time.time(), state.step, False
+    with adapter.attach(backend.denoiser, component=backend.component) as attachment, interrupt_flag() as interrupted:
+        session = TrainingSession(attachment)
+        attachment.tap(lambda key, site, x, coefficients, update, output: session.recording and dead.observe(key, coefficients))
+        while state.step < config.steps:
+            step = state.step
+            for group in optimiser.param_groups:
+                group["lr"] = config.rate * lr_factor(config, step)
+            density = target_density(config, step)
+            prefixes = draw_prefixes(adapter, config.nested, config.nested_octaves, generator)
+            batch = draw_batch(config, backend, sets, generator)
+
+            # -- forward and backward, micro-batch by micro-batch
+            optimiser.zero_grad(set_to_none=True)
+            parts = config.gradient_accumulation * processes.world
+            loss_sum, densities, ratio = 0.0, [], None
+            for micro in range(config.gradient_accumulation):
+                part = batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(backend.device, backend.dtype)
+                session.begin(density, prefixes, rows=config.batch_size)
+                loss = noise_loss(config, backend, part)
+                record = session.end_forward()
+                loss_sum += loss.item() / config.gradient_accumulation
+                if config.quiet:
+                    term = quiet_term(record.updates, part.kind == QUIET, processes.mean)
+                    ratio = term.item()
+                    # A fresh dictionary is zero, and a ratio of zeros says nothing.
+                    if step > 0:
+                        loss = loss + quiet_weight(config, step) * term
+                loss = loss + state.l1_weight * session.penalty().to(loss)
+                (loss / config.gradient_accumulation).backward()
+                densities.append(torch.stack(list(record.density.values())).mean())
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = processes.mean(parameter.grad)
+            loss_value = float(processes.mean(torch.tensor(loss_sum, device=backend.device)))
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            check_finite(loss_value, float(norm), step, last)
+
+            # -- the step: weights, thresholds, dead atoms
+            optimiser.step()
+            session.commit(session.observed_thresholds({k: processes.gather(v) for k, v in session.pending_subsamples().items()}))
+            measured = float(processes.mean(torch.stack(densities).mean()))
+            silent = dead.end_step(prefixes)
+            if config.revive_after and step < 0.7 * config.steps and (step + 1) % config.revive_after == 0:
+                dead.revive(adapter, optimiser, config.revive_after, generator)
+            if config.l1_controller and state.l1_weight > 0:
+                state.l1_weight *= 1.03 if measured > density else 1 / 1.03
+            state.step += 1
+
+            # -- what is told and stored
+            smoothed = loss_value if state.smoothed_loss is None else SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * loss_value
+            state.smoothed_loss = smoothed
+            long_dead = sum(int((idle >= config.revive_after).sum()) for idle in dead.idle.values()) if config.revive_after else silent
+            left = (time.time() - began) / (state.step - first_step) * (config.steps - state.step)
+            told = StepReport(
+                state.step, config.steps, loss_value, smoothed, measured, density, silent, long_dead, optimiser.param_groups[0]["lr"], ratio, left
+            )
+            state.log.append(
+                {"step": state.step, "loss": loss_value, "density": measured, "target_density": density, "dead_atoms": long_dead,
+                 "learning_rate": told.learning_rate, "quiet_ratio": ratio if ratio is not None and math.isfinite(ratio) else 0.0}
+            )  # fmt: skip
+            report.on_step(told)
+            if previews is not None and processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
+                session.reset()
+                report.on_preview(state.step, previews.prompts, *previews.make(attachment))
+            stopped = report.should_stop() or interrupted.is_set()
+            if processes.main and (state.step % config.checkpoint_every == 0 or stopped):
+                last = checkpoint.write(folder, config.to_dict(), adapter, optimiser, generator, dead, state, config.keep_checkpoints)
+                report.on_checkpoint(state.step, last)
+            if stopped:
+                break
+        session.close()
+    seconds = time.time() - began
+
+    # -- the result: frozen, ranked, saved
+    report.on_stage("importance")
+    adapter.requires_grad_(False)
+    stats = calibrate(config, backend, adapter, sets, lambda done, total: report.on_progress("importance", done, total))
+    adapter.metadata["training"] = summary(config, data, state, seconds)
+    if processes.main:
+        save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)
+    if isinstance(report, ConsoleProgress):
+        report.close()
+    if stopped:
+        report.on_warning(
+            f"stopped after {state.step} of {config.steps} steps; the adapter so far is {out}, and --resume goes on from {last}."
+        )
+    return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None)
+
+
+def build_sets(
+    config: TrainConfig, backend: Backend, data: ConceptData, processes: Processes, report: Callbacks
+) -> tuple[list[TrainingSet], list[QuietSamples]]:
+    """One training set an aspect bucket, and the quiet samples that go with them."""
+    resolution = config.resolution or backend.default_size
+    report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
+    empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
+    prior = ConceptData.from_folder(Path(config.prior_images), caption=config.caption) if config.prior_images else None
+    cache = Path(config.cache) if config.cache else Path(config.out).parent
+    sets, quiet = [], []
+    if config.quiet_samples == 0:
+        report.on_warning("no quiet samples: other prompts will change about twice as much, and with few images far more.")
+    for bucket in make_buckets(data, resolution, backend.size_multiple):
+        concept = concept_rows(backend, data, bucket)
+        prior_rows = None
+        if prior is not None:
+            from .data import Bucket
+
+            prior_rows = concept_rows(backend, prior, Bucket(bucket.size, list(range(len(prior.items)))))
+        rows = None
+        if config.quiet_samples > 0:
+            report.on_stage("quiet samples", f"{config.quiet_samples} pictures of the base itself, cached in {cache}")
+            size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
+            with processes.main_first():
+                samples = load_or_make(config, backend, size, cache, lambda done, total: report.on_progress("quiet samples", done, total))
+            quiet.append(samples)
+            rows = quiet_rows(backend, samples) if config.quiet else None
+        sets.append(TrainingSet(concept, prior_rows, rows, empty))
+    return sets, quiet
+
+
+def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> SparseAdapter:
+    """A fresh adapter on all of the base's sites, which says what it is for."""
+    found = discover_sites(backend.denoiser)
+    words = [config.placeholder] if config.placeholder else []
+    metadata = {
+        "base_family": backend.family,
+        "base_fingerprint": backend.fingerprint(),
+        "title": Path(config.out).stem,
+        "trigger_words": words,
+    }
+    return SparseAdapter.create(backend.denoiser, found.sites, config.adapter_config(), backend.component, config.seed, metadata)
+
+
+def first_captions(data: ConceptData, training_set: TrainingSet) -> list[str]:
+    """A caption for each row, for statistics on the training images alone."""
+    texts = list(dict.fromkeys(text for item in data.items for text in item.captions))
+    return [texts[0]] * len(training_set.concept.latents)
+
+
+def noise_loss(config: TrainConfig, backend: Backend, batch: Batch) -> torch.Tensor:
+    """The model's own loss over all rows of a batch."""
+    context = torch.autocast(backend.device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
+    with context:
+        noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
+        predicted = backend.predict(noisy, batch.levels, batch.conditioning)
+    losses = row_losses(predicted, backend.target(batch.latents, batch.noise, batch.levels))
+    return (losses * min_snr_weights(backend.snr(batch.levels), config.min_snr_gamma, backend.prediction)).mean()
+
+
+def check_finite(loss: float, norm: float, step: int, last: Path | None) -> None:
+    """Stop the run before a bad step reaches the weights."""
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
+    what = "loss" if not math.isfinite(loss) else "gradient"
+    raise TrainingError(f"the {what} is not finite at step {step + 1} ({kept}); lower learning_rate, or use precision fp32.")
+
+
+def enable_checkpointing(backend: Backend) -> None:
+    enable = getattr(backend.denoiser, "enable_gradient_checkpointing", None)
+    if enable is None:
+        raise TrainingError(f"gradient_checkpointing: {type(backend.denoiser).__name__} cannot recompute its blocks; leave it off.")
+    enable()
+
+
+@contextlib.contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """Ctrl-C sets a flag that the loop reads after the step; a second one interrupts at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def summary(config: TrainConfig, data: ConceptData, state: checkpoint.RunState, seconds: float) -> dict:
+    """What the file says of its training."""
+    last = state.log[-1] if state.log else {}
+    return {
+        "images": len(data.items),
+        "images_hash": data.content_hash(),
+        "steps": state.step,
+        "seed": config.seed,
+        "loss": state.smoothed_loss,
+        "density": last.get("density"),
+        "target_density": config.density,
+        "dead_atoms": last.get("dead_atoms"),
+        "learning_rate": config.rate,
+        "quiet_weight": config.quiet_weight,
+        "nested": config.nested,
+        "seconds": round(seconds, 1),
+    }
