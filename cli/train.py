@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .common import UserError, bytes_text, check_out, model_options, open_model, out_option
+from .common import UserError, bytes_text, check_out, model_options, open_model, out_option, print_json
 
 if TYPE_CHECKING:
     from ..trainer.config import TrainConfig
@@ -29,15 +28,15 @@ class Setting(NamedTuple):
 
 # Names that kohya's users know come first, where there is one; the field's own name is the other.
 SETTINGS = [
-    Setting(("--word",), "placeholder", str, "The word that stands for the concept; needed where images have no .txt captions."),
+    Setting(("--word", "--placeholder"), "placeholder", str, "The word that stands for the concept; needed where images have no .txt captions."),
     Setting(("--caption",), "caption", str, "Caption of images without a .txt, with {word} in it: 'a picture of {word}'."),
     Setting(("--max-train-steps", "--steps"), "steps", click.IntRange(1), "Training steps."),
-    Setting(("--train-batch-size", "--batch-size"), "batch_size", click.IntRange(1), "Images a step."),
-    Setting(("--gradient-accumulation-steps",), "gradient_accumulation", click.IntRange(1), "Batches before each update."),
+    Setting(("--train-batch-size", "--batch-size"), "batch_size", click.IntRange(1), "Rows of a whole step, over all processes and accumulated batches."),
+    Setting(("--gradient-accumulation-steps",), "gradient_accumulation", click.IntRange(1), "Parts that a step's batch is worked through in, to save memory."),
     Setting(("--learning-rate", "--lr"), "learning_rate", float, "Learning rate."),
     Setting(("--lr-scheduler",), "lr_schedule", str, "By name: linear decay at the end, cosine, constant."),
     Setting(("--lr-warmup-steps",), "warmup_steps", click.IntRange(0), "Steps until the full learning rate."),
-    Setting(("--optimizer-type", "--optimizer"), "optimizer", str, "By name: adam, adamw, …"),
+    Setting(("--optimizer-type", "--optimizer"), "optimizer", str, "By name: adam, adamw, sgd, nadam, radam, rmsprop, adafactor."),
     Setting(("--resolution",), "resolution", click.IntRange(1), "Pixels of a square of the same area; images keep their shape."),
     Setting(("--network-dim", "--rank"), "rank", click.IntRange(1), "Width of the basis that the atoms share."),
     Setting(("--atoms",), "atoms", click.IntRange(1), "Atoms a site."),
@@ -45,6 +44,9 @@ SETTINGS = [
     Setting(("--encoder",), "encoder", str, "How coefficients are computed, by name."),
     Setting(("--quiet-weight",), "quiet_weight", float, "Weight of the quiet term, which keeps other prompts as they are; 0 turns it off."),
     Setting(("--nested",), "nested", float, "Share of steps that use only the first atoms, so that few carry the concept; 0 turns it off."),
+    Setting(("--quiet-samples",), "quiet_samples", click.IntRange(0), "How many pictures of other prompts the base makes for it, once."),
+    Setting(("--caption-dropout-rate",), "caption_dropout", float, "Share of captions left empty."),
+    Setting(("--mixed-precision",), "precision", click.Choice(["fp32", "bf16"]), "bf16 computes in half the memory; the adapter stays fp32."),
     Setting(("--min-snr-gamma",), "min_snr_gamma", float, "Weigh noise levels by min-SNR (5 is usual)."),
     Setting(("--reg-data-dir", "--prior-images"), "prior_images", FOLDER, "Folder of prior-preservation images."),
     Setting(("--seed",), "seed", int, "Everything random follows from it."),
@@ -103,7 +105,7 @@ def command(
         chosen["resume"] = True
     config = make_config(preset, chosen)
     if show_config:
-        click.echo(json.dumps(dataclasses.asdict(config), indent=2, default=str))
+        print_json(config.to_dict())
         return
     start(config, model, device, dtype)
 
@@ -121,7 +123,8 @@ def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
 
 
 def start(config: TrainConfig, model: str, device: str | None, dtype: str | None) -> None:
-    from ..trainer import train
+    from ..trainer.loop import train
+    from ..trainer.progress import ConsoleProgress
 
-    result = train(config, open_model(model, device, dtype))
+    result = train(config, open_model(model, device, dtype), ConsoleProgress(config.tensorboard))
     click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")

@@ -105,16 +105,18 @@ def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra:
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Loss, and activation density with its target, by step. `log` is the trainer's list of one mapping a step."""
+    """Loss, and activation density with its target, by step. `log` holds one mapping a step, with the names of
+    the trainer's StepReport: step, loss, and where known density, target_density and quiet_ratio.
+    """
     steps = [row["step"] for row in log]
     drawing = figure(9, 3.0)
     left, right = drawing.subplots(1, 2)
     loss = [row["loss"] for row in log]
     left.plot(steps, loss, color=FAINT, linewidth=0.8)
     left.plot(steps, smoothed(loss), color=ACCENT, linewidth=2, label="loss")
-    quiet = [(row["step"], row["quiet"]) for row in log if row.get("quiet") is not None]
+    quiet = [(row["step"], row["quiet_ratio"]) for row in log if row.get("quiet_ratio") is not None]
     if quiet:
-        left.plot([step for step, _ in quiet], smoothed([value for _, value in quiet]), color=SECOND, linewidth=1.5, label="quiet term")
+        left.plot([step for step, _ in quiet], smoothed([value for _, value in quiet]), color=SECOND, linewidth=1.5, label="quiet rows ÷ concept rows")
         left.legend(frameon=False, fontsize=8)
     left.set(xlabel="step", ylabel="loss")
     for key, colour, style, label in (("density", ACCENT, "-", "measured"), ("target_density", SECOND, "--", "target")):

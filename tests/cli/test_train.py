@@ -1,10 +1,12 @@
 """train and shrink: which settings reach the trainer, and what is refused before it starts."""
 
 import dataclasses
+import json
 
 import pytest
 
 from sparsedict.cli import train
+from sparsedict.trainer.config import TrainConfig
 
 
 @pytest.fixture
@@ -42,8 +44,7 @@ def test_resume_goes_on_at_the_same_place(chosen, tmp_path):
 
 
 def test_every_option_is_a_setting_of_the_trainer():
-    config = pytest.importorskip("sparsedict.trainer.config")
-    fields = {field.name for field in dataclasses.fields(config.TrainConfig)}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
     more = {"images", "out", "overwrite", "preview_prompts", "gradient_checkpointing", "moments", "resume"}
     assert {setting.field for setting in train.SETTINGS} | more <= fields
 
@@ -56,3 +57,24 @@ def test_nothing_is_overwritten(refused, tmp_path):
 @pytest.mark.parametrize("share", ["0", "150%", "small"])
 def test_shrink_refuses_shares_that_are_none(refused, adapter_file, tmp_path, share):
     assert "share" in refused("shrink", adapter_file, "--to", share, "--out", tmp_path / "small.safetensors")
+
+
+def test_show_config_prints_the_presets_settings_with_mine_over_them(cli, tmp_path):
+    result = cli("train", tmp_path, "--preset", "edit", "--steps", 7, "--show-config", "--out", tmp_path / "a.safetensors")
+    config = json.loads(result.out)
+    assert (config["steps"], config["nested"], config["quiet_weight"]) == (7, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    "options, part",
+    [
+        (["--batch-size", 3, "--gradient-accumulation-steps", 2], "no multiple"),
+        (["--nested", 2], "share from 0 to 1"),
+        (["--density", 0], "density"),
+        (["--encoder", "none"], "none"),
+        (["--model", "nothing/here"], "no model at"),
+        (["--device", "toaster"], "unknown device"),
+    ],
+)
+def test_bad_settings(refused, tmp_path, options, part):
+    assert part in refused("train", tmp_path, *options, "--out", tmp_path / "a.safetensors")

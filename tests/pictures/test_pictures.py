@@ -84,4 +84,4 @@ def test_charts_are_drawn_also_of_adapters_without_importance_and_with_lost_atom
 def test_training_curves_need_only_step_and_loss():
     log = [{"step": step, "loss": 1 / (step + 1)} for step in range(20)]
     pictures.training_curves(log)
-    pictures.training_curves([{**row, "quiet": 0.2, "density": 0.3, "target_density": 0.2} for row in log])
+    pictures.training_curves([{**row, "quiet_ratio": 0.2, "density": 0.3, "target_density": 0.2} for row in log])
