@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..demo_model.pipeline import WEIGHTS, DemoPipeline, load_reader
-from ..demo_model.scenes import random_scene
-from ..demo_model.scenes import plain_caption
+from ..demo_model.scenes import plain_caption, random_scene
 from ..demo_model.vocabulary import PLACEHOLDERS, WORDS
 from .train_base import save_atomic
 
@@ -41,7 +40,7 @@ def measure(pipeline: DemoPipeline, held_out: bool, samples: int = SAMPLES, step
     """Share of one-object samples in which the reader finds each prompted attribute."""
     reader, rng = load_reader(), random.Random(42 + held_out)
     scenes = [random_scene(rng, two_objects=0, held_out=held_out) for _ in range(samples)]
-    hits = {name: 0 for name in ("shape", "colour", "size", "place", "texture", "background", "shape_and_colour")}
+    hits = dict.fromkeys(("shape", "colour", "size", "place", "texture", "background", "shape_and_colour"), 0)
     for first in range(0, samples, 60):
         chunk = scenes[first : first + 60]
         captions = [plain_caption(scene.objects[0], scene.background) for scene in chunk]

@@ -21,7 +21,7 @@ from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
 from .backends.base import Backend
-from .batches import QUIET, Batch, TrainingSet, concept_rows, draw_batch, quiet_rows, text_rows
+from .batches import QUIET, Batch, TrainingSet, concept_rows, draw_batch, quiet_rows
 from .calibrate import calibrate
 from .callbacks import Callbacks, StepReport
 from .config import TrainConfig

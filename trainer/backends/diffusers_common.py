@@ -5,10 +5,13 @@ A family's file says how captions become conditioning and how its denoiser is ca
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import math
-from collections.abc import Callable
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +20,13 @@ from torch import Tensor, nn
 
 from ...sparsedict_core.errors import SparseDictError
 from ...sparsedict_core.site_discovery import discover_sites
+from .base import Conditioning, StepCallback
 
-Conditioning = dict[str, Tensor]
 
-
-class DiffusersBackend:
+class DiffusersBackend(ABC):
     """A frozen diffusers pipeline as the trainer sees it.
 
-    Subclasses give `encode_captions`, `predict`, `sample_noise_levels`, `add_noise`, `target`, `snr` and `levels_of`.
+    The two classes below say how noise is added; a family's class gives `encode_captions` and `predict`.
     """
 
     pipeline_class: ClassVar[str]
@@ -60,7 +62,8 @@ class DiffusersBackend:
         path = Path(path)
         options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
         try:
-            pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options())
+            with quiet_about_dtype():
+                pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options())
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
             raise SparseDictError(
                 f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
@@ -97,17 +100,37 @@ class DiffusersBackend:
 
     # The family's own
 
+    @abstractmethod
     def encode_captions(self, captions: list[str]) -> Conditioning:
         """Tensors with one row a caption."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         """The denoiser's prediction (B, c, h, w) for noisy (B, c, h, w) at levels (B,); gradients flow."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
+        """(n,) in the family's own unit, drawn where `generator` is."""
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """x_t (B, c, h, w) in the latents' dtype."""
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """What `predict` should return, (B, c, h, w) in fp32."""
+
+    @abstractmethod
+    def snr(self, levels: Tensor) -> Tensor:
+        """Signal-to-noise ratio, (n,)."""
+
+    @abstractmethod
     def levels_of(self, timestep: Tensor, count: int) -> Tensor:
         """The scheduler's timestep () as noise levels (count,)."""
-        raise NotImplementedError
+
+    def quiet_prompts(self) -> list[str]:
+        """None of its own: the generic list fits these models."""
+        return []
 
     def unconditional(self, count: int) -> Conditioning:
         """What guidance leads away from, `count` rows."""
@@ -130,7 +153,7 @@ class DiffusersBackend:
         noise: Tensor,
         steps: int | None = None,
         guidance: float | None = None,
-        callback: Callable[[int, int], None] | None = None,
+        callback: StepCallback | None = None,
     ) -> Tensor:
         """Latents (B, c, h, w) from noise of that shape, one row a caption, by the pipeline's own scheduler.
 
@@ -193,7 +216,7 @@ class DiscreteBackend(DiffusersBackend):
         self.size_multiple = self.latent_scale * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         self.default_size = self.latent_scale * self.denoiser.config.sample_size
 
-    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: int | tuple[int, int]) -> Tensor:
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
         """(n,) integer timesteps, uniform."""
         source = generator.device if generator is not None else self.device
         return torch.randint(len(self.alphas), (n,), generator=generator, device=source).to(self.device)
@@ -235,7 +258,7 @@ class FlowBackend(DiffusersBackend):
         super().__init__(pipeline, device, dtype)
         self.size_multiple = self.latent_scale * self.patch
 
-    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: int | tuple[int, int]) -> Tensor:
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
         """(n,) in (0, 1): logit-normal, then shifted as the scheduler shifts its steps at this latent size."""
         source = generator.device if generator is not None else self.device
         t = torch.randn(n, generator=generator, device=source).to(self.device, torch.float32).sigmoid()
@@ -243,7 +266,7 @@ class FlowBackend(DiffusersBackend):
         # The ends are kept out: the SNR is infinite at 0, and fp32 can round to 1.
         return (shift * t / (1 + (shift - 1) * t)).clamp(1e-4, 1 - 1e-4)
 
-    def _shift(self, latent_size: int | tuple[int, int]) -> float:
+    def _shift(self, latent_size: tuple[int, int]) -> float:
         config = self.scheduler_config
         if not config.get("use_dynamic_shifting"):
             return config.get("shift") or 1.0
@@ -251,9 +274,9 @@ class FlowBackend(DiffusersBackend):
         # Both of the scheduler's forms are t·s/(1 + (s − 1)·t); they differ in what s is.
         return mu if config.get("time_shift_type", "exponential") == "linear" else math.exp(mu)
 
-    def _mu(self, latent_size: int | tuple[int, int]) -> float:
+    def _mu(self, latent_size: tuple[int, int]) -> float:
         """Linear in the number of tokens, as diffusers' pipelines compute it."""
-        height, width = (latent_size, latent_size) if isinstance(latent_size, int) else latent_size
+        height, width = latent_size
         config = self.scheduler_config
         tokens = (height // self.patch) * (width // self.patch)
         few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
@@ -285,6 +308,14 @@ def weights_variant(folder: Path) -> str | None:
     """"fp16" where only half-precision weights were downloaded, as diffusers must be told so."""
     names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
     return "fp16" if names and all(".fp16." in name or ".fp16-" in name for name in names) else None
+
+
+@contextlib.contextmanager
+def quiet_about_dtype() -> Iterator[None]:
+    """Newer diffusers want `dtype` for `torch_dtype`, older ones know only the latter, which works in both."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)
+        yield
 
 
 def first_line(error: BaseException) -> str:

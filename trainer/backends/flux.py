@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .diffusers_common import Conditioning, FlowBackend
+from .base import Conditioning
+from .diffusers_common import FlowBackend
 
 
 class FluxBackend(FlowBackend):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusers_common import Conditioning, DiscreteBackend
+from .base import Conditioning
+from .diffusers_common import DiscreteBackend
 
 
 class SD15Backend(DiscreteBackend):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusers_common import Conditioning, FlowBackend
+from .base import Conditioning
+from .diffusers_common import FlowBackend
 
 
 class SD3Backend(FlowBackend):
