@@ -13,7 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ class DiffusersBackend(ABC):
     The two classes below say how noise is added; a family's class gives `encode_captions` and `predict`.
     """
 
-    pipeline_class: ClassVar[str]
-    component: ClassVar[str]
+    pipeline_class: str
+    component: str
     default_steps: int = 28
     default_guidance: float
     prediction: str
@@ -63,7 +63,7 @@ class DiffusersBackend(ABC):
         options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
         try:
             with quiet_about_dtype():
-                pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options())
+                pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options(path))
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
             raise SparseDictError(
                 f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
@@ -71,8 +71,8 @@ class DiffusersBackend(ABC):
         return cls(pipeline, device, dtype)
 
     @classmethod
-    def load_options(cls) -> dict[str, Any]:
-        """What else `from_pretrained` is given."""
+    def load_options(cls, path: Path) -> dict[str, Any]:
+        """What else diffusers is given to load `path`."""
         return {}
 
     # Pictures

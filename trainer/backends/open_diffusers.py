@@ -79,7 +79,7 @@ def open_single_file(path: Path, device: str | torch.device, dtype: torch.dtype)
     pipeline = single_file_pipeline(path)
     backend = backend_class(pipeline, path)
     config = config_folder(path, SINGLE_FILES[pipeline][1])
-    options: dict[str, Any] = {**backend.load_options(), "torch_dtype": dtype, "config": str(config), "local_files_only": True}
+    options: dict[str, Any] = {**backend.load_options(path), "torch_dtype": dtype, "config": str(config), "local_files_only": True}
     try:
         with quiet_about_dtype():
             loaded = getattr(diffusers, pipeline).from_single_file(str(path), **options)

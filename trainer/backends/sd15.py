@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class SD15Backend(DiscreteBackend):
     default_guidance = 7.0
 
     @classmethod
-    def load_options(cls) -> dict[str, Any]:
+    def load_options(cls, path: Path) -> dict[str, Any]:
         return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
     @torch.no_grad()

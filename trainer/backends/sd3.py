@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...sparsedict_core.errors import SparseDictError
 from .base import Conditioning
 from .diffusers_common import FlowBackend
 
@@ -23,6 +25,14 @@ class SD3Backend(FlowBackend):
         self.patch = pipeline.transformer.config.patch_size
         super().__init__(pipeline, device, dtype)
         self.default_size = self.latent_scale * self.denoiser.config.sample_size
+
+    @classmethod
+    def load_options(cls, path: Path) -> dict[str, Any]:
+        missing = [number for number in ("", "_2", "_3") if not (path / f"text_encoder{number}").is_dir()]
+        if len(missing) == 3:
+            raise SparseDictError(f"{path} has no text encoder; download at least one of text_encoder, text_encoder_2 and text_encoder_3 into it.")
+        # diffusers loads what model_index.json lists, also where only the folder was left out.
+        return {f"{part}{number}": None for number in missing for part in ("text_encoder", "tokenizer")}
 
     @torch.no_grad()
     def encode_captions(self, captions: list[str]) -> Conditioning:
