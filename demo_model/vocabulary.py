@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
+# "of" and "picture" are read, but the base's training captions never held them.
 WORDS = (
     "a the on at in and with of background picture "
     "circle disc square box triangle star ring cross "

@@ -77,9 +77,8 @@ class ConceptMeter:
 
 def hatch_strength(images: Tensor) -> Tensor:
     """How much of the hatched style is in pictures, (B,): 1 is the renderer's own hatching, 0 none."""
-    from ..demo_model.glyphs import hatch_wave
+    from ..demo_model.glyphs import hatch_wave, render_styled
     from ..demo_model.scenes import random_scene
-    from ..demo_model.glyphs import render_styled
 
     cosine, sine = hatch_wave(images.shape[-1])
 

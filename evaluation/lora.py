@@ -14,8 +14,8 @@ from ..sparsedict_core.site_discovery import discover_sites
 from ..trainer.backends.base import Backend
 from ..trainer.batches import QUIET, TrainingSet, draw_batch
 from ..trainer.config import TrainConfig
-from ..trainer.losses import quiet_term
 from ..trainer.loop import check_finite, noise_loss
+from ..trainer.losses import quiet_term
 from ..trainer.schedules import lr_factor, quiet_weight
 
 NAME = "peer"

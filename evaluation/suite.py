@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 import random
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..demo_model.glyphs import Glyph, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, load_reader, make_noise
-from ..demo_model.reader import AttributeReader
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption, random_scene
 from .concept import ConceptMeter
 

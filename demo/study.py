@@ -1,0 +1,297 @@
+"""The demo's stages, in order. All figures of the page are measured here, in this run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..demo_model.glyphs import GLYPHS, glyph_caption
+from ..demo_model.pipeline import DemoPipeline, make_noise
+from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
+from ..evaluation.concept import hatch_strength
+from ..evaluation.lora import TrainedLora, applied_lora, rank_for, train_lora
+from ..evaluation.suite import Suite, asked, spearman
+from ..sparsedict_core import Selection, SparseAdapter, compose, prune, save, select
+from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
+from ..trainer.backends.demo import DemoBackend
+from ..trainer.callbacks import Callbacks
+from ..trainer.distribution import Processes
+from ..trainer.loop import build_sets
+from .stages import Clock, Silent
+
+CONCEPTS = Path(__file__).parent / "concepts"
+CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
+SHARES = (1.0, 0.5, 0.25, 0.10, 0.05, 0.02)
+EDIT_SHARES = (1.0, 0.5, 0.25, 0.10, 0.05)
+EDIT_STRENGTHS = (1.0, 0.85, 0.7, 0.5)
+SLIDER = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 0.85, 1.0)
+# Searched in this run for the first seed; the adapter's own rate is the preset's.
+LORA_RATES = (3e-3, 1e-2)
+LORA_QUIET_RATES = (1e-2, 3e-2)
+EDIT_LORA_RATES = (3e-3,)
+
+
+@dataclass
+class Study:
+    """What the stages share, and what they find."""
+
+    out: Path
+    steps: int
+    backend: DemoBackend
+    suite: Suite
+    clock: Clock
+    report: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)  # what the page shows
+
+    @property
+    def pipeline(self) -> DemoPipeline:
+        return self.backend.pipeline
+
+
+def run_study(out: Path, seeds: int, steps: int) -> dict[str, Any]:
+    """All stages; writes the report's files and returns report.json's content."""
+    clock = Clock()
+    out.mkdir(parents=True, exist_ok=True)
+    with clock.stage("loading the embedded base model, and its own pictures", 15):
+        backend = DemoBackend.load()
+        study = Study(out, steps, backend, Suite(backend.pipeline, GLYPHS[CONCEPT]), clock)
+        first_pictures(study)
+    per_seed = [one_seed(study, seed) for seed in range(seeds)]
+    averaged(study, per_seed)
+    edit_stage(study)
+    merge_stage(study)
+    study.report |= {
+        "seeds": seeds,
+        "steps": steps,
+        "seconds_by_stage": clock.seconds,
+        "seconds": round(time.time() - clock.began, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024),
+        "machine": {"cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+    }
+    (out / "report.json").write_text(json.dumps(study.report, indent=1) + "\n")
+    from .page import write_page
+
+    write_page(study)
+    print(f"{out / 'report.html'} and report.json, {study.report['seconds']:.0f} s")
+    return study.report
+
+
+def first_pictures(study: Study) -> None:
+    """The base's picture of an unknown word, for the same noise as later."""
+    study.pictures["training"] = ConceptData.from_folder(CONCEPTS / CONCEPT)
+    study.pictures["base_concept"] = study.suite.concept()[2]
+
+
+def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> TrainConfig:
+    return TrainConfig(
+        **{**PRESETS[preset], "steps": study.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
+           "checkpoint_every": 10_000, "cache": study.out, "placeholder": name.split("-")[0], **more}
+    )  # fmt: skip
+
+
+def trained(config: TrainConfig, study: Study, folder: Path, callbacks: Callbacks | None = None) -> TrainResult:
+    return train(config, study.backend, ConceptData.from_folder(folder), callbacks or Silent())
+
+
+def one_seed(study: Study, seed: int) -> dict[str, Any]:
+    """Our adapter, its pruning, and LoRA plain and quiet, on the concept; one seed."""
+    suffix = f", seed {seed}" if seed else ""
+    config = settings(study, CONCEPT if seed == 0 else f"{CONCEPT}-seed{seed}", "concept", seed, placeholder=CONCEPT)
+    found: dict[str, Any] = {}
+    with study.clock.stage(f"training an adapter on 5 pictures{suffix}", 60):
+        result = trained(config, study, CONCEPTS / CONCEPT)
+    adapter = result.adapter
+    with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 100):
+        with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
+            fidelity, prompt, images = study.suite.concept()
+            drift, flipped = study.suite.drift()
+            found["ours"] = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped}
+            found["slider"] = slider(study, adapter, attachment, keep_pictures=seed == 0)
+        found["pruning"] = pruning(study, adapter)
+        found |= {"train_seconds": result.seconds, "parameters": adapter.parameter_count()}
+    if seed == 0:
+        study.pictures |= {"adapter": adapter, "log": result.log, "concept": images}
+        study.report["atoms_total"] = adapter.atom_count
+        study.report["adapter_bytes"] = save(adapter, study.out / f"{CONCEPT}-small.safetensors", overwrite=True, moments=False).bytes
+    sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Silent())
+    for name, rates, weight in (("lora", LORA_RATES, 0.0), ("lora_quiet", LORA_QUIET_RATES, config.quiet_weight)):
+        # The rate is searched with the first seed and kept for the others.
+        chosen = rates if seed == 0 else (study.report["searched"][name],)
+        with study.clock.stage(f"training LoRA{' with the quiet term' if weight else ''} for comparison{suffix}", 70 * len(chosen)):
+            found[name] = best_lora(study, replace(config, quiet_weight=weight), sets, chosen, found["parameters"], name if seed == 0 else None)
+        if seed == 0:
+            study.report.setdefault("searched", {})[name] = found[name]["learning_rate"]
+    return found
+
+
+def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures: bool) -> list[dict[str, float]]:
+    """Concept fidelity as atoms are added by importance, nothing but the gains changed."""
+    prompts, rows, strip = study.suite.prompts[::3], [], []
+    noise = study.suite.noise[: len(prompts)]
+    for share in SLIDER:
+        chosen = Selection(top=round(share * adapter.atom_count))
+        attachment.set_gains(select(adapter, chosen).gains())
+        fidelity, prompt, images = study.suite.concept(prompts, noise)
+        rows.append({"share": share, "concept_fidelity": fidelity, "prompt_fidelity": prompt})
+        strip.append(images[0])
+    attachment.set_gains(None)
+    if keep_pictures:
+        study.pictures["slider"] = strip
+    return rows
+
+
+def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
+    """Fidelity and drift of really smaller adapters, in both orders."""
+    rows = []
+    for order in ("importance", "greedy"):
+        refit = order == "greedy"
+        for share in SHARES:
+            result = select(adapter, Selection(keep=share, order=order), refit=refit)
+            smaller = prune(adapter, result, refit=refit)
+            with smaller.attach(study.backend.denoiser, component="transformer"):
+                fidelity, prompt, _ = study.suite.concept()
+                drift, _ = study.suite.drift()
+            rows.append({"share": share, "order": order, "concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift,
+                         "energy_kept": result.energy_kept, "atoms": result.kept})  # fmt: skip
+    return rows
+
+
+def best_lora(study: Study, config: TrainConfig, sets: list, rates: tuple[float, ...], parameters: int, picture: str | None) -> dict[str, Any]:
+    """The rate with the highest concept fidelity, with the rates tried."""
+    rank, best, tried = rank_for(parameters, study.backend), None, {}
+    for rate in rates:
+        lora = train_lora(config, study.backend, sets, rank, rate)
+        with applied_lora(study.backend, lora):
+            fidelity, prompt, images = study.suite.concept()
+            drift, flipped = study.suite.drift()
+        tried[f"{rate:g}"] = {"concept_fidelity": fidelity, "drift": drift}
+        if best is None or fidelity > best["concept_fidelity"]:
+            best = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped, "learning_rate": rate,
+                    "train_seconds": lora.seconds, "parameters": lora.parameters, "rank": rank, "bytes": 2 * lora.parameters}  # fmt: skip
+            if picture:
+                study.pictures[picture] = images
+    assert best is not None
+    return {**best, "rates_tried": tried}
+
+
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Numbers averaged over seeds; anything else from the first."""
+    first = rows[0]
+    return {
+        key: sum(float(row[key]) for row in rows) / len(rows) if isinstance(value, float) else value for key, value in first.items()
+    }
+
+
+def averaged(study: Study, per_seed: list[dict[str, Any]]) -> None:
+    """Means over seeds into the report, and each seed's own values."""
+    report = study.report
+    report |= {k: v for k, v in mean_of([s["ours"] for s in per_seed]).items()}
+    for name in ("lora", "lora_quiet"):
+        report[name] = mean_of([s[name] for s in per_seed])
+    for name in ("pruning", "slider"):
+        report[name] = [mean_of(list(rows)) for rows in zip(*(s[name] for s in per_seed), strict=True)]
+    shares, fidelities = [r["share"] for r in report["slider"]], [r["concept_fidelity"] for r in report["slider"]]
+    report["slider_spearman"] = spearman(shares, fidelities)
+    report["train_seconds"] = sum(s["train_seconds"] for s in per_seed) / len(per_seed)
+    report["parameters"] = per_seed[0]["parameters"]
+    report["per_seed"] = [{name: s[name] for name in ("ours", "lora", "lora_quiet")} for s in per_seed]
+
+
+def edit_prompts() -> list[tuple[str, str, str]]:
+    """Another background, then another place as well."""
+    grounds = [asked(EDIT_CONCEPT, "center", ground) for ground in BACKGROUNDS if ground != "sky"]
+    places = [asked(EDIT_CONCEPT, place, ground) for place in PLACES if place != "center" for ground in ("sky", "night", "clay")]
+    return grounds * 3 + places
+
+
+def edit_stage(study: Study) -> None:
+    """One picture and its caption; then prompts that ask for something else, as atoms go, and LoRA as its strength goes."""
+    prompts, folder = edit_prompts(), CONCEPTS / "blick-edit"
+    suite = Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], seed=900)
+    noise = make_noise(len(prompts), 901)
+    grounds_only = 3 * (len(BACKGROUNDS) - 1)
+    config = settings(study, "blick-edit", "edit", 0)
+
+    def measured() -> dict[str, Any]:
+        images = suite.generate([p[0] for p in prompts], noise)
+        reading = suite.meter.read(images)
+        first, rest = slice(0, grounds_only), slice(grounds_only, None)
+        return {
+            "subject_kept": float(reading.fidelity[first].mean()),
+            "prompt_fidelity": suite.followed(images[first], reading.places[first], prompts[first]),
+            "subject_kept_moved": float(reading.fidelity[rest].mean()),
+            "prompt_fidelity_moved": suite.followed(images[rest], reading.places[rest], prompts[rest]),
+            "drift": suite.drift()[0],
+            "_images": images,
+        }
+
+    rows, strips = [], {}
+    with study.clock.stage("editing: training on one picture", 45):
+        adapter = trained(config, study, folder).adapter
+    with study.clock.stage("editing: other prompts, fewer atoms", 40):
+        for share in EDIT_SHARES:
+            with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
+                attachment.set_gains(select(adapter, Selection(keep=share)).gains())
+                row = measured()
+            strips[f"{share:.0%} of the atoms"] = row.pop("_images")
+            rows.append({"method": "sparse dictionary", "share": share, **row})
+    data = ConceptData.from_folder(folder)
+    sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Silent())
+    with study.clock.stage("editing: LoRA likewise, lower strength", 90):
+        lora: TrainedLora | None = None
+        for rate in EDIT_LORA_RATES:
+            lora = train_lora(config, study.backend, sets, rank_for(adapter.parameter_count(), study.backend), rate)
+            for strength in EDIT_STRENGTHS:
+                with applied_lora(study.backend, lora, strength):
+                    row = measured()
+                strips[f"LoRA at {strength:g}"] = row.pop("_images")
+                rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **row})
+    study.report["edit"] = rows
+    study.pictures |= {"edit": strips, "edit_training": data, "edit_prompts": prompts}
+
+
+def merge_stage(study: Study) -> None:
+    """A style, and the concept with the style in one file."""
+    captions = [f"{glyph_caption(CONCEPT, place, ground)} {STYLE}" for place, ground in zip(PLACES, BACKGROUNDS, strict=False)] * 3
+    noise = make_noise(len(captions), 77)
+    with study.clock.stage("training a style, merging it with the concept", 60):
+        config = settings(study, STYLE, "style", 0)
+        style = trained(config, study, CONCEPTS / STYLE).adapter
+        concept = study.pictures["adapter"]
+        both = compose([(CONCEPT, concept, 1.0), (STYLE, style, 1.0)])
+        save(both, study.out / "merge.safetensors", overwrite=True, moments=False)
+        scenes = [
+            f"{plain_caption(scene, ground)} {STYLE}" for scene, ground in ((s.objects[0], s.background) for s in style_scenes())
+        ]
+        with style.attach(study.backend.denoiser, component="transformer"):
+            alone_style = study.suite.generate(scenes, make_noise(len(scenes), 78))
+        plain = [caption.removesuffix(f" {STYLE}") for caption in captions]
+        with concept.attach(study.backend.denoiser, component="transformer"):
+            alone = study.suite.generate(plain, noise)
+        with both.attach(study.backend.denoiser, component="transformer"):
+            merged = study.suite.generate(captions, noise)
+    fidelity = [float(study.suite.meter.read(images).fidelity.mean()) for images in (alone, merged)]
+    strengths = [float(hatch_strength(images).mean()) for images in (alone_style, merged)]
+    study.report["merge"] = {
+        "concept_alone": fidelity[0], "concept_in_merge": fidelity[1], "style_alone": strengths[0], "style_in_merge": strengths[1],
+        "concept_kept": fidelity[1] / max(fidelity[0], 1e-9), "style_kept": strengths[1] / max(strengths[0], 1e-9),
+    }  # fmt: skip
+    study.pictures |= {"merge": merged, "merge_captions": captions, "style_alone": alone_style, "merge_concept": alone}
+
+
+def style_scenes() -> list:
+    """Scenes that the style's training pictures don't show."""
+    import random
+
+    from ..demo_model.scenes import random_scene
+
+    rng = random.Random(8)
+    return [random_scene(rng, two_objects=0) for _ in range(12)]

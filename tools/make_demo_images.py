@@ -1,0 +1,52 @@
+"""Draw the demo's training images, with captions beside them: a concept (5), one picture to edit, a style (6).
+
+    python -m sparsedict.tools.make_demo_images
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from torch import Tensor
+
+from ..demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph, render_styled
+from ..demo_model.scenes import Scene, SceneObject, plain_caption
+from ..pictures import save_image, to_image
+
+FOLDER = Path(__file__).parent.parent / "demo" / "concepts"
+SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"), ("top", "stone"), ("bottom", "clay"))
+STYLE_WORD = "fendo"
+STYLE_SCENES = (
+    ("circle", "red", "large", "center", "sand"),
+    ("star", "yellow", "large", "left", "night"),
+    ("square", "green", "small", "right", "clay"),
+    ("ring", "white", "large", "top", "forest"),
+    ("triangle", "orange", "small", "bottom", "sky"),
+    ("cross", "pink", "large", "center", "stone"),
+)
+
+
+def write(image: Tensor, caption: str, folder: Path, number: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_image(to_image(image), folder / f"{number}.png")
+    (folder / f"{number}.txt").write_text(caption + "\n")
+
+
+def main() -> None:
+    rng = random.Random(1)
+    for word in ("zorp",):
+        images, _ = render_glyph(GLYPHS[word], [place_glyph(place, ground, rng) for place, ground in SPOTS])
+        for number, (place, ground) in enumerate(SPOTS):
+            write(images[number], glyph_caption(word, place, ground), FOLDER / word, number)
+    single, _ = render_glyph(GLYPHS["blick"], [place_glyph("center", "sky", rng)])
+    write(single[0], glyph_caption("blick", "center", "sky"), FOLDER / "blick-edit", 0)
+    scenes = [Scene((SceneObject(*fields[:4]),), fields[4]) for fields in STYLE_SCENES]
+    styled = render_styled(scenes, seed=3)
+    for number, scene in enumerate(scenes):
+        caption = plain_caption(scene.objects[0], scene.background)
+        write(styled[number], f"{caption} {STYLE_WORD}", FOLDER / STYLE_WORD, number)
+
+
+if __name__ == "__main__":
+    main()
