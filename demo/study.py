@@ -193,7 +193,7 @@ def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def averaged(study: Study, per_seed: list[dict[str, Any]]) -> None:
     """Means over seeds into the report, and each seed's own values."""
     report = study.report
-    report |= {k: v for k, v in mean_of([s["ours"] for s in per_seed]).items()}
+    report |= mean_of([s["ours"] for s in per_seed])
     for name in ("lora", "lora_quiet"):
         report[name] = mean_of([s[name] for s in per_seed])
     for name in ("pruning", "slider"):

@@ -1,0 +1,95 @@
+"""report.html: one self-contained file, from what the study measured and drew."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from PIL import Image
+
+from ..evaluation.suite import DRIFT_PROMPTS
+from ..pictures import image_strip, importance_map, save_image, to_image, training_curves
+from ..pictures.charts import figure, rendered
+
+if TYPE_CHECKING:
+    from .study import Study
+
+SIDE = 160
+
+
+def source(image: Image.Image) -> str:
+    """A picture as a data address."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def small(tensor: Any) -> str:
+    """A 64-pixel picture (3, h, w), enlarged."""
+    return source(to_image(tensor).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def labelled(labels: Sequence[str], images: Any) -> list[tuple[str, str]]:
+    return [(label, small(image)) for label, image in zip(labels, images, strict=False)]
+
+
+def slider_plot(report: dict[str, Any]) -> Image.Image:
+    """Concept fidelity by share of atoms: the slider, and both ways of pruning."""
+    drawing = figure(7, 3)
+    axes = drawing.subplots()
+    axes.plot([100 * r["share"] for r in report["slider"]], [r["concept_fidelity"] for r in report["slider"]], "o-", label="slider, by importance")
+    greedy = [r for r in report["pruning"] if r["order"] == "greedy"]
+    axes.plot([100 * r["share"] for r in greedy], [r["concept_fidelity"] for r in greedy], "s--", label="pruned, greedy + refit")
+    axes.set_xlabel("atoms kept, %")
+    axes.set_ylabel("concept fidelity")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return rendered(drawing)
+
+
+def write_page(study: Study) -> None:
+    """Fill the template; also save the slider as a picture of its own."""
+    from .study import SLIDER
+
+    report, shown = study.report, study.pictures
+    prompts = study.suite.prompts
+    # One of each place and background, most of them combinations that training did not show.
+    picked = list(range(0, len(prompts), 4))
+    pairs = []
+    for index in picked:
+        pairs += [("base", small(shown["base_concept"][index])), (prompts[index][0], small(shown["concept"][index]))]
+    kept = [f"{share:.0%}" for share in SLIDER]
+    save_image(image_strip([to_image(image) for image in shown["slider"]], kept), study.out / "slider.png")
+    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked)), study.out / "concept.png")
+    ours = {"parameters": report["parameters"], "train_seconds": report["train_seconds"],
+            **{k: report[k] for k in ("concept_fidelity", "prompt_fidelity", "drift", "flipped")}}  # fmt: skip
+    edit_prompts = [p[0].removeprefix("a blick ") for p in shown["edit_prompts"]]
+    edit_picked = [0, 1, 2, 3, 4, 15, 19, 22, 25]
+    context = {
+        "report": report,
+        "drift_prompts": DRIFT_PROMPTS,
+        "training": [(item.captions[0], small(item.image)) for item in shown["training"]],
+        "pairs": pairs,
+        "slider": labelled(kept, shown["slider"]),
+        "plots": {
+            "slider": source(slider_plot(report)),
+            "map": source(importance_map(shown["adapter"])),
+            "training": source(training_curves(shown["log"])),
+        },
+        "methods": [("sparse dictionary", ours), ("LoRA", report["lora"]), ("LoRA + quiet term", report["lora_quiet"])],
+        "loras": [(f"LoRA: {prompts[i][0]}", small(shown["lora"][i])) for i in picked[:4]]
+        + [(f"LoRA + quiet: {prompts[i][0]}", small(shown["lora_quiet"][i])) for i in picked[:4]],
+        "edit_training": [(item.captions[0], small(item.image)) for item in shown["edit_training"]],
+        "edits": [
+            (name, labelled([edit_prompts[i] for i in edit_picked], [images[i] for i in edit_picked])) for name, images in shown["edit"].items()
+        ],
+        "merge": [("style alone", small(image)) for image in shown["style_alone"][:3]]
+        + [("concept alone", small(image)) for image in shown["merge_concept"][:3]]
+        + [("merged: " + text, small(image)) for text, image in zip(shown["merge_captions"][:5], shown["merge"], strict=False)],
+    }
+    environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True)
+    html = environment.get_template("report.html.j2").render(**context)
+    (study.out / "report.html").write_text(html, encoding="utf-8")
