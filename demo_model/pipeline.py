@@ -61,8 +61,11 @@ class DemoPipeline:
         return cls(transformer, codec, words).to(device, dtype)
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> DemoPipeline:
-        for part in (self.transformer, self.codec, self.words):
-            part.to(device=device, dtype=dtype)
+        device = torch.device(device)
+        # diffusers warns at every cast, also at one that changes nothing.
+        if (device, dtype) != (self.device, self.dtype):
+            for part in (self.transformer, self.codec, self.words):
+                part.to(device=device, dtype=dtype)
         return self
 
     @property
