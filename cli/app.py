@@ -77,6 +77,10 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] if debug else arguments
     warnings.showwarning = show_warning
+    if not debug:
+        # Hints for those libraries' developers; read by them at import.
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         result = group.main(args=arguments, prog_name="sparsedict", standalone_mode=False)
         sys.stdout.flush()

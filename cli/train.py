@@ -123,8 +123,7 @@ def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
 
 
 def start(config: TrainConfig, model: str, device: str | None, dtype: str | None) -> None:
-    from ..trainer.loop import train
-    from ..trainer.progress import ConsoleProgress
+    from ..trainer import train
 
-    result = train(config, open_model(model, device, dtype), ConsoleProgress(config.tensorboard))
+    result = train(config, open_model(model, device, dtype))
     click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
