@@ -72,13 +72,12 @@ def unet(sdxl: bool = False) -> Any:
     if sdxl:
         extra = {
             "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 6 * 4 + WIDTH,
-            "transformer_layers_per_block": (1, 2), "use_linear_projection": True,
+            "transformer_layers_per_block": 1, "use_linear_projection": True,
         }  # fmt: skip
     return UNet2DConditionModel(
         sample_size=SIDE // LATENT_SCALE, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
         cross_attention_dim=2 * WIDTH if sdxl else WIDTH, attention_head_dim=2,
-        down_block_types=("DownBlock2D" if sdxl else "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D" if sdxl else "CrossAttnUpBlock2D"), **extra,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **extra,
     )  # fmt: skip
 
 
@@ -171,7 +170,7 @@ def original_unet_name(name: str, per_block: int) -> str:
         (r"^down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)", lambda m: f"input_blocks.{1 + int(m[1]) * per_block + int(m[3])}.{int(m[2] == 'attentions')}"),
         (r"^down_blocks\.(\d+)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{(int(m[1]) + 1) * per_block}.0.op"),
         (r"^up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)", lambda m: f"output_blocks.{int(m[1]) * per_block + int(m[3])}.{int(m[2] == 'attentions')}"),
-        # After the attention; the tiny UNet has one in each of its up blocks.
+        # After the attention; the tiny UNet has one in the only up block that is followed by another.
         (r"^up_blocks\.(\d+)\.upsamplers\.0\.conv", lambda m: f"output_blocks.{(int(m[1]) + 1) * per_block - 1}.2.conv"),
         (r"^mid_block\.resnets\.(\d+)", lambda m: f"middle_block.{2 * int(m[1])}"),
         (r"^mid_block\.attentions\.0", lambda m: "middle_block.1"),
