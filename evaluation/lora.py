@@ -61,9 +61,7 @@ def attached_lora(backend: Backend, rank: int, seed: int = 0) -> Iterator[list[t
                 parent, _, child = name.rpartition(".")
                 holder = backend.denoiser.get_submodule(parent)
                 setattr(holder, child, module.base_layer)
-        for attribute in ("peft_config", "_hf_peft_config_loaded"):
-            if hasattr(backend.denoiser, attribute):
-                delattr(backend.denoiser, attribute)
+        backend.denoiser.__dict__.pop("peft_config", None)
 
 
 def train_lora(

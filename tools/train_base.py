@@ -2,7 +2,8 @@
 
     python -m sparsedict.tools.train_base --minutes 75 --work .work/base
 
-Resumes from its last checkpoint; the learning rate decays over the last 30 % of the minutes.
+Resumes from its last checkpoint; the learning rate decays over the last 30 % of the minutes. ``--warm`` starts from the shipped
+weights instead of from nothing, and counts the images that they had seen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from ..demo_model.architecture import LATENT_SIZE, build_transformer
 from ..demo_model.codec import CHANNELS, PatchCodec
+from ..demo_model.pipeline import WEIGHTS, load_part
 from ..demo_model.scenes import caption, random_scene, render
 from ..demo_model.text_encoder import WordEncoder
 from ..demo_model.vocabulary import CONTEXT_LENGTH, tokenize
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--work", type=Path, default=Path(".work/base"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--warm", action="store_true", help="go on from the shipped weights where there is no checkpoint")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -81,7 +84,6 @@ def main() -> None:
     codec = fitted_codec(args.work / "codec.safetensors")
     model = torch.nn.ModuleList([build_transformer(), WordEncoder()])
     transformer, words = model[0], model[1]
-    ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     matrices, rest = parameter_groups(model)
     optimisers = [
         Muon(matrices, lr=MUON_RATE),
@@ -90,6 +92,8 @@ def main() -> None:
     rates = [MUON_RATE, ADAM_RATE]
     seen, spent = 0, 0.0
     state_path = args.work / "state.safetensors"
+    if args.warm and not state_path.exists():
+        seen = warm_start(model)
     if state_path.exists():
         stored = load_file(str(state_path))
         progress = json.loads((args.work / "progress.json").read_text())
@@ -97,7 +101,9 @@ def main() -> None:
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.copy_(stored[f"model.{name}"])
-                ema[name].copy_(stored[f"ema.{name}"])
+        ema = {name: stored[f"ema.{name}"] for name, _ in model.named_parameters()}
+    else:
+        ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     start, running, last_save = time.time(), None, time.time()
     step = seen // BATCH
     while True:
@@ -140,6 +146,13 @@ def main() -> None:
             store(args.work, model, ema, seen, spent + time.time() - start)
             last_save = time.time()
     store(args.work, model, ema, seen, spent + time.time() - start)
+
+
+def warm_start(model: torch.nn.Module) -> int:
+    """Load the shipped transformer and word encoder; returns the images that they had seen."""
+    for part, name in zip(model, ("transformer", "text_encoder"), strict=True):
+        part.load_state_dict(load_part(name), strict=False)
+    return json.loads((WEIGHTS / "model_card.json").read_text())["images_seen"]
 
 
 def store(work: Path, model: torch.nn.Module, ema: dict[str, torch.Tensor], seen: int, seconds: float) -> None:
