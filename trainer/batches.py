@@ -100,6 +100,19 @@ def counts(config: TrainConfig, has_prior: bool) -> tuple[int, int, int]:
     return concept, prior, quiet
 
 
+def check_split(config: TrainConfig, has_prior: bool, processes: int) -> None:
+    """Each process must get as many rows of each kind as the others. Raises TrainingError."""
+    parts = processes * config.gradient_accumulation
+    if config.batch_size % parts:
+        raise TrainingError(f"batch_size {config.batch_size} is no multiple of {parts} (processes × gradient_accumulation).")
+    for name, count in zip(("concept", "prior", "quiet"), counts(config, has_prior), strict=True):
+        if processes > 1 and count % processes:
+            raise TrainingError(
+                f"a batch of {config.batch_size} holds {count} {name} rows, which {processes} processes cannot share evenly; "
+                "choose another batch_size."
+            )
+
+
 def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], generator: torch.Generator) -> Batch:
     """One step's whole batch, of one bucket, chosen by its number of images."""
     weights = torch.tensor([float(len(s.concept.latents)) for s in sets])

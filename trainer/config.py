@@ -61,6 +61,7 @@ class TrainConfig:
     # -- losses
     min_snr_gamma: float | None = None
     prior_images: str | Path | None = None
+    prior_caption: str | None = None  # for prior images without a .txt; never the concept's own word
     prior_share: float = 0.25
     caption_dropout: float = 0.0
     # -- dead atoms are started anew where they are the most use

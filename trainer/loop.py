@@ -12,20 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
+from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
 from .backends.base import Backend
-from .batches import QUIET, Batch, TrainingSet, concept_rows, draw_batch, quiet_rows
+from .batches import QUIET, Batch, TrainingSet, check_split, concept_rows, draw_batch, quiet_rows
 from .calibrate import calibrate
 from .callbacks import Callbacks, StepReport
 from .config import TrainConfig
-from .data import ConceptData, make_buckets
+from .data import Bucket, ConceptData, make_buckets
 from .distribution import Processes
 from .losses import min_snr_weights, quiet_term, row_losses
 from .nested import draw_prefixes
@@ -64,9 +66,12 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     if data is None:
         if config.images is None:
             raise TrainingError("no images were given; name a folder of pictures.")
-        data = ConceptData.from_folder(Path(config.images), caption=config.caption, placeholder=config.placeholder)
+        data = ConceptData.from_folder(
+            Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=config.resolution or backend.default_size
+        )
 
     # -- data: encoded once
+    check_split(config, config.prior_images is not None, processes.world)
     sets, quiet = build_sets(config, backend, data, processes, report)
 
     # -- the adapter, on every attention output of the frozen base
@@ -97,7 +102,12 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     began, first_step, stopped = time.time(), state.step, False
     with adapter.attach(backend.denoiser, component=backend.component) as attachment, interrupt_flag() as interrupted:
         session = TrainingSession(attachment)
-        attachment.tap(lambda key, site, x, coefficients, update, output: session.recording and dead.observe(key, coefficients))
+
+        def note_firing(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
+            if session.recording:
+                dead.observe(key, coefficients)
+
+        attachment.tap(note_firing)
         while state.step < config.steps:
             step = state.step
             for group in optimiser.param_groups:
@@ -191,7 +201,7 @@ def build_sets(
     resolution = config.resolution or backend.default_size
     report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
     empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
-    prior = ConceptData.from_folder(Path(config.prior_images), caption=config.caption) if config.prior_images else None
+    prior = ConceptData.from_folder(Path(config.prior_images), caption=config.prior_caption, resolution=resolution) if config.prior_images else None
     cache = Path(config.cache) if config.cache else Path(config.out).parent
     sets, quiet = [], []
     if config.quiet_samples == 0:
@@ -200,8 +210,6 @@ def build_sets(
         concept = concept_rows(backend, data, bucket)
         prior_rows = None
         if prior is not None:
-            from .data import Bucket
-
             prior_rows = concept_rows(backend, prior, Bucket(bucket.size, list(range(len(prior.items)))))
         rows = None
         if config.quiet_samples > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,15 +24,14 @@ def min_snr_weights(snr: Tensor, gamma: float | None, prediction: str) -> Tensor
     return clipped / snr.clamp(min=1e-8) if prediction == "epsilon" else clipped / (snr + 1)
 
 
-def quiet_term(updates: dict[str, Tensor], quiet: Tensor, reduce=lambda x: x) -> Tensor:
+def quiet_term(updates: dict[str, Tensor], quiet: Tensor, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Tensor:
     """Mean over sites of E‖ΔO‖² on quiet rows / E‖ΔO‖² on the others (denominator detached); our choice (method).
 
-    updates: ΔO (B, ..., d) by site; quiet (B,) bool. `reduce` averages a number over processes.
+    updates: ΔO (B, ..., d) by site; quiet (B,) bool. `reduce` averages numbers over processes. 0 where either kind is missing.
     """
-    terms = []
-    for update in updates.values():
-        energy = update.float().square().flatten(1).mean(1)
-        concept = reduce(energy[~quiet].detach().mean())
-        # A fresh adapter's update is zero on all rows: nothing to quieten yet.
-        terms.append(energy[quiet].mean() / concept.clamp(min=1e-12))
-    return torch.stack(terms).mean()
+    energies = torch.stack([update.float().square().flatten(1).mean(1) for update in updates.values()])  # (sites, B)
+    if not bool(quiet.any()) or bool(quiet.all()):
+        return energies.sum() * 0
+    concept = reduce(energies[:, ~quiet].detach().mean(1))
+    # A fresh adapter's update is zero on all rows: nothing to quieten yet.
+    return (energies[:, quiet].mean(1) / concept.clamp(min=1e-12)).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ def make_optimiser(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
     if name not in _NAMES:
         raise TrainingError(f"optimizer is {config.optimizer!r}; known are {', '.join(sorted(_NAMES))}.")
     kind = getattr(torch.optim, _NAMES[name])
-    options = {"lr": config.rate, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"lr": config.rate, "weight_decay": config.weight_decay}
     if name in ("adam", "adamw", "nadam", "radam"):
         options["betas"] = config.betas
     if name == "sgd":

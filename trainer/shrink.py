@@ -7,7 +7,9 @@ thresholds stay as they are. Both ways are healed alike and the one with the sma
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -77,7 +79,7 @@ def shrink(
         if method == "greedy" and not has_moments(adapter):
             report.on_warning("the file has no moments, so atoms cannot be taken in the greedy order; folding alone is tried.")
             continue
-        small = fitting(adapter, method, share * whole, lambda count, m=method: smaller(m, adapter, count, backend, config, sets))
+        small = fitting(adapter, method, share * whole, partial(smaller, method, adapter, backend, config, sets))
         heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
         found.append((distance(small, adapter, backend, config, sets), method, small))
     error, method, small = min(found, key=lambda entry: entry[0])
@@ -98,7 +100,7 @@ def size_of(adapter: SparseAdapter) -> int:
         return save(adapter, Path(folder) / "size.safetensors", moments=False).bytes
 
 
-def fitting(adapter: SparseAdapter, method: str, limit: float, make) -> SparseAdapter:
+def fitting(adapter: SparseAdapter, method: str, limit: float, make: Callable[[int], SparseAdapter]) -> SparseAdapter:
     """The adapter with the most atoms whose file is within `limit` bytes; file sizes grow with the number of atoms."""
     low, high = 0, adapter.atom_count
     while low < high:
@@ -112,7 +114,7 @@ def fitting(adapter: SparseAdapter, method: str, limit: float, make) -> SparseAd
     return make(low)
 
 
-def smaller(method: str, adapter: SparseAdapter, count: int, backend: Backend, config: TrainConfig, sets: list[TrainingSet]) -> SparseAdapter:
+def smaller(method: str, adapter: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet], count: int) -> SparseAdapter:
     """`count` atoms by either way."""
     if method == "greedy":
         return prune(adapter, select(adapter, Selection(top=count, order="greedy"), refit=True), refit=True)

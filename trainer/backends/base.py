@@ -21,13 +21,17 @@ class Backend(Protocol):
     component: str  # prefix of site names: "transformer" or "unet"
     prediction: str  # "epsilon", "v" or "flow"
     denoiser: nn.Module
-    device: torch.device
-    dtype: torch.dtype
     latent_channels: int
     latent_scale: int  # pixels per latent cell
     size_multiple: int  # image sides must be multiples of this
     default_size: int
     default_guidance: float
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] → latents (B, c, h, w), as the denoiser sees them."""

@@ -1,0 +1,45 @@
+"""A few training steps on the embedded base, as a function and as a program that can be killed."""
+
+import random
+import sys
+from pathlib import Path
+
+import torch
+
+from sparsedict.demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph
+from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
+from sparsedict.trainer.backends import open_backend
+
+SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"))
+
+
+def creature_data() -> ConceptData:
+    rng = random.Random(0)
+    images, _ = render_glyph(GLYPHS["zorp"], [place_glyph(place, ground, rng) for place, ground in SPOTS])
+    return ConceptData.from_tensors(list(images), [[glyph_caption("zorp", place, ground)] for place, ground in SPOTS])
+
+
+def settings(folder: Path, **more) -> TrainConfig:
+    chosen = {"out": Path(folder) / "a.safetensors", "steps": 6, "batch_size": 4, "atoms": 24, "rank": 4, "warmup_steps": 2, "quiet_samples": 4,
+              "quiet_sampling_steps": 1, "checkpoint_every": 2, "placeholder": "zorp", "revive_after": 3, **more}  # fmt: skip
+    return TrainConfig(**chosen)
+
+
+def run(folder: Path, backend=None, callbacks=None, **more):
+    torch.set_num_threads(1)
+    return train(settings(folder, **more), backend or open_backend("demo"), creature_data(), callbacks or Callbacks())
+
+
+class Printing(Callbacks):
+    """So that a test knows when to kill."""
+
+    def on_step(self, report):
+        print(f"step {report.step}", flush=True)
+
+    def on_warning(self, text):
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    resume = "--resume" in sys.argv
+    run(Path(sys.argv[1]), callbacks=Printing(), resume=resume, steps=int(sys.argv[2]))

@@ -1,0 +1,229 @@
+"""A run on the embedded base: what it leaves when it ends, is stopped, is killed, goes wrong; and that settings do what they say."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+import small_run
+from small_run import run, settings
+
+from sparsedict.sparsedict_core import Selection, load, prune, select
+from sparsedict.sparsedict_core.errors import TrainingError
+from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
+from sparsedict.trainer.backends import open_backend
+from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
+from sparsedict.trainer.shrink import shrink, size_of
+
+PROGRAM = Path(small_run.__file__)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    torch.set_num_threads(1)
+    return open_backend("demo")
+
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(str(path))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[k].float(), b[k].float(), atol=tolerance, rtol=tolerance) for k in a)
+
+
+def test_a_run_ends_in_a_file_that_loads_and_prunes(tmp_path, backend):
+    before = {k: v.clone() for k, v in backend.denoiser.state_dict().items()}
+    result = run(tmp_path, backend, steps=20)
+    assert sum(e["loss"] for e in result.log[-5:]) < sum(e["loss"] for e in result.log[:5])
+    adapter = load(result.path)
+    assert adapter.metadata["trigger_words"] == ["zorp"] and adapter.metadata["training"]["steps"] == 20
+    assert all(bool((site.importance > 0).any()) for site in adapter.sites.values())
+    kept = select(adapter, Selection(keep=0.25, order="greedy"), refit=True)
+    assert kept.energy_kept > 0.5 and prune(adapter, kept, refit=True).atom_count == kept.kept
+    assert all(torch.equal(before[k], v) for k, v in backend.denoiser.state_dict().items())
+    assert not any(m._forward_hooks for m in backend.denoiser.modules())
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path, backend):
+    first, second = run(tmp_path / "1", backend), run(tmp_path / "2", backend)
+    assert same(tensors_of(first.path), tensors_of(second.path))
+    assert not same(tensors_of(first.path), tensors_of(run(tmp_path / "3", backend, seed=1).path))
+
+
+def test_killed_and_resumed_is_bit_for_bit_an_unbroken_run(tmp_path):
+    def start(folder: Path, *more: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, str(PROGRAM), str(folder), "9", *more], stdout=subprocess.PIPE, text=True)
+
+    unbroken = start(tmp_path / "whole")
+    killed = start(tmp_path / "killed")
+    for line in killed.stdout:
+        if line.startswith("step 5"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    assert not (tmp_path / "killed" / "a.safetensors").exists()
+    resumed = start(tmp_path / "killed", "--resume")
+    steps = [line for line in resumed.stdout if line.startswith("step")]
+    assert steps[0] in ("step 3\n", "step 5\n") and resumed.wait() == 0
+    unbroken.communicate()
+    assert unbroken.returncode == 0
+    assert same(tensors_of(tmp_path / "whole" / "a.safetensors"), tensors_of(tmp_path / "killed" / "a.safetensors"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
+def test_ctrl_c_leaves_an_adapter_and_says_where(tmp_path):
+    program = subprocess.Popen([sys.executable, str(PROGRAM), str(tmp_path), "500"], stdout=subprocess.PIPE, text=True)
+    for line in program.stdout:
+        if line.startswith("step 3"):
+            program.send_signal(signal.SIGINT)
+            break
+    said = program.stdout.read()
+    assert program.wait() == 0 and "stopped after" in said and "a.safetensors" in said and "step-0000" in said
+    assert load(tmp_path / "a.safetensors").metadata["training"]["steps"] < 500
+
+
+def test_should_stop_ends_with_a_checkpoint(tmp_path, backend):
+    class Stop(Callbacks):
+        def should_stop(self):
+            return True
+
+    result = run(tmp_path, backend, Stop())
+    assert result.steps == 1 and result.checkpoint.exists() and load(result.path).atom_count == 24 * 5
+    resumed = run(tmp_path, backend, resume=True)
+    assert same(tensors_of(resumed.path), tensors_of(run(tmp_path / "whole", backend).path))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, backend, monkeypatch):
+    predict = type(backend).predict
+    calls = []
+
+    def poisoned(self, noisy, levels, conditioning):
+        calls.append(torch.is_grad_enabled())
+        out = predict(self, noisy, levels, conditioning)
+        return out * float("nan") if calls.count(True) == 4 else out
+
+    monkeypatch.setattr(type(backend), "predict", poisoned)
+    with pytest.raises(TrainingError, match=r"not finite at step 4 .*step-000002"):
+        run(tmp_path, backend)
+    assert (tmp_path / "a.checkpoints" / "step-000002.safetensors").exists() and not (tmp_path / "a.safetensors").exists()
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path, backend):
+    run(tmp_path, backend)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        run(tmp_path, backend, resume=True, learning_rate=1e-4)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, backend):
+    run(tmp_path, backend)
+    newest = sorted((tmp_path / "a.checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:200])
+    with pytest.raises(TrainingError, match=newest.name):
+        run(tmp_path, backend, resume=True)
+
+
+def test_quiet_samples_are_made_once(tmp_path, backend, monkeypatch):
+    run(tmp_path, backend)
+    monkeypatch.setattr(type(backend), "sample", lambda *a, **k: pytest.fail("sampled again"))
+    run(tmp_path, backend, overwrite=True)
+
+
+def test_the_quiet_term_quietens(tmp_path, backend):
+    ratio = [run(tmp_path / str(w), backend, steps=30, quiet_weight=w, quiet_ramp=(0.0, 0.1)).log[-1]["quiet_ratio"] for w in (1e-9, 3.0)]
+    assert ratio[1] < 0.8 * ratio[0]
+
+
+def test_without_quiet_samples_it_warns_and_trains(tmp_path, backend):
+    warned = []
+
+    class Note(Callbacks):
+        def on_warning(self, text):
+            warned.append(text)
+
+    assert run(tmp_path, backend, Note(), quiet_samples=0).path.exists() and "no quiet samples" in warned[0]
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain = run(tmp_path / "plain", nested=0.5, steps=4)
+    saving = run(tmp_path / "saving", nested=0.5, steps=4, gradient_checkpointing=True)
+    assert close(tensors_of(plain.path), tensors_of(saving.path), 2e-3)
+
+
+def test_gradient_accumulation_is_the_same_batch(tmp_path, backend):
+    # The quiet term's denominators are each micro-batch's own, so it is left out here.
+    plain, parts = (run(tmp_path / str(n), backend, batch_size=8, quiet_weight=0.0, steps=4, gradient_accumulation=n) for n in (1, 4))
+    assert close(tensors_of(plain.path), tensors_of(parts.path), 2e-3)
+    assert [e["loss"] for e in plain.log] == pytest.approx([e["loss"] for e in parts.log], rel=1e-4)
+
+
+def test_bf16_trains(tmp_path, backend):
+    result = run(tmp_path, backend, precision="bf16", steps=3)
+    assert all(torch.isfinite(v).all() for v in tensors_of(result.path).values())
+
+
+@pytest.mark.parametrize("encoder", ["relu_l1", "soft_quantile", "topk"])
+def test_other_encoders_train(tmp_path, backend, encoder):
+    assert run(tmp_path, backend, encoder=encoder, steps=3).path.exists()
+
+
+def test_previews_are_of_the_same_noise_as_the_bases(tmp_path, backend):
+    seen = []
+
+    class Note(Callbacks):
+        def on_preview(self, step, prompts, images, base_images):
+            seen.append((step, images, base_images))
+
+    run(tmp_path, backend, Note(), preview_prompts=["a zorp"], preview_every=3)
+    assert [step for step, _, _ in seen] == [3, 6] and torch.equal(seen[0][2], seen[1][2]) and not torch.equal(seen[0][1], seen[0][2])
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_train(tmp_path, backend, preset):
+    assert run(tmp_path, backend, **{**PRESETS[preset], "steps": 2}).path.exists()
+
+
+def test_two_processes_train_to_the_same_as_one(tmp_path):
+    one = run(tmp_path / "one", steps=3, batch_size=8)
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        "from pathlib import Path; import small_run\n"
+        f"small_run.run(Path({str(tmp_path / 'two')!r}), steps=3, batch_size=8)\n"
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--main_process_port", "0", str(program)]  # fmt: skip
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert close(tensors_of(one.path), tensors_of(tmp_path / "two" / "a.safetensors"), 5e-3)
+
+
+def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
+    adapter = load(run(tmp_path, backend, steps=12, atoms=128, rank=16).path)
+    result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=2, callbacks=Callbacks())
+    assert result.bytes <= 0.12 * size_of(adapter) and "keeps" in result.text and result.adapter.atom_count > 0
+
+
+def test_schedules():
+    config = TrainConfig(steps=100)
+    assert target_density(config, 0) == 1 and target_density(config, 50) == pytest.approx(0.1) == target_density(config, 99)
+    assert quiet_weight(config, 14) == 0 and quiet_weight(config, 45) == pytest.approx(0.1)
+    assert lr_factor(config, 0) == 1 / 20 and lr_factor(config, 60) == 1 and lr_factor(config, 99) == pytest.approx(1 / 30)
+    with pytest.raises(TrainingError, match="known are"):
+        lr_factor(TrainConfig(lr_schedule="steps"), 0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("nested", 1.5), ("precision", "fp8"), ("batch_size", 0)])
+def test_bad_settings_are_named(tmp_path, name, value):
+    with pytest.raises(TrainingError, match=name):
+        settings(tmp_path, **{name: value})
