@@ -10,7 +10,7 @@ from torch import Tensor
 from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend, Conditioning
 from .config import TrainConfig
-from .data import Bucket, ConceptData, resize_crop
+from .data import Bucket, ConceptData, random_part, resize_crop
 from .quiet import QuietSamples
 
 #: Kinds of rows.
@@ -78,10 +78,20 @@ def text_rows(backend: Backend, latents: Tensor, captions: list[list[str]]) -> R
     return Rows(latents, conditioning, [[unique.index(text) for text in row] for row in captions])
 
 
-def concept_rows(backend: Backend, data: ConceptData, bucket: Bucket) -> Rows:
-    """The rows of a bucket's images."""
-    items = [data.items[i] for i in bucket.indices]
-    return encode_rows(backend, [resize_crop(item.image, bucket.size) for item in items], [list(item.captions) for item in items])
+def concept_rows(backend: Backend, data: ConceptData, bucket: Bucket, flip: bool = False, crops: int = 0, seed: int = 0) -> Rows:
+    """The rows of a bucket's images: each whole, in `crops` random parts, and all that mirrored where `flip` is on.
+
+    Latents are encoded once for the run, so the views are drawn once too.
+    """
+    generator = torch.Generator().manual_seed(seed + 17)
+    images, captions = [], []
+    for index in bucket.indices:
+        item = data.items[index]
+        views = [item.image, *(random_part(item.image, generator) for _ in range(crops))]
+        for view in views + ([view.flip(-1) for view in views] if flip else []):
+            images.append(resize_crop(view, bucket.size))
+            captions.append(list(item.captions))
+    return encode_rows(backend, images, captions)
 
 
 def quiet_rows(backend: Backend, samples: QuietSamples) -> Rows:
@@ -101,16 +111,11 @@ def counts(config: TrainConfig, has_prior: bool) -> tuple[int, int, int]:
 
 
 def check_split(config: TrainConfig, has_prior: bool, processes: int) -> None:
-    """Each process must get as many rows of each kind as the others. Raises TrainingError."""
+    """Each part of a step must have as many rows as the others, of whatever kinds. Raises TrainingError."""
     parts = processes * config.gradient_accumulation
     if config.batch_size % parts:
-        raise TrainingError(f"batch_size {config.batch_size} is no multiple of {parts} (processes × gradient_accumulation).")
-    for name, count in zip(("concept", "prior", "quiet"), counts(config, has_prior), strict=True):
-        if processes > 1 and count % processes:
-            raise TrainingError(
-                f"a batch of {config.batch_size} holds {count} {name} rows, which {processes} processes cannot share evenly; "
-                "choose another batch_size."
-            )
+        raise TrainingError(f"batch_size {config.batch_size} is no multiple of {parts} (processes × gradient_accumulation); change one of them.")
+    counts(config, has_prior)
 
 
 def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], generator: torch.Generator) -> Batch:

@@ -73,6 +73,9 @@ def write(
     return path
 
 
+#: What a run starts from; the loop adds their hashes to the settings.
+ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
+
 #: Settings that may differ between a run and its continuation without changing its numbers.
 _FREE = {"out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images"}
 
@@ -91,6 +94,9 @@ def read(
         raise TrainingError(f"{path} is no checkpoint of a training run; --resume needs one from the same --out.")
     stored = json.loads(metadata["config"])
     plain = json.loads(json.dumps(config))
+    for name, what in ORIGINS.items():
+        if name in plain and stored.get(name) != plain[name]:
+            raise TrainingError(f"{path} was made with other {what}; resume with the same, or start anew with another out.")
     changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
     if changed:
         name = changed[0]

@@ -20,6 +20,9 @@ class TrainConfig:
     caption: str | None = None  # for images without a .txt
     placeholder: str | None = None  # the word that stands for the concept; becomes the trigger word
     resolution: int | None = None  # None: the base's own
+    # Off: a mirrored face or text is another one, and a crop no longer shows what its caption says.
+    flip: bool = False  # each picture also mirrored
+    random_crops: int = 0  # this many more views of each picture, of 75 to 100 % of its sides
     out: str | Path = "out/adapter.safetensors"
     overwrite: bool = False
     # -- the adapter (method: r = 16, m = 128, one-sided quantile threshold)
@@ -50,9 +53,12 @@ class TrainConfig:
     quiet_share: float = 0.25  # rows of a batch that are the base's own samples for other prompts
     quiet_weight: float = 0.1  # 0 turns quiet rows and their term off; other prompts are then disturbed two to four times as much
     quiet_ramp: tuple[float, float] = (0.15, 0.45)
-    quiet_samples: int = 96  # 0: none are made, and the inputs are standardised by the training images alone
+    quiet_samples: int = 96  # over all aspect buckets; 0: none are made, and the inputs are standardised by the training images alone
     quiet_empty_share: float = 0.125
     quiet_prompts: list[str] | None = None  # None: the base's own list
+    # Quiet prompts that hold a word the base never learned: two adapters then merge better, each alone keeps less (method).
+    quiet_word_share: float = 0.0
+    quiet_words: list[str] | None = None  # None: the base's own spare words, without the placeholder
     quiet_sampling_steps: int | None = None
     cache: str | Path | None = None  # folder of the quiet samples; None: beside `out`
     # -- nested training: a site uses only its first atoms in this share of the steps
@@ -85,7 +91,7 @@ class TrainConfig:
                 raise TrainingError(f"{name} is {getattr(self, name)}; give 1 or more.")
         if self.batch_size % self.gradient_accumulation:
             raise TrainingError(f"batch_size {self.batch_size} is no multiple of gradient_accumulation {self.gradient_accumulation}.")
-        for name in ("quiet_share", "prior_share", "nested", "caption_dropout", "quiet_empty_share", "anneal_share", "decay_share"):
+        for name in ("quiet_share", "prior_share", "nested", "caption_dropout", "quiet_empty_share", "quiet_word_share", "anneal_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; give a share from 0 to 1.")
         if self.precision not in ("fp32", "bf16"):

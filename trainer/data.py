@@ -235,6 +235,15 @@ def resize_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized(image[:, top : top + kept_height, left : left + kept_width], size)
 
 
+def random_part(image: Tensor, generator: torch.Generator) -> Tensor:
+    """(3, h, w) → a part of it of the same shape, with 75 to 100 % of its sides, anywhere."""
+    height, width = image.shape[1:]
+    share, down, right = torch.rand(3, generator=generator).tolist()
+    kept_height, kept_width = (max(1, round(side * (0.75 + 0.25 * share))) for side in (height, width))
+    top, left = round(down * (height - kept_height)), round(right * (width - kept_width))
+    return image[:, top : top + kept_height, left : left + kept_width]
+
+
 def shrink_to_area(image: Tensor, area: float) -> Tensor:
     """(3, h, w) → the same picture with at most about `area` pixels, itself if it is no larger."""
     height, width = image.shape[1:]

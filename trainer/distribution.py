@@ -36,6 +36,18 @@ class Processes:
         """Concatenated over processes along the first dimension; every process has as many rows."""
         return value if self._accelerator is None else self._accelerator.gather(value)
 
+    def any(self, value: Tensor | bool) -> Tensor:
+        """Whether it is so in any process, elementwise; the answer is the same in all of them."""
+        flag = torch.as_tensor(value)
+        if self._accelerator is None:
+            return flag
+        return self.mean(flag.to(self._accelerator.device, torch.float32)).gt(0).to(flag.device)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process runs the block before the others, which then find its cache."""

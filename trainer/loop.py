@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,22 +25,24 @@ from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
 from .backends.base import Backend
-from .batches import QUIET, Batch, TrainingSet, check_split, concept_rows, draw_batch, quiet_rows
+from .batches import QUIET, Batch, TrainingSet, check_split, concept_rows, counts, draw_batch, quiet_rows
 from .calibrate import calibrate
 from .callbacks import Callbacks, StepReport
 from .config import TrainConfig
 from .data import Bucket, ConceptData, make_buckets
 from .distribution import Processes
-from .losses import min_snr_weights, quiet_term, row_losses
+from .losses import QuietTerm, min_snr_weights, row_losses
+from .memory import explain_out_of_memory
 from .nested import draw_prefixes
 from .optimisers import make_optimiser
 from .previews import Previews
 from .progress import ConsoleProgress
-from .quiet import QuietSamples, load_or_make, measure_inputs
+from .quiet import QuietSamples, bucket_counts, load_or_make, measure_inputs
 from .revival import DeadAtoms
 from .schedules import lr_factor, quiet_weight, target_density
 
 SMOOTHING = 0.95
+L1_BOUNDS = (1e-7, 1e3)
 
 
 @dataclass
@@ -54,15 +58,17 @@ class TrainResult:
     checkpoint: Path | None = None  # where a stopped run can go on from
 
 
+@explain_out_of_memory
 def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
     """Train an adapter and save it at `config.out`.
 
     `data` hands the images over in memory, else they are read from `config.images`. Raises DataError for unusable images,
     TrainingError for bad settings and for a loss that is not finite (the last good checkpoint stays).
     """
-    report = callbacks or ConsoleProgress(config.tensorboard)
     processes = Processes(backend.device)
+    report = callbacks or (ConsoleProgress(config.tensorboard) if processes.main else Callbacks())
     out = Path(config.out)
+    check_out(config, out)
     if data is None:
         if config.images is None:
             raise TrainingError("no images were given; name a folder of pictures.")
@@ -86,21 +92,25 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     dead = DeadAtoms(adapter)
     state = checkpoint.RunState(step=0, l1_weight=config.l1_weight, smoothed_loss=None, log=[])
     folder = checkpoint.folder_of(out)
+    # A checkpoint goes with these images and this base, whatever the settings say.
+    settings = {**config.to_dict(), "images_hash": data.content_hash(), "base_fingerprint": backend.fingerprint()}
     last: Path | None = None
     if config.resume:
         last = checkpoint.newest(folder)
         if last is None:
             report.on_warning(f"there is no checkpoint in {folder}; starting from the first step.")
         else:
-            state = checkpoint.read(last, config.to_dict(), adapter, optimiser, generator, dead)
+            state = checkpoint.read(last, settings, adapter, optimiser, generator, dead)
 
-    if config.gradient_checkpointing:
-        enable_checkpointing(backend)
     latents = sets[0].concept.latents
     previews = Previews(config, backend, (int(latents.shape[-2]), int(latents.shape[-1]))) if config.preview_prompts else None
     report.on_stage("training")
     began, first_step, stopped = time.time(), state.step, False
-    with adapter.attach(backend.denoiser, component=backend.component) as attachment, interrupt_flag() as interrupted:
+    with (
+        recomputed_blocks(backend, config.gradient_checkpointing),
+        adapter.attach(backend.denoiser, component=backend.component) as attachment,
+        interrupt_flag() as interrupted,
+    ):
         session = TrainingSession(attachment)
 
         def note_firing(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
@@ -108,6 +118,7 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
                 dead.observe(key, coefficients)
 
         attachment.tap(note_firing)
+        has_quiet_rows = counts(config, sets[0].prior is not None)[2] > 0
         while state.step < config.steps:
             step = state.step
             for group in optimiser.param_groups:
@@ -119,16 +130,17 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
             # -- forward and backward, micro-batch by micro-batch
             optimiser.zero_grad(set_to_none=True)
             parts = config.gradient_accumulation * processes.world
-            loss_sum, densities, ratio = 0.0, [], None
+            loss_sum, densities, ratios = 0.0, [], []
+            quiet_term = QuietTerm(int((batch.kind == QUIET).sum()), parts, processes.mean)
             for micro in range(config.gradient_accumulation):
                 part = batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(backend.device, backend.dtype)
                 session.begin(density, prefixes, rows=config.batch_size)
                 loss = noise_loss(config, backend, part)
                 record = session.end_forward()
                 loss_sum += loss.item() / config.gradient_accumulation
-                if config.quiet:
-                    term = quiet_term(record.updates, part.kind == QUIET, processes.mean)
-                    ratio = term.item()
+                if has_quiet_rows:
+                    term = quiet_term(record.updates, part.kind == QUIET)
+                    ratios.append(term.detach())
                     # A fresh dictionary is zero, and a ratio of zeros says nothing.
                     if step > 0:
                         loss = loss + quiet_weight(config, step) * term
@@ -146,11 +158,13 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
             optimiser.step()
             session.commit(session.observed_thresholds({k: processes.gather(v) for k, v in session.pending_subsamples().items()}))
             measured = float(processes.mean(torch.stack(densities).mean()))
-            silent = dead.end_step(prefixes)
+            ratio = float(processes.mean(torch.stack(ratios).mean())) if ratios else None
+            silent = dead.end_step(prefixes, processes.any)
             if config.revive_after and step < 0.7 * config.steps and (step + 1) % config.revive_after == 0:
                 dead.revive(adapter, optimiser, config.revive_after, generator)
-            if config.l1_controller and state.l1_weight > 0:
-                state.l1_weight *= 1.03 if measured > density else 1 / 1.03
+            if config.l1_controller and record.penalties:
+                # Within bounds: a density that cannot be reached must not drive the weight to infinity.
+                state.l1_weight = min(L1_BOUNDS[1], max(L1_BOUNDS[0], state.l1_weight * (1.03 if measured > density else 1 / 1.03)))
             state.step += 1
 
             # -- what is told and stored
@@ -169,9 +183,10 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
             if previews is not None and processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
                 session.reset()
                 report.on_preview(state.step, previews.prompts, *previews.make(attachment))
-            stopped = report.should_stop() or interrupted.is_set()
+            # Asked in every process, answered alike: one that stops alone would leave the others waiting for it.
+            stopped = bool(processes.any(report.should_stop() or interrupted.is_set()))
             if processes.main and (state.step % config.checkpoint_every == 0 or stopped):
-                last = checkpoint.write(folder, config.to_dict(), adapter, optimiser, generator, dead, state, config.keep_checkpoints)
+                last = checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, config.keep_checkpoints)
                 report.on_checkpoint(state.step, last)
             if stopped:
                 break
@@ -185,6 +200,7 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     adapter.metadata["training"] = summary(config, data, state, seconds)
     if processes.main:
         save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)
+    processes.wait()
     if isinstance(report, ConsoleProgress):
         report.close()
     if stopped:
@@ -192,6 +208,18 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
             f"stopped after {state.step} of {config.steps} steps; the adapter so far is {out}, and --resume goes on from {last}."
         )
     return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None)
+
+
+def check_out(config: TrainConfig, out: Path) -> None:
+    """Refuse a place that cannot be written to before the training, not after it."""
+    if out.exists() and not (config.overwrite or config.resume):
+        raise TrainingError(f"{out} exists; choose another out, or set overwrite.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"the folder {out.parent} cannot be made ({error.strerror}); choose another out.") from error
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise TrainingError(f"{out} cannot be written; choose another out, a file in a folder that is writable.")
 
 
 def build_sets(
@@ -206,21 +234,35 @@ def build_sets(
     sets, quiet = [], []
     if config.quiet_samples == 0:
         report.on_warning("no quiet samples: other prompts will change about twice as much, and with few images far more.")
-    for bucket in make_buckets(data, resolution, backend.size_multiple):
-        concept = concept_rows(backend, data, bucket)
+    buckets = buckets_for(backend, data, resolution)
+    made = 0
+    for bucket, count in zip(buckets, bucket_counts(config.quiet_samples, [len(b.indices) for b in buckets]), strict=True):
+        concept = concept_rows(backend, data, bucket, config.flip, config.random_crops, config.seed)
         prior_rows = None
         if prior is not None:
             prior_rows = concept_rows(backend, prior, Bucket(bucket.size, list(range(len(prior.items)))))
         rows = None
         if config.quiet_samples > 0:
-            report.on_stage("quiet samples", f"{config.quiet_samples} pictures of the base itself, cached in {cache}")
+            report.on_stage("quiet samples", f"{count} pictures of the base itself at {bucket.size[1]}×{bucket.size[0]}, cached in {cache}")
             size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
             with processes.main_first():
-                samples = load_or_make(config, backend, size, cache, lambda done, total: report.on_progress("quiet samples", done, total))
+                told = partial(report.on_progress, "quiet samples")
+                samples = load_or_make(config, backend, size, cache, told, count, made)
+            made += count
             quiet.append(samples)
             rows = quiet_rows(backend, samples) if config.quiet else None
         sets.append(TrainingSet(concept, prior_rows, rows, empty))
     return sets, quiet
+
+
+def buckets_for(backend: Backend, data: ConceptData, resolution: int) -> list[Bucket]:
+    """Aspect buckets; a base that knows one size only (`fixed_size`) gets all pictures cropped to it."""
+    if not getattr(backend, "fixed_size", False):
+        return make_buckets(data, resolution, backend.size_multiple)
+    side = backend.default_size
+    if resolution != side:
+        raise TrainingError(f"resolution is {resolution}, but this base knows pictures of {side}×{side} only; leave resolution unset.")
+    return [Bucket((side, side), list(range(len(data))))]
 
 
 def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> SparseAdapter:
@@ -261,11 +303,21 @@ def check_finite(loss: float, norm: float, step: int, last: Path | None) -> None
     raise TrainingError(f"the {what} is not finite at step {step + 1} ({kept}); lower learning_rate, or use precision fp32.")
 
 
-def enable_checkpointing(backend: Backend) -> None:
-    enable = getattr(backend.denoiser, "enable_gradient_checkpointing", None)
+@contextlib.contextmanager
+def recomputed_blocks(backend: Backend, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing within the block; the base is left as it was found. A backend may bring its own way."""
+    model = backend if hasattr(backend, "enable_gradient_checkpointing") else backend.denoiser
+    if not wanted or getattr(model, "is_gradient_checkpointing", False):
+        yield
+        return
+    enable = getattr(model, "enable_gradient_checkpointing", None)
     if enable is None:
-        raise TrainingError(f"gradient_checkpointing: {type(backend.denoiser).__name__} cannot recompute its blocks; leave it off.")
+        raise TrainingError(f"gradient_checkpointing: {type(model).__name__} cannot recompute its blocks; leave it off.")
     enable()
+    try:
+        yield
+    finally:
+        model.disable_gradient_checkpointing()  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

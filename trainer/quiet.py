@@ -24,6 +24,8 @@ from .backends.base import Backend
 from .config import TrainConfig
 
 CHUNK = 16
+LEAST = 16  # quiet samples of an aspect bucket with few images
+WORD_PROMPTS = ("a {}", "a picture of a {}")
 PROMPTS_FILE = Path(__file__).with_name("quiet_prompts.txt")
 
 
@@ -35,40 +37,65 @@ class QuietSamples:
     captions: list[str]
 
 
-def quiet_prompts(config: TrainConfig, backend: Backend) -> list[str]:
-    """The prompts of the quiet samples, cycled to their number; one in eight is empty (method)."""
+def bucket_counts(total: int, images: list[int]) -> list[int]:
+    """Quiet samples of each aspect bucket, by its share of the images; making them takes long, so no bucket gets all of them."""
+    return [max(min(LEAST, total), round(total * count / sum(images))) for count in images]
+
+
+def spare_words(config: TrainConfig, backend: Backend) -> list[str]:
+    """Words that the base never learned, without the concept's own."""
+    own: list[str] = getattr(backend, "spare_words", list)()
+    words = [word for word in config.quiet_words or own if word != config.placeholder]
+    if not words:
+        raise TrainingError("quiet_word_share needs words that the base has never learned; give some in quiet_words, or set the share to 0.")
+    return words
+
+
+def quiet_prompts(config: TrainConfig, backend: Backend, count: int | None = None, first: int = 0) -> list[str]:
+    """`count` prompts of quiet samples from number `first` on, the list taken in turn; one in eight is empty (method)."""
     prompts = config.quiet_prompts or backend.quiet_prompts() or PROMPTS_FILE.read_text("utf-8").split("\n")
     prompts = [prompt.strip() for prompt in prompts if prompt.strip()]
     if not prompts:
         raise TrainingError("the list of quiet prompts is empty; give some prompts, or quiet_samples = 0 for none.")
     every = round(1 / config.quiet_empty_share) if config.quiet_empty_share else 0
-    count = config.quiet_samples
-    return ["" if every and i % every == every - 1 else prompts[i % len(prompts)] for i in range(count)]
+    share = config.quiet_word_share
+    words = spare_words(config, backend) if share else []
+
+    def prompt(i: int) -> str:
+        if every and i % every == every - 1:
+            return ""
+        number = int(i * share)
+        if int((i + 1) * share) > number:
+            return WORD_PROMPTS[number // len(words) % len(WORD_PROMPTS)].format(words[number % len(words)])
+        return prompts[i % len(prompts)]
+
+    return [prompt(i) for i in range(first, first + (config.quiet_samples if count is None else count))]
 
 
 def load_or_make(
-    config: TrainConfig, backend: Backend, size: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None = None
-) -> QuietSamples:
-    """The quiet samples at a latent size (h, w), from the cache or from the base's own sampler.
+    config: TrainConfig, backend: Backend, size: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None = None,
+    count: int | None = None, first: int = 0,
+) -> QuietSamples:  # fmt: skip
+    """`count` quiet samples at a latent size (h, w), from the cache or from the base's own sampler; prompts from number `first` on.
 
     `progress(done, total)` counts samples. A cache that cannot be read is made anew.
     """
-    prompts = quiet_prompts(config, backend)
+    prompts = quiet_prompts(config, backend, count, first)
     identity = json.dumps([backend.fingerprint(), prompts, size, config.seed, config.quiet_sampling_steps])
     path = folder / f"quiet-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
     cached = _read(path, len(prompts))
     if cached is not None:
         return QuietSamples(cached, prompts)
     parts = []
-    for first in range(0, len(prompts), CHUNK):
-        chunk = prompts[first : first + CHUNK]
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + first)
+    for done in range(0, len(prompts), CHUNK):
+        chunk = prompts[done : done + CHUNK]
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + done)
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
         with torch.no_grad():
             latents = backend.sample(chunk, noise.to(backend.device, backend.dtype), config.quiet_sampling_steps)
         parts.append(latents.float().cpu())
         if progress is not None:
-            progress(min(first + CHUNK, len(prompts)), len(prompts))
+            progress(min(done + CHUNK, len(prompts)), len(prompts))
     latents = torch.cat(parts)
     if not bool(torch.isfinite(latents).all()):
         raise TrainingError("the base model's own samples hold NaN or infinity; try another precision (fp32, bf16) for the base.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,14 +23,17 @@ class DeadAtoms:
         whole = self._fired.setdefault(key, torch.zeros(len(self.idle[key]), dtype=torch.bool))
         whole[: len(fired)] |= fired
 
-    def end_step(self, prefixes: dict[str, int] | None) -> int:
-        """Count the step; returns how many atoms did not fire in it. Atoms outside a prefix are not counted."""
+    def end_step(self, prefixes: dict[str, int] | None, anywhere: Callable[[Tensor], Tensor] = lambda fired: fired) -> int:
+        """Count the step; returns how many atoms did not fire in it. Atoms outside a prefix are not counted.
+
+        `anywhere` tells whether an atom fired in any process: all must revive the same atoms, or their adapters part.
+        """
         silent = 0
         for key, idle in self.idle.items():
-            fired = self._fired.get(key)
-            used = (prefixes or {}).get(key, len(idle))
-            if fired is None:
+            if key not in self._fired:
                 continue
+            fired = anywhere(self._fired[key])
+            used = (prefixes or {}).get(key, len(idle))
             idle[:used] += 1
             idle[fired] = 0
             silent += int((~fired[:used]).sum())

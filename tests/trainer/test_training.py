@@ -197,14 +197,17 @@ def test_two_processes_train_to_the_same_as_one(tmp_path):
     one = run(tmp_path / "one", steps=3, batch_size=8)
     program = tmp_path / "program.py"
     program.write_text(
-        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        f"import os, sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
         "from pathlib import Path; import small_run\n"
+        "print('process', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n"
         f"small_run.run(Path({str(tmp_path / 'two')!r}), steps=3, batch_size=8)\n"
     )
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+    # `--cpu` would start one process only (accelerate wants mpirun for more); without a GPU, --multi_gpu's processes are on the CPU.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--main_process_port", "0", str(program)]  # fmt: skip
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "process 0 of 2" in done.stdout and "process 1 of 2" in done.stdout
     assert close(tensors_of(one.path), tensors_of(tmp_path / "two" / "a.safetensors"), 5e-3)
 
 

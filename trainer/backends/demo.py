@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...demo_model.codec import CHANNELS, PATCH
 from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, DemoPipeline
 from ...demo_model.scenes import SIZE, caption, random_scene
-from ...demo_model.vocabulary import UnknownWordError
+from ...demo_model.vocabulary import PLACEHOLDERS, UnknownWordError
 from ...sparsedict_core.errors import DataError
 from .base import Conditioning, StepCallback
 
@@ -23,6 +23,7 @@ class DemoBackend:
     family, component, prediction = "sd3", "transformer", "flow"
     latent_channels, latent_scale, size_multiple = CHANNELS, PATCH, 2 * PATCH
     default_size, default_guidance = SIZE, DEFAULT_GUIDANCE
+    fixed_size = True  # its positions are those of 64 × 64 pictures
 
     def __init__(self, pipeline: DemoPipeline) -> None:
         self.pipeline = pipeline
@@ -82,6 +83,9 @@ class DemoBackend:
 
     def fingerprint(self) -> str:
         return self.pipeline.fingerprint()
+
+    def spare_words(self) -> list[str]:
+        return list(PLACEHOLDERS)
 
     def quiet_prompts(self) -> list[str]:
         rng = random.Random(3)

@@ -1,0 +1,290 @@
+"""The loop's parts, each by itself: the quiet term on a split batch, dead atoms, weights, views of a picture, quiet prompts; and what is refused early."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny_pipelines import save_tiny
+
+sys.path.insert(0, str(Path(__file__).parent))
+import small_run
+from small_run import creature_data, run
+
+from sparsedict.sparsedict_core.errors import TrainingError
+from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
+from sparsedict.trainer.backends import open_backend
+from sparsedict.trainer.batches import concept_rows, draw_batch
+from sparsedict.trainer.data import make_buckets, random_part
+from sparsedict.trainer.loop import buckets_for, build_sets, recomputed_blocks
+from sparsedict.trainer.losses import QuietTerm, min_snr_weights, quiet_term
+from sparsedict.trainer.quiet import bucket_counts, quiet_prompts
+from sparsedict.trainer.revival import DeadAtoms
+
+
+@pytest.fixture(scope="module")
+def backend():
+    torch.set_num_threads(1)
+    return open_backend("demo")
+
+
+# -- the quiet term
+
+
+def updates(rows: int, sites: int = 3) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    return {f"site {i}": torch.randn(rows, 5, 4, generator=generator) * (i + 1) for i in range(sites)}
+
+
+def test_the_quiet_term_of_a_whole_batch():
+    whole, quiet = updates(8), torch.arange(8) >= 6
+    expected = sum(float(u[6:].square().mean() / u[:6].square().mean()) for u in whole.values()) / 3
+    assert float(quiet_term(whole, quiet)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_processes_with_unequal_numbers_of_quiet_rows_have_the_whole_batchs_term():
+    whole, quiet = updates(8), torch.arange(8) >= 5
+    parts = [slice(0, None, 2), slice(1, None, 2)]  # one quiet row in the first, two in the second
+    sums = []
+
+    def note(value):
+        sums.append(value)
+        return value
+
+    for rows in parts:
+        QuietTerm(3, 2, note)({k: u[rows] for k, u in whole.items()}, quiet[rows])
+    values = [QuietTerm(3, 2, lambda value: (sums[0] + sums[1]) / 2)({k: u[rows] for k, u in whole.items()}, quiet[rows]) for rows in parts]
+    assert float(sum(values) / 2) == pytest.approx(float(quiet_term(whole, quiet)), rel=1e-5)
+
+
+def test_micro_batches_without_a_quiet_row_do_not_weaken_the_term():
+    one = updates(1)
+    whole, quiet = {k: u.expand(4, -1, -1) for k, u in one.items()}, torch.tensor([False, False, False, True])
+    term = QuietTerm(1, 4)
+    values = [float(term({k: u[i : i + 1] for k, u in whole.items()}, quiet[i : i + 1])) for i in range(4)]
+    assert values[:3] == [0, 0, 0] and sum(values) / 4 == pytest.approx(float(quiet_term(whole, quiet)), rel=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 4), (1, 1), (6, 3)])
+def test_batches_that_split_unevenly_train(tmp_path, backend, batch_size, accumulation):
+    result = run(tmp_path, backend, batch_size=batch_size, gradient_accumulation=accumulation, steps=3, quiet_ramp=(0.0, 0.1))
+    assert all(torch.isfinite(torch.tensor([entry["loss"], entry["quiet_ratio"]])).all() for entry in result.log)
+    assert (result.log[-1]["quiet_ratio"] > 0) == (batch_size > 1)  # a batch of one has no room for a quiet row
+
+
+# -- dead atoms
+
+
+def toy_adapter() -> SimpleNamespace:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"encoder_weight": (4, 3), "encoder_bias": (4,), "dictionary_weight": (4, 3)}
+    site = SimpleNamespace(atoms=4, **{name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()})
+    return SimpleNamespace(sites={"a": site})
+
+
+def test_an_atom_that_stays_silent_is_started_anew():
+    adapter = toy_adapter()
+    site, dead = adapter.sites["a"], DeadAtoms(adapter)
+    optimiser = torch.optim.Adam([site.encoder_weight, site.encoder_bias, site.dictionary_weight])
+    sum(p.square().sum() for p in optimiser.param_groups[0]["params"]).backward()
+    optimiser.step()
+    fires = torch.tensor([[1.0, 0.0, 2.0, 0.5]])
+    for _ in range(3):
+        dead.observe("a", fires)
+        assert dead.end_step(None) == 1
+    before = site.encoder_weight.detach().clone()
+    assert dead.revive(adapter, optimiser, 3, torch.Generator().manual_seed(1)) == 1
+    changed = (site.encoder_weight != before).any(1)
+    assert changed.tolist() == [False, True, False, False] and site.encoder_bias[1] == 0
+    moments = optimiser.state[site.encoder_weight]["exp_avg"]
+    assert not moments[1].any() and moments[0].all() and dead.idle["a"].tolist() == [0, 0, 0, 0]
+
+
+def test_atoms_outside_of_a_prefix_are_not_counted_as_silent():
+    dead = DeadAtoms(toy_adapter())
+    dead.observe("a", torch.tensor([[1.0, 0.0]]))
+    assert dead.end_step({"a": 2}) == 1 and dead.idle["a"].tolist() == [0, 1, 0, 0]
+
+
+def test_an_atom_that_fires_in_another_process_is_alive():
+    dead = DeadAtoms(toy_adapter())
+    dead.observe("a", torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    assert dead.end_step(None, lambda fired: fired | torch.tensor([False, True, False, False])) == 2
+    assert dead.idle["a"].tolist() == [0, 0, 1, 1]
+
+
+def test_a_run_revives_dead_atoms(tmp_path, backend, monkeypatch):
+    revived = []
+    revive = DeadAtoms.revive
+    monkeypatch.setattr(DeadAtoms, "revive", lambda *a: revived.append(revive(*a)))
+    monkeypatch.setattr(DeadAtoms, "observe", lambda self, key, c: self._fired.setdefault(key, torch.zeros(len(self.idle[key]), dtype=torch.bool)))
+    run(tmp_path, backend, steps=4, revive_after=2, nested=0.0)
+    assert revived == [24 * 5]  # not in the last 30 % of the steps, where they could learn nothing any more
+
+
+# -- weights
+
+
+@pytest.mark.parametrize(("anneal_share", "rises"), [(0.0, True), (1.0, False)])
+def test_the_l1_weight_moves_towards_the_density(tmp_path, backend, anneal_share, rises):
+    run(tmp_path, backend, encoder="relu_l1", anneal_share=anneal_share, steps=2)
+    with safe_open(str(tmp_path / "a.checkpoints" / "step-000002.safetensors"), "pt") as file:
+        weight = json.loads(file.metadata()["state"])["l1_weight"]
+    assert (weight > TrainConfig().l1_weight) == rises
+
+
+def test_min_snr_weights():
+    snr = torch.tensor([0.5, 5.0, 50.0])
+    assert min_snr_weights(snr, 5.0, "epsilon").tolist() == pytest.approx([1.0, 1.0, 0.1])
+    assert min_snr_weights(snr, 5.0, "v").tolist() == pytest.approx([0.5 / 1.5, 5 / 6, 5 / 51])
+    assert min_snr_weights(snr, 5.0, "flow").tolist() == [1, 1, 1] == min_snr_weights(snr, None, "epsilon").tolist()
+
+
+# -- data
+
+
+def test_views_of_a_picture_are_rows_with_its_caption(backend):
+    data = creature_data()
+    bucket = make_buckets(data, 64, backend.size_multiple)[0]
+    plain, more = concept_rows(backend, data, bucket), concept_rows(backend, data, bucket, flip=True, crops=2, seed=1)
+    assert len(more.latents) == 6 * len(plain.latents) and [row[0] for row in more.captions] == [i for i in range(3) for _ in range(6)]
+    assert torch.equal(more.latents[0], plain.latents[0]) and torch.equal(more.latents, concept_rows(backend, data, bucket, True, 2, 1).latents)
+    mirrored = backend.encode_images(data[0].image.flip(-1)[None])[0]
+    assert torch.allclose(more.latents[3], mirrored, atol=1e-5)
+
+
+def test_a_random_part_keeps_the_shape_of_the_picture():
+    part = random_part(torch.zeros(3, 80, 40), torch.Generator().manual_seed(0))
+    assert part.shape[1] / part.shape[2] == pytest.approx(2, rel=0.05) and 60 <= part.shape[1] <= 80
+
+
+def test_quiet_samples_are_shared_out_to_the_buckets(tmp_path):
+    assert bucket_counts(96, [5]) == [96] and bucket_counts(96, [9, 3, 1]) == [66, 22, 16] and bucket_counts(4, [1, 1]) == [4, 4]
+    backend = open_backend(save_tiny("sd3", tmp_path / "base"))
+    data = ConceptData.from_tensors([torch.zeros(3, 32, 32), torch.zeros(3, 24, 40), torch.zeros(3, 32, 32)], "a zorp")
+    config = small_run.settings(tmp_path, quiet_samples=20, resolution=32)
+    sets, quiet = build_sets(config, backend, data, SimpleNamespace(main_first=backend_lock), Callbacks())
+    assert [len(q.latents) for q in quiet] == [16, 16] and quiet[0].captions != quiet[1].captions
+    sizes = {tuple(draw_batch(config, backend, sets, torch.Generator().manual_seed(seed)).latents.shape[-2:]) for seed in range(12)}
+    assert len(sizes) == 2  # batches of both buckets, each with quiet rows of its own size
+    train(small_run.settings(tmp_path, quiet_samples=20, resolution=32, steps=4), backend, data, Callbacks())
+
+
+def test_a_base_of_one_size_gets_every_picture_at_that_size(tmp_path, backend):
+    data = ConceptData.from_tensors([torch.zeros(3, 64, 64), torch.zeros(3, 48, 80)], "a zorp")
+    assert [bucket.indices for bucket in buckets_for(backend, data, 64)] == [[0, 1]]
+    with pytest.raises(TrainingError, match="64×64 only"):
+        train(small_run.settings(tmp_path, resolution=128), backend, data, Callbacks())
+
+
+class backend_lock:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        return None
+
+
+def test_quiet_prompts_with_words_that_the_base_never_learned(backend):
+    config = TrainConfig(quiet_samples=48, quiet_word_share=1 / 3, placeholder="zorp")
+    prompts, plain = quiet_prompts(config, backend), quiet_prompts(TrainConfig(quiet_samples=48), backend)
+    changed = [(p, q) for p, q in zip(prompts, plain, strict=True) if p != q]
+    assert 12 <= len(changed) <= 16 and "a blick" in prompts and not any("zorp" in p for p in prompts) and plain.count("") == prompts.count("") == 6
+    backend.encode_captions(prompts)
+    with pytest.raises(TrainingError, match="quiet_words"):
+        quiet_prompts(config, SimpleNamespace(quiet_prompts=lambda: ["a cat"]))
+
+
+# -- what is refused, and said
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+    (tmp_path / "a.safetensors").write_bytes(b"mine")
+    with pytest.raises(TrainingError, match="exists"):
+        run(tmp_path, backend)
+    assert (tmp_path / "a.safetensors").read_bytes() == b"mine"
+    with pytest.raises(TrainingError, match="cannot be made"):
+        run(tmp_path / "a.safetensors" / "inside", backend)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9")])
+def test_out_of_memory_names_settings_to_lower(tmp_path, backend, monkeypatch, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(type(backend), "predict", full)
+    with pytest.raises(TrainingError, match=r"out of memory.*gradient_checkpointing.*gradient_accumulation.*resolution"):
+        run(tmp_path, backend)
+    with pytest.raises(TrainingError, match=r"out of memory.*lower resolution") as told:
+        run(tmp_path, backend, gradient_checkpointing=True, precision="bf16", batch_size=2, gradient_accumulation=2)
+    assert "gradient_" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_other_errors_stay_as_they_are(tmp_path, backend, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(type(backend), "predict", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(tmp_path, backend)
+
+
+def test_resuming_with_other_images_or_another_base_is_refused(tmp_path, backend, monkeypatch):
+    run(tmp_path, backend, steps=2)
+    other = ConceptData.from_tensors([item.image * 0.5 for item in creature_data()], [item.captions for item in creature_data()])
+    with pytest.raises(TrainingError, match="other training images"):
+        train(small_run.settings(tmp_path, steps=2, resume=True), backend, other, Callbacks())
+    monkeypatch.setattr(type(backend), "fingerprint", lambda self: "another")
+    with pytest.raises(TrainingError, match="other base weights"):
+        run(tmp_path, backend, steps=2, resume=True)
+
+
+def test_recomputing_is_switched_off_again_even_after_an_error(backend):
+    with pytest.raises(ZeroDivisionError), recomputed_blocks(backend, True):
+        assert backend.denoiser.is_gradient_checkpointing
+        raise ZeroDivisionError
+    assert not backend.denoiser.is_gradient_checkpointing
+
+
+# -- several processes
+
+
+def test_two_processes_stop_together_and_revive_the_same_atoms(tmp_path):
+    """Only the second process wants to stop; parts hold unequal numbers of quiet rows; atoms die and are revived on the way."""
+    settings = {"steps": 8, "batch_size": 8, "gradient_accumulation": 2, "revive_after": 2, "nested": 0.0, "encoder_settings": {"momentum": 0.0}}
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path; import small_run\n"
+        "class Stop(small_run.Callbacks):\n"
+        "    done = 0\n"
+        "    def on_step(self, report): self.done = report.step\n"
+        "    def should_stop(self): return self.done == 5 and os.environ.get('RANK', '1') == '1'\n"
+        f"result = small_run.run(Path(sys.argv[1]), callbacks=Stop(), **{settings!r})\n"
+        "print('steps', result.steps)\n"
+        "import torch; from safetensors.torch import save_file\n"
+        "save_file({k: v.contiguous().clone() for k, v in result.adapter.state_dict().items()}, sys.argv[1] + '/rank' + os.environ.get('RANK', '0') + '.safetensors')\n"
+    )
+    # `--cpu` would start one process only (accelerate wants mpirun for more); without a GPU, --multi_gpu's processes are on the CPU.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for folder, command in (("two", launch), ("one", [sys.executable])):
+        done = subprocess.run([*command, str(program), str(tmp_path / folder)], capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("steps 5") == (2 if folder == "two" else 1) == done.stdout.count("steps")
+    ranks = [load_file(str(tmp_path / "two" / f"rank{rank}.safetensors")) for rank in (0, 1)]
+    alone = load_file(str(tmp_path / "one" / "rank0.safetensors"))
+    for key, value in ranks[0].items():
+        if "importance" not in key and "moments" not in key:
+            assert torch.equal(value, ranks[1][key]), key
+            assert torch.allclose(value, alone[key], rtol=5e-3, atol=5e-3), key
