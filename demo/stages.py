@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..trainer.callbacks import Callbacks
-
 
 class Clock:
     """Prints a line a stage to stderr and keeps the seconds by stage."""
@@ -24,7 +22,3 @@ class Clock:
         began = time.time()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.time() - began, 1)
-
-
-class Silent(Callbacks):
-    """The demo's own lines say enough."""

@@ -17,7 +17,7 @@ from ..demo_model.glyphs import GLYPHS, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
-from ..evaluation.lora import TrainedLora, applied_lora, rank_for, train_lora
+from ..evaluation.lora import applied_lora, rank_for, train_lora
 from ..evaluation.suite import Suite, asked, spearman
 from ..sparsedict_core import Selection, SparseAdapter, compose, prune, save, select
 from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
@@ -25,7 +25,7 @@ from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
 from ..trainer.loop import build_sets
-from .stages import Clock, Silent
+from .stages import Clock
 
 CONCEPTS = Path(__file__).parent / "concepts"
 CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
@@ -97,8 +97,8 @@ def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> Tr
     )  # fmt: skip
 
 
-def trained(config: TrainConfig, study: Study, folder: Path, callbacks: Callbacks | None = None) -> TrainResult:
-    return train(config, study.backend, ConceptData.from_folder(folder), callbacks or Silent())
+def trained(config: TrainConfig, study: Study, folder: Path) -> TrainResult:
+    return train(config, study.backend, ConceptData.from_folder(folder), Callbacks())
 
 
 def one_seed(study: Study, seed: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
         study.pictures |= {"adapter": adapter, "log": result.log, "concept": images}
         study.report["atoms_total"] = adapter.atom_count
         study.report["adapter_bytes"] = save(adapter, study.out / f"{CONCEPT}-small.safetensors", overwrite=True, moments=False).bytes
-    sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Silent())
+    sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Callbacks())
     for name, rates, weight in (("lora", LORA_RATES, 0.0), ("lora_quiet", LORA_QUIET_RATES, config.quiet_weight)):
         # The rate is searched with the first seed and kept for the others.
         chosen = rates if seed == 0 else (study.report["searched"][name],)
@@ -244,9 +244,8 @@ def edit_stage(study: Study) -> None:
             strips[f"{share:.0%} of the atoms"] = row.pop("_images")
             rows.append({"method": "sparse dictionary", "share": share, **row})
     data = ConceptData.from_folder(folder)
-    sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Silent())
+    sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
     with study.clock.stage("editing: LoRA likewise, lower strength", 90):
-        lora: TrainedLora | None = None
         for rate in EDIT_LORA_RATES:
             lora = train_lora(config, study.backend, sets, rank_for(adapter.parameter_count(), study.backend), rate)
             for strength in EDIT_STRENGTHS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,14 +129,6 @@ class DemoPipeline:
         if noise is None:
             noise = make_noise(len(captions), 0 if seed is None else seed)
         return self.codec.decode(self.sample(captions, noise, steps, guidance)).clamp(-1, 1)
-
-    def fingerprint(self) -> str:
-        """Identifies the base's weights: a hash over its transformer's tensors."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.transformer.named_parameters()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().flatten()[:4096].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
 
 
 def make_noise(count: int, seed: int, size: int = LATENT_SIZE) -> Tensor:

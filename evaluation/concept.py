@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..demo_model.glyphs import Glyph, place_glyph, render_glyph, stamp
-from ..demo_model.scenes import BACKGROUNDS, PLACES, SIZE
+from ..demo_model.glyphs import Glyph, hatch_wave, place_glyph, render_glyph, render_styled, stamp
+from ..demo_model.scenes import BACKGROUNDS, PLACES, SIZE, random_scene
 
 # How far a colour may be off (RGB in [0, 1]) before it counts for e^(−1/2) of a match.
 COLOUR_TOLERANCE = 0.12
@@ -34,12 +34,10 @@ class ConceptMeter:
     def __init__(self, glyph: Glyph) -> None:
         self.glyph = glyph
         self.templates = torch.stack([stamp(glyph.sprite(), 0.0, 0.0, radius) for radius in RADII])  # (R, 2, h, w)
-        self._ceiling = 1.0
         rng = random.Random(17)
         spots = [(place, ground) for place in PLACES for ground in BACKGROUNDS]
         renders, _ = render_glyph(glyph, [place_glyph(place, ground, rng) for place, ground in spots])
-        self._floor = 0.0
-        self._ceiling = float(self.read(renders).fidelity.mean())
+        self._ceiling = float(self._aligned(renders)[0].mean())
 
     def _labels(self, images: Tensor) -> Tensor:
         """How much each pixel has the body's and the accent's colour, (B, 2, h, w) in [0, 1]."""
@@ -47,9 +45,14 @@ class ConceptMeter:
         distance = (pixels[:, None] - self.glyph.colours()[None, :, :, None, None]).square().sum(2)
         return torch.exp(-0.5 * distance / COLOUR_TOLERANCE**2)
 
-    @torch.no_grad()
     def read(self, images: Tensor) -> ConceptReading:
         """Fidelity and place of the best alignment over positions and sizes."""
+        overlap, shifts = self._aligned(images)
+        return ConceptReading((overlap / self._ceiling).clamp(max=1.0), [self._place(shift) for shift in shifts.tolist()])
+
+    @torch.no_grad()
+    def _aligned(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft intersection over union of the best alignment (B,), and the index of its shift (B,)."""
         labels = self._labels(images)
         total = labels.sum((1, 2, 3))
         best = torch.zeros(len(images))
@@ -65,8 +68,7 @@ class ConceptMeter:
             better = value > best
             best = torch.where(better, value, best)
             where = torch.where(better, index, where)
-        places = [self._place(int(index)) for index in where]
-        return ConceptReading((best / self._ceiling).clamp(max=1.0) if self._ceiling != 1.0 else best, places)
+        return best, where
 
     def _place(self, index: int) -> str:
         dy, dx = divmod(index, 2 * SIZE)
@@ -77,9 +79,6 @@ class ConceptMeter:
 
 def hatch_strength(images: Tensor) -> Tensor:
     """How much of the hatched style is in pictures, (B,): 1 is the renderer's own hatching, 0 none."""
-    from ..demo_model.glyphs import hatch_wave, render_styled
-    from ..demo_model.scenes import random_scene
-
     cosine, sine = hatch_wave(images.shape[-1])
 
     def amplitude(pictures: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from ..trainer.batches import QUIET, TrainingSet, draw_batch
 from ..trainer.config import TrainConfig
 from ..trainer.loop import check_finite, noise_loss
 from ..trainer.losses import quiet_term
+from ..trainer.optimisers import make_optimiser
 from ..trainer.schedules import lr_factor, quiet_weight
 
 NAME = "peer"
@@ -80,7 +81,7 @@ def train_lora(
             for name, module in backend.denoiser.named_modules()
             if name.endswith(f"lora_B.{NAME}")
         ]
-        optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=config.betas)
+        optimiser = make_optimiser(replace(config, learning_rate=learning_rate), parameters)
         losses, began = [], time.time()
         for step in range(config.steps):
             for group in optimiser.param_groups:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -109,7 +109,8 @@ def _read(path: Path, count: int) -> Tensor | None:
     try:
         with safe_open(str(path), "pt") as file:
             latents = file.get_tensor("latents")
-    except Exception:
+    except (SafetensorError, OSError):
+        # A damaged cache costs the time to make it anew, no more.
         return None
     return latents if len(latents) == count else None
 

@@ -68,18 +68,21 @@ def shrink(
     report = callbacks or ConsoleProgress()
     steps = HEAL_STEPS if heal_steps is None else heal_steps
     whole = size_of(adapter)
-    out = Path(tempfile.mkdtemp(prefix="sparsedict-")) / "shrunk.safetensors"
-    config = TrainConfig(out=out, seed=seed, quiet_samples=48, images=images)
     if data is None and images is not None:
-        data = ConceptData.from_folder(Path(images))
-    sets = training_sets(config, backend, adapter, data, report)
+        data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
+    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
+        config = TrainConfig(cache=cache, seed=seed, quiet_samples=48)
+        sets = training_sets(config, backend, adapter, data, report)
 
+    # The search over sizes makes many adapters from one set of samples.
+    ways: dict[str, Callable[[int], SparseAdapter]] = {"folding": partial(fold_into_new_atoms, adapter, collected(adapter, backend, config, sets))}
+    if has_moments(adapter):
+        ways = {"greedy": partial(greedy_atoms, adapter), **ways}
+    else:
+        report.on_warning("the file has no moments, so atoms cannot be taken in the greedy order; folding alone is tried.")
     found: list[tuple[float, str, SparseAdapter]] = []
-    for method in ("greedy", "folding"):
-        if method == "greedy" and not has_moments(adapter):
-            report.on_warning("the file has no moments, so atoms cannot be taken in the greedy order; folding alone is tried.")
-            continue
-        small = fitting(adapter, method, share * whole, partial(smaller, method, adapter, backend, config, sets))
+    for method, make in ways.items():
+        small = fitting(adapter, method, share * whole, make)
         heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
         found.append((distance(small, adapter, backend, config, sets), method, small))
     error, method, small = min(found, key=lambda entry: entry[0])
@@ -105,7 +108,7 @@ def fitting(adapter: SparseAdapter, method: str, limit: float, make: Callable[[i
     low, high = 0, adapter.atom_count
     while low < high:
         middle = (low + high + 1) // 2
-        if size_of(make(middle).clone().compact()) <= limit:
+        if size_of(make(middle).compact()) <= limit:
             low = middle
         else:
             high = middle - 1
@@ -114,19 +117,14 @@ def fitting(adapter: SparseAdapter, method: str, limit: float, make: Callable[[i
     return make(low)
 
 
-def smaller(method: str, adapter: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet], count: int) -> SparseAdapter:
-    """`count` atoms by either way."""
-    if method == "greedy":
-        return prune(adapter, select(adapter, Selection(top=count, order="greedy"), refit=True), refit=True)
-    return fold_into_new_atoms(adapter, collected(adapter, backend, config, sets), count)
+def greedy_atoms(adapter: SparseAdapter, count: int) -> SparseAdapter:
+    """The first `count` atoms of the greedy order, refitted."""
+    return prune(adapter, select(adapter, Selection(top=count, order="greedy"), refit=True), refit=True)
 
 
 @torch.no_grad()
 def collected(adapter: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet]) -> dict[str, SiteSamples]:
-    """Inputs and updates at each site on the concept's rows, and inputs on quiet rows; cached on the adapter's identity."""
-    cached = _COLLECTED.get(id(adapter))
-    if cached is not None:
-        return cached
+    """Inputs and updates at each site on the concept's rows, and inputs on quiet rows."""
     concept: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     quiet: dict[str, list[torch.Tensor]] = {}
     kind = torch.zeros(0)
@@ -142,17 +140,10 @@ def collected(adapter: SparseAdapter, backend: Backend, config: TrainConfig, set
             batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
             kind = batch.kind
             backend.predict(backend.add_noise(batch.latents, batch.noise, batch.levels), batch.levels, batch.conditioning)
-    samples = {
+    return {
         key: SiteSamples(torch.cat([x for x, _ in parts]), torch.cat([u for _, u in parts]), None, torch.cat(quiet[key]))
         for key, parts in concept.items()
     }
-    _COLLECTED.clear()
-    _COLLECTED[id(adapter)] = samples
-    return samples
-
-
-# One entry: the search over sizes asks for the same samples again and again.
-_COLLECTED: dict[int, dict[str, SiteSamples]] = {}
 
 
 def training_sets(

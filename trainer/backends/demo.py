@@ -12,6 +12,7 @@ from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, DemoPipeline
 from ...demo_model.scenes import SIZE, caption, random_scene
 from ...demo_model.vocabulary import PLACEHOLDERS, UnknownWordError
 from ...sparsedict_core.errors import DataError
+from ...sparsedict_core.fingerprint import fingerprint
 from .base import Conditioning, StepCallback
 
 QUIET_PROMPTS = 96
@@ -82,7 +83,7 @@ class DemoBackend:
         return self.pipeline.codec.decode(latents.to(self.device, self.dtype)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
-        return self.pipeline.fingerprint()
+        return fingerprint(self.denoiser)
 
     def spare_words(self) -> list[str]:
         return list(PLACEHOLDERS)

@@ -6,7 +6,6 @@ A family's file says how captions become conditioning and how its denoiser is ca
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import math
 import warnings
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...sparsedict_core.errors import SparseDictError
+from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import discover_sites
 from .base import Conditioning, StepCallback
 
@@ -189,12 +189,7 @@ class DiffusersBackend(ABC):
         return x.to(self.dtype)
 
     def fingerprint(self) -> str:
-        """16 hex digits that identify the base's weights: a hash over the beginnings of the denoiser's parameters."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.denoiser.named_parameters()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().flatten()[:4096].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.denoiser)
 
 
 class DiscreteBackend(DiffusersBackend):
