@@ -3,7 +3,16 @@
 This file runs both for `import sparsedict` and when ComfyUI loads the repository as a custom node, so it imports nothing heavy.
 """
 
+import importlib.util
+
 __version__ = "0.1.0"
 
-# ComfyUI looks for `comfy_entrypoint` (and WEB_DIRECTORY) here. Its nodes, when they exist, are imported only inside that host:
-# the hook belongs below this line, guarded by `importlib.util.find_spec("comfy_api")`, so that nothing else pays for it.
+# Inside ComfyUI only: anyone else who imports the package pays nothing for the nodes.
+if importlib.util.find_spec("comfy_api") is not None:
+    WEB_DIRECTORY = "./web"
+
+    async def comfy_entrypoint():
+        """What the host calls for the list of nodes."""
+        from .nodes import SparseDictExtension
+
+        return SparseDictExtension()
