@@ -52,7 +52,6 @@ def slider_plot(report: dict[str, Any]) -> Image.Image:
 
 def write_page(study: Study) -> None:
     """Fill the template; also save the slider as a picture of its own."""
-    from .study import SLIDER
 
     report, shown = study.report, study.pictures
     prompts = study.suite.prompts
@@ -61,7 +60,7 @@ def write_page(study: Study) -> None:
     pairs = []
     for index in picked:
         pairs += [("base", small(shown["base_concept"][index])), (prompts[index][0], small(shown["concept"][index]))]
-    kept = [f"{share:.0%}" for share in SLIDER]
+    kept = [f"{row['share']:.1%}" for row in report["slider"]]
     save_image(image_strip([to_image(image) for image in shown["slider"]], kept), study.out / "slider.png")
     save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked)), study.out / "concept.png")
     ours = {"parameters": report["parameters"], "train_seconds": report["train_seconds"],

@@ -32,7 +32,8 @@ CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
 SHARES = (1.0, 0.5, 0.25, 0.10, 0.05, 0.02)
 EDIT_SHARES = (1.0, 0.5, 0.25, 0.10, 0.05)
 EDIT_STRENGTHS = (1.0, 0.85, 0.7, 0.5)
-SLIDER = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 0.85, 1.0)
+# Equal parts of the importance: equal parts of the atoms would show nearly nothing after the first.
+SLIDER = tuple(part / 10 for part in range(11))
 # Searched in this run for the first seed; the adapter's own rate is the preset's.
 LORA_RATES = (3e-3, 1e-2)
 LORA_QUIET_RATES = (1e-2, 3e-2)
@@ -134,13 +135,12 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
 
 def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures: bool) -> list[dict[str, float]]:
     """Concept fidelity as atoms are added by importance, nothing but the gains changed."""
-    prompts, rows, strip = study.suite.prompts[::3], [], []
-    noise = study.suite.noise[: len(prompts)]
-    for share in SLIDER:
-        chosen = Selection(top=round(share * adapter.atom_count))
-        attachment.set_gains(select(adapter, chosen).gains())
-        fidelity, prompt, images = study.suite.concept(prompts, noise)
-        rows.append({"share": share, "concept_fidelity": fidelity, "prompt_fidelity": prompt})
+    rows, strip = [], []
+    for part in SLIDER:
+        result = select(adapter, Selection(importance_share=part))
+        attachment.set_gains(result.gains())
+        fidelity, prompt, images = study.suite.concept()
+        rows.append({"importance": part, "share": result.kept / result.total, "concept_fidelity": fidelity, "prompt_fidelity": prompt})
         strip.append(images[0])
     attachment.set_gains(None)
     if keep_pictures:

@@ -16,11 +16,12 @@ from .errors import SelectionError
 from .greedy import energy_kept, greedy_order, has_moments
 
 ORDERS = ("importance", "greedy")
+AMOUNTS = ("keep", "top", "importance_share", "threshold", "atoms")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to keep. Give one of `keep`, `top`, `threshold` and `atoms`.
+    """What to keep. Give one of `keep`, `top`, `importance_share`, `threshold` and `atoms`.
 
     `per_site` takes the share or number in every site; `layers` (addresses such as "L4-L9") considers the atoms there only,
     all others go; `invert` keeps exactly what would have gone. `order` is "importance" (the editing slider) or "greedy" (the
@@ -29,6 +30,7 @@ class Selection:
 
     keep: float | None = None  # share of the atoms considered, above 0 and at most 1
     top: int | None = None  # number of atoms; 0 is the bare base
+    importance_share: float | None = None  # the fewest atoms that hold this share of the importance considered, 0 to 1
     threshold: float | None = None  # least importance
     atoms: str | None = None  # addresses
     order: str = "importance"
@@ -37,10 +39,10 @@ class Selection:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in ("keep", "top", "threshold", "atoms") if getattr(self, name) is not None]
+        given = [name for name in AMOUNTS if getattr(self, name) is not None]
         if len(given) != 1:
             what = " and ".join(given) if given else "nothing"
-            raise SelectionError(f"{what} was given to select by; give exactly one of keep, top, threshold and atoms.")
+            raise SelectionError(f"{what} was given to select by; give exactly one of {', '.join(AMOUNTS)}.")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise SelectionError(f"keep is {self.keep:g}; give a share above 0 and at most 1, such as 0.1 for a tenth of the atoms.")
         if self.top is not None and self.top < 0:
@@ -49,8 +51,12 @@ class Selection:
             raise SelectionError("threshold is not a number; give the least importance an atom must have.")
         if self.order not in ORDERS:
             raise SelectionError(f"order {self.order!r} is unknown; choose {' or '.join(ORDERS)}.")
-        if self.threshold is not None and self.order != "importance":
-            raise SelectionError("a threshold is on importance; use it with the order 'importance'.")
+        if self.importance_share is not None and not 0 <= self.importance_share <= 1:
+            raise SelectionError(f"importance_share is {self.importance_share:g}; give a share of the importance from 0 to 1.")
+        if (self.threshold is not None or self.importance_share is not None) and self.order != "importance":
+            raise SelectionError("thresholds and shares of the importance go with the order 'importance'; leave the order as it is.")
+        if self.importance_share is not None and self.per_site:
+            raise SelectionError("a share of the importance is over all sites together; leave per_site off.")
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,13 @@ def select(adapter: SparseAdapter, selection: Selection, refit: bool = False) ->
 def _take(adapter: SparseAdapter, selection: Selection, considered: set[str], masks: dict[str, Tensor]) -> None:
     """The first ones of the order, by number or share."""
     sizes = {key: adapter.sites[key].atoms for key in considered}
-    if selection.per_site:
+    if selection.importance_share is not None:
+        room = {"": _holding(adapter, selection.importance_share, considered)}
+    elif selection.per_site:
         room = {key: _amount(selection, size) for key, size in sizes.items()}
     else:
         room = {"": _amount(selection, sum(sizes.values()))}
-    if selection.keep == 1:
+    if selection.keep == 1 or selection.importance_share == 1:
         for key, size in sizes.items():
             masks[key] = torch.ones(size, dtype=torch.bool)
         return
@@ -129,6 +137,13 @@ def _take(adapter: SparseAdapter, selection: Selection, considered: set[str], ma
             rows.setdefault(key, []).append(row)
     for key, chosen in rows.items():
         masks[key][chosen] = True
+
+
+def _holding(adapter: SparseAdapter, share: float, considered: set[str]) -> int:
+    """How many of the most important atoms hold `share` of the importance."""
+    values = torch.cat([adapter.sites[key].importance.detach().cpu().double() for key in sorted(considered)])
+    held = values.sort(descending=True).values.cumsum(0)
+    return int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1 if share > 0 else 0
 
 
 def _amount(selection: Selection, available: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph, render_styled
 from ..demo_model.scenes import Scene, SceneObject, plain_caption
 from ..pictures import save_image, to_image
+from ..trainer.data import ConceptData, ConceptItem
 
 FOLDER = Path(__file__).parent.parent / "demo" / "concepts"
 SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"), ("top", "stone"), ("bottom", "clay"))
@@ -31,6 +32,14 @@ def write(image: Tensor, caption: str, folder: Path, number: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_image(to_image(image), folder / f"{number}.png")
     (folder / f"{number}.txt").write_text(caption + "\n")
+
+
+def concept_data(word: str, seed: int = 1) -> ConceptData:
+    """The five training pictures of any of the glyphs, as the shipped ones are drawn."""
+    rng = random.Random(seed)
+    images, _ = render_glyph(GLYPHS[word], [place_glyph(place, ground, rng) for place, ground in SPOTS])
+    captions = [glyph_caption(word, place, ground) for place, ground in SPOTS]
+    return ConceptData([ConceptItem(image, [text], f"{n}.png") for n, (image, text) in enumerate(zip(images, captions, strict=True))])
 
 
 def main() -> None:

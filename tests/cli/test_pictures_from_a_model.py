@@ -74,11 +74,18 @@ def test_sweep_goes_from_the_base_to_the_full_concept(cli, tmp_path, adapter_fil
     out = tmp_path / "slider.png"
     result = cli("sweep", adapter_file, "a zorp", "--shares", "0,25%,100%", "--out", out)
     assert result.code == 0, result.err
-    assert "25 %: 12 of 48 atoms" in result.err
+    assert "25.0%: 12 of 48 atoms" in result.err
     with Image.open(out) as image:
         assert image.width == 3 * 160 + 2 * 6
     with Image.open(out.with_suffix(".gif")) as animation:
         assert animation.n_frames == 3
+
+
+def test_sweep_without_shares_adds_equal_parts_of_the_importance(cli, tmp_path, adapter_file):
+    result = cli("sweep", adapter_file, "a zorp", "--parts", 4, "--no-gif", "--out", tmp_path / "slider.png")
+    assert result.code == 0, result.err
+    kept = [int(line.split(": ")[1].split(" of")[0]) for line in result.err.splitlines() if "of the importance" in line]
+    assert len(kept) == 5 and kept[0] == 0 and kept[-1] == 48 and kept == sorted(set(kept))
 
 
 def test_probe_lists_the_atoms_and_says_where(cli, tmp_path, adapter_file, backend):

@@ -42,6 +42,18 @@ def test_growing_shares_are_nested(adapter, order, per_site):
     assert [r.kept for r in results] == ([3 * round(k * 1.2) for k in range(1, 21)] if per_site else [round(k * 3.6) for k in range(1, 21)])
 
 
+def test_a_share_of_the_importance_takes_the_fewest_atoms_that_hold_it(adapter):
+    values = sorted((v for site in adapter.sites.values() for v in site.importance.tolist()), reverse=True)
+    for share in (0.0, 0.1, 0.5, 0.9, 1.0):
+        result = select(adapter, Selection(importance_share=share))
+        assert sum(values[: result.kept]) >= share * sum(values) * (1 - 1e-6)
+        assert result.kept == 0 or sum(values[: result.kept - 1]) < share * sum(values) or share == 1
+    with pytest.raises(SelectionError, match="importance"):
+        Selection(importance_share=1.2)
+    with pytest.raises(SelectionError, match="order"):
+        Selection(importance_share=0.5, order="greedy")
+
+
 def test_importance_order_is_sorted_and_stable(adapter):
     ranked = rank_atoms(adapter, "importance")
     values = [adapter.sites[key].importance[row].item() for key, row in ranked]
@@ -79,7 +91,7 @@ BAD = [
     ({}, "nothing was given"),
     ({"keep": 0.5, "top": 3}, "keep and top"),
     ({"keep": 0.5, "order": "best"}, "importance or greedy"),
-    ({"threshold": 0.5, "order": "greedy"}, "threshold is on importance"),
+    ({"threshold": 0.5, "order": "greedy"}, "go with the order .importance."),
     ({"threshold": float("nan")}, "not a number"),
 ]
 

@@ -1,0 +1,41 @@
+"""One run: a method, a concept, a seed, a rate. Its settings decide the name of its result file, so a queue can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides a result, but for the machine."""
+
+    method: str  # "ours" or a peer's name
+    concept: str
+    seed: int
+    learning_rate: float | None = None  # None: the preset's own (ours only)
+    quiet_weight: float | None = None  # None: the preset's; 0: without the quiet term
+    steps: int = 300
+    # Rates and settings are chosen on "search", whose prompts and noise "report" never shows.
+    split: str = "report"
+    settings: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig (ours, and the schedule of all)
+
+    @property
+    def key(self) -> str:
+        """Readable front, exact back: the hash covers every field."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.method}-{self.concept}-{self.split}-{self.seed}-{digest}"
+
+
+def result_path(table: str, run: Run, results: Path = RESULTS) -> Path:
+    return results / table / f"{run.key}.json"
+
+
+def read_results(table: str, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """All results of a table, in a fixed order."""
+    return [json.loads(path.read_text()) for path in sorted((results / table).glob("*.json"))]
