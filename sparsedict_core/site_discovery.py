@@ -34,6 +34,9 @@ def discover_sites(model: Any) -> Discovery:
         if not isinstance(inner, nn.Module):
             raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give the denoiser itself.")
         model = inner
+    known_already = getattr(model, "discovery", None)  # a host's model under other names says itself what its sites are
+    if isinstance(known_already, Discovery):
+        return known_already
     model = getattr(model, "_orig_mod", model)  # torch.compile
     name = type(model).__name__
     for family in FAMILIES:
