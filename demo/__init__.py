@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def run(out: Path = Path("out/demo"), seeds: int = 1, steps: int = 300) -> dict:
+def run(out: Path = Path("out/demo"), seeds: int = 1) -> dict:
     """Write report.html, report.json and the adapters into `out`; returns the report."""
     from .study import run_study
 
-    return run_study(Path(out), seeds, steps)
+    return run_study(Path(out), seeds)

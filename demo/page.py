@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from PIL import Image
 
-from ..evaluation.suite import DRIFT_PROMPTS
 from ..pictures import image_strip, importance_map, save_image, to_image, training_curves
 from ..pictures.charts import figure, rendered
 
@@ -52,7 +51,6 @@ def slider_plot(report: dict[str, Any]) -> Image.Image:
 
 def write_page(study: Study) -> None:
     """Fill the template; also save the slider as a picture of its own."""
-
     report, shown = study.report, study.pictures
     prompts = study.suite.prompts
     # One of each place and background, most of them combinations that training did not show.
@@ -69,7 +67,7 @@ def write_page(study: Study) -> None:
     edit_picked = [0, 1, 2, 3, 4, 15, 19, 22, 25]
     context = {
         "report": report,
-        "drift_prompts": DRIFT_PROMPTS,
+        "drift_prompts": len(study.suite.others),
         "training": [(item.captions[0], small(item.image)) for item in shown["training"]],
         "pairs": pairs,
         "slider": labelled(kept, shown["slider"]),

@@ -25,19 +25,11 @@ from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
 from ..trainer.loop import build_sets
+from .plan import Plan
 from .stages import Clock
 
 CONCEPTS = Path(__file__).parent / "concepts"
 CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
-SHARES = (1.0, 0.5, 0.25, 0.10, 0.05, 0.02)
-EDIT_SHARES = (1.0, 0.5, 0.25, 0.10, 0.05)
-EDIT_STRENGTHS = (1.0, 0.85, 0.7, 0.5)
-# Equal parts of the importance: equal parts of the atoms would show nearly nothing after the first.
-SLIDER = tuple(part / 10 for part in range(11))
-# Searched in this run for the first seed; the adapter's own rate is the preset's.
-LORA_RATES = (3e-3, 1e-2)
-LORA_QUIET_RATES = (1e-2, 3e-2)
-EDIT_LORA_RATES = (3e-3,)
 
 
 @dataclass
@@ -45,7 +37,7 @@ class Study:
     """What the stages share, and what they find."""
 
     out: Path
-    steps: int
+    plan: Plan
     backend: DemoBackend
     suite: Suite
     clock: Clock
@@ -57,13 +49,14 @@ class Study:
         return self.backend.pipeline
 
 
-def run_study(out: Path, seeds: int, steps: int) -> dict[str, Any]:
+def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
     """All stages; writes the report's files and returns report.json's content."""
-    clock = Clock()
+    plan, clock = plan or Plan(), Clock()
     out.mkdir(parents=True, exist_ok=True)
     with clock.stage("loading the embedded base model, and its own pictures", 15):
         backend = DemoBackend.load()
-        study = Study(out, steps, backend, Suite(backend.pipeline, GLYPHS[CONCEPT]), clock)
+        suite = Suite(backend.pipeline, GLYPHS[CONCEPT], steps=plan.sampling_steps, others=plan.drift_prompts)
+        study = Study(out, plan, backend, suite, clock)
         first_pictures(study)
     per_seed = [one_seed(study, seed) for seed in range(seeds)]
     averaged(study, per_seed)
@@ -71,7 +64,7 @@ def run_study(out: Path, seeds: int, steps: int) -> dict[str, Any]:
     merge_stage(study)
     study.report |= {
         "seeds": seeds,
-        "steps": steps,
+        "steps": plan.steps,
         "seconds_by_stage": clock.seconds,
         "seconds": round(time.time() - clock.began, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024),
@@ -93,8 +86,8 @@ def first_pictures(study: Study) -> None:
 
 def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> TrainConfig:
     return TrainConfig(
-        **{**PRESETS[preset], "steps": study.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
-           "checkpoint_every": 10_000, "cache": study.out, "placeholder": name.split("-")[0], **more}
+        **{**PRESETS[preset], "steps": study.plan.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
+           "checkpoint_every": 10_000, "cache": study.out, "placeholder": name.split("-")[0], **study.plan.training, **more}
     )  # fmt: skip
 
 
@@ -123,20 +116,19 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
         study.report["atoms_total"] = adapter.atom_count
         study.report["adapter_bytes"] = save(adapter, study.out / f"{CONCEPT}-small.safetensors", overwrite=True, moments=False).bytes
     sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Callbacks())
-    for name, rates, weight in (("lora", LORA_RATES, 0.0), ("lora_quiet", LORA_QUIET_RATES, config.quiet_weight)):
-        # The rate is searched with the first seed and kept for the others.
-        chosen = rates if seed == 0 else (study.report["searched"][name],)
-        with study.clock.stage(f"training LoRA{' with the quiet term' if weight else ''} for comparison{suffix}", 70 * len(chosen)):
-            found[name] = best_lora(study, replace(config, quiet_weight=weight), sets, chosen, found["parameters"], name if seed == 0 else None)
-        if seed == 0:
-            study.report.setdefault("searched", {})[name] = found[name]["learning_rate"]
+    plan = study.plan
+    for name, rate, weight in (("lora", plan.lora_rate, 0.0), ("lora_quiet", plan.lora_quiet_rate, plan.lora_quiet_weight)):
+        with study.clock.stage(f"training LoRA{' with the quiet term' if weight else ''} for comparison{suffix}", 45):
+            found[name] = peer(study, replace(config, quiet_weight=weight), sets, rate, found["parameters"], name if seed == 0 else None)
     return found
 
 
 def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures: bool) -> list[dict[str, float]]:
     """Concept fidelity as atoms are added by importance, nothing but the gains changed."""
     rows, strip = [], []
-    for part in SLIDER:
+    for step in range(study.plan.slider_parts + 1):
+        # Equal parts of the importance: equal parts of the atoms would show nearly nothing after the first.
+        part = step / study.plan.slider_parts
         result = select(adapter, Selection(importance_share=part))
         attachment.set_gains(result.gains())
         fidelity, prompt, images = study.suite.concept()
@@ -153,7 +145,7 @@ def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
     rows = []
     for order in ("importance", "greedy"):
         refit = order == "greedy"
-        for share in SHARES:
+        for share in study.plan.shares:
             result = select(adapter, Selection(keep=share, order=order), refit=refit)
             smaller = prune(adapter, result, refit=refit)
             with smaller.attach(study.backend.denoiser, component="transformer"):
@@ -164,22 +156,17 @@ def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
     return rows
 
 
-def best_lora(study: Study, config: TrainConfig, sets: list, rates: tuple[float, ...], parameters: int, picture: str | None) -> dict[str, Any]:
-    """The rate with the highest concept fidelity, with the rates tried."""
-    rank, best, tried = rank_for(parameters, study.backend), None, {}
-    for rate in rates:
-        lora = train_lora(config, study.backend, sets, rank, rate)
-        with applied_lora(study.backend, lora):
-            fidelity, prompt, images = study.suite.concept()
-            drift, flipped = study.suite.drift()
-        tried[f"{rate:g}"] = {"concept_fidelity": fidelity, "drift": drift}
-        if best is None or fidelity > best["concept_fidelity"]:
-            best = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped, "learning_rate": rate,
-                    "train_seconds": lora.seconds, "parameters": lora.parameters, "rank": rank, "bytes": 2 * lora.parameters}  # fmt: skip
-            if picture:
-                study.pictures[picture] = images
-    assert best is not None
-    return {**best, "rates_tried": tried}
+def peer(study: Study, config: TrainConfig, sets: list, rate: float, parameters: int, picture: str | None) -> dict[str, Any]:
+    """LoRA of as many parameters, trained and measured likewise."""
+    rank = rank_for(parameters, study.backend)
+    lora = train_lora(config, study.backend, sets, rank, rate)
+    with applied_lora(study.backend, lora):
+        fidelity, prompt, images = study.suite.concept()
+        drift, flipped = study.suite.drift()
+    if picture:
+        study.pictures[picture] = images
+    return {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped, "learning_rate": rate,
+            "train_seconds": lora.seconds, "parameters": lora.parameters, "rank": rank, "bytes": 2 * lora.parameters}  # fmt: skip
 
 
 def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,7 +202,7 @@ def edit_prompts() -> list[tuple[str, str, str]]:
 def edit_stage(study: Study) -> None:
     """One picture and its caption; then prompts that ask for something else, as atoms go, and LoRA as its strength goes."""
     prompts, folder = edit_prompts(), CONCEPTS / "blick-edit"
-    suite = Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], seed=900)
+    suite = Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], 900, study.plan.sampling_steps, study.plan.drift_prompts)
     noise = make_noise(len(prompts), 901)
     grounds_only = 3 * (len(BACKGROUNDS) - 1)
     config = settings(study, "blick-edit", "edit", 0)
@@ -237,7 +224,7 @@ def edit_stage(study: Study) -> None:
     with study.clock.stage("editing: training on one picture", 45):
         adapter = trained(config, study, folder).adapter
     with study.clock.stage("editing: other prompts, fewer atoms", 40):
-        for share in EDIT_SHARES:
+        for share in study.plan.edit_shares:
             with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
                 attachment.set_gains(select(adapter, Selection(keep=share)).gains())
                 row = measured()
@@ -246,13 +233,13 @@ def edit_stage(study: Study) -> None:
     data = ConceptData.from_folder(folder)
     sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
     with study.clock.stage("editing: LoRA likewise, lower strength", 90):
-        for rate in EDIT_LORA_RATES:
-            lora = train_lora(config, study.backend, sets, rank_for(adapter.parameter_count(), study.backend), rate)
-            for strength in EDIT_STRENGTHS:
-                with applied_lora(study.backend, lora, strength):
-                    row = measured()
-                strips[f"LoRA at {strength:g}"] = row.pop("_images")
-                rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **row})
+        rate = study.plan.edit_lora_rate
+        lora = train_lora(config, study.backend, sets, rank_for(adapter.parameter_count(), study.backend), rate)
+        for strength in study.plan.edit_strengths:
+            with applied_lora(study.backend, lora, strength):
+                row = measured()
+            strips[f"LoRA at {strength:g}"] = row.pop("_images")
+            rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **row})
     study.report["edit"] = rows
     study.pictures |= {"edit": strips, "edit_training": data, "edit_prompts": prompts}
 

@@ -38,22 +38,23 @@ def asked(word: str, place: str, background: str) -> tuple[str, str, str]:
 class Suite:
     """Holds the base's pictures, so that each method costs its own only."""
 
-    def __init__(self, pipeline: DemoPipeline, glyph: Glyph, seed: int = 500) -> None:
-        self.pipeline, self.glyph = pipeline, glyph
+    def __init__(self, pipeline: DemoPipeline, glyph: Glyph, seed: int = 500, steps: int = STEPS, others: int = DRIFT_PROMPTS) -> None:
+        """`others`: how many prompts without the concept the drift is measured on."""
+        self.pipeline, self.glyph, self.steps = pipeline, glyph, steps
         self.meter, self.reader = ConceptMeter(glyph), load_reader()
         self.prompts = [asked(glyph.word, place, ground) for place in PLACES for ground in BACKGROUNDS]
         self.noise = make_noise(len(self.prompts), seed)
         rng = random.Random(seed)
         self.others = []
-        for _ in range(DRIFT_PROMPTS):
+        for _ in range(others):
             scene = random_scene(rng, two_objects=0)
             self.others.append(plain_caption(scene.objects[0], scene.background))
-        self.other_noise = make_noise(DRIFT_PROMPTS, seed + 1)
+        self.other_noise = make_noise(others, seed + 1)
         self.base_others = self.generate(self.others, self.other_noise)
         self.base_attributes = self.reader.read(self.base_others)
 
     def generate(self, captions: list[str], noise: Tensor) -> Tensor:
-        return self.pipeline.generate(captions, noise=noise, steps=STEPS)
+        return self.pipeline.generate(captions, noise=noise, steps=self.steps)
 
     def concept(self, prompts: list[tuple[str, str, str]] | None = None, noise: Tensor | None = None) -> tuple[float, float, Tensor]:
         """(concept fidelity, prompt fidelity, pictures) of whatever is attached to the pipeline now."""

@@ -1,0 +1,27 @@
+"""How much the demo does. A test runs it small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..evaluation.suite import DRIFT_PROMPTS, STEPS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Shares, strengths and rates of the demo's stages."""
+
+    steps: int = 300
+    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05, 0.02)
+    edit_shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
+    edit_strengths: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5)
+    slider_parts: int = 10
+    # The best of a search that gave every method as many trials, on other prompts: python -m sparsedict.benchmarks search
+    lora_rate: float = 1e-2
+    lora_quiet_rate: float = 1e-2
+    lora_quiet_weight: float = 0.1
+    edit_lora_rate: float = 3e-3
+    sampling_steps: int = STEPS
+    drift_prompts: int = DRIFT_PROMPTS
+    training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings
