@@ -280,7 +280,168 @@ def test_other_widths_are_refused(comfy):
 def test_an_unknown_model_says_what_is_known(comfy):
     from sparsedict.comfyui_host.sites import host_sites
 
-    with pytest.raises(SiteError, match="no sites are known.*Flux"):
+    with pytest.raises(SiteError, match=r"no sites are known.*Flux"):
         host_sites(fake_patcher({}, "something.else"))
     with pytest.raises(SiteError, match="holds no diffusion model"):
         host_sites(object())
+
+
+# -- hooks --------------------------------------------------------------------------------------------------------
+
+
+def hooks(patcher) -> int:
+    return sum(len(m._forward_hooks) for m in patcher.model.diffusion_model.modules())
+
+
+@pytest.fixture
+def apply(comfy):
+    from sparsedict.comfyui_host.injection import apply_adapter
+
+    return apply_adapter
+
+
+_BASE: dict = {}
+
+
+@pytest.fixture
+def base(family, patcher):
+    """The base's latents, and afterwards the proof that nothing stays."""
+    if family not in _BASE:
+        _BASE[family] = tiny_models.sample(patcher, family)
+    yield _BASE[family]
+    assert torch.equal(tiny_models.sample(patcher, family), _BASE[family])
+    assert hooks(patcher) == 0
+
+
+def test_identities(family, patcher, base, apply):
+    """Bit by bit: strength 0, all gains zero and a removed adapter are the base; all gains one are the adapter."""
+    adapter = make_adapter(patcher)
+
+    def sampled(**how):
+        return tiny_models.sample(apply(patcher, adapter, **how), family)
+
+    plain = sampled()
+    assert torch.isfinite(plain).all() and (plain - base).abs().max() > 1e-3
+    assert torch.equal(sampled(strength=0.0), base)
+    assert torch.equal(sampled(gains={key: torch.zeros(site.atoms) for key, site in adapter.sites.items()}), base)
+    assert torch.equal(sampled(gains={key: torch.ones(site.atoms) for key, site in adapter.sites.items()}), plain)
+    half = {key: (torch.arange(site.atoms) % 2).float() for key, site in adapter.sites.items()}
+    assert not torch.equal(sampled(gains=half), plain) and not torch.equal(sampled(gains=half), base)
+
+
+def test_two_branches_do_not_leak(family, patcher, base, apply):
+    a, b = apply(patcher, make_adapter(patcher, seed=1)), apply(patcher, make_adapter(patcher, seed=2))
+    first = tiny_models.sample(a, family), tiny_models.sample(b, family)
+    again = tiny_models.sample(a, family), tiny_models.sample(b, family)
+    assert not torch.equal(*first)
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+
+
+def test_it_chains_with_itself(family, patcher, base, apply):
+    one, two = make_adapter(patcher, seed=1), make_adapter(patcher, seed=2)
+    alone = apply(patcher, one)
+    # Sampled first, so that the clone is made of a patcher that is loaded and injected.
+    single = tiny_models.sample(alone, family)
+    both = apply(alone, two)
+    chained = tiny_models.sample(both, family)
+    assert not torch.equal(chained, single)
+    assert torch.equal(chained, tiny_models.sample(apply(apply(patcher, one), two), family))
+    assert torch.equal(tiny_models.sample(alone, family), single)
+    assert torch.equal(tiny_models.sample(apply(alone, two, strength=0.0), family), single)
+
+
+def test_an_error_while_sampling_leaves_the_base_clean(family, patcher, base, apply):
+    adapter = make_adapter(patcher)
+    good = tiny_models.sample(apply(patcher, adapter), family)
+    broken = apply(patcher, adapter, start_percent=0.0, end_percent=0.9)
+
+    def fail(executor, *args, **kwargs):
+        executor(*args, **kwargs)
+        raise RuntimeError("stopped")
+
+    broken.add_wrapper("apply_model", fail)
+    with pytest.raises(RuntimeError, match="stopped"):
+        tiny_models.sample(broken, family)
+    assert torch.equal(tiny_models.sample(patcher, family), base)
+    assert torch.equal(tiny_models.sample(apply(patcher, adapter), family), good)
+
+
+def test_clones_of_a_loaded_patcher_are_hooked_and_collected_without_a_trace(comfy, apply):
+    import gc
+
+    patcher = loaded("sd3")
+    adapter = make_adapter(patcher)
+    a = apply(patcher, adapter)
+    with_adapter = tiny_models.sample(a, "sd3")
+    sites = hooks(patcher)
+    assert sites == len(adapter.sites)
+    child = a.clone()  # as the host's LoRA loader makes one
+    assert torch.equal(tiny_models.sample(child, "sd3"), with_adapter)
+    assert hooks(patcher) == sites
+    tiny_models.sample(a, "sd3")
+    del child
+    gc.collect()
+    assert hooks(patcher) == sites, "collecting a child must not eject its parent"
+    assert torch.equal(tiny_models.sample(a, "sd3"), with_adapter)
+    del a
+    gc.collect()
+    tiny_models.sample(patcher, "sd3")
+    assert hooks(patcher) == 0
+
+
+def test_with_the_hosts_lora_in_either_order(comfy, apply):
+    import comfy.lora
+
+    patcher = loaded("sd3")
+    adapter = make_adapter(patcher)
+    key = "diffusion_model.joint_blocks.0.x_block.attn.proj.weight"
+    change = {key: ("diff", (torch.full((128, 128), 0.02),))}
+
+    def lora(on):
+        clone = on.clone()
+        assert clone.add_patches(change, 1.0) == [key]
+        return clone
+
+    base = tiny_models.sample(patcher, "sd3")
+    only = tiny_models.sample(lora(patcher), "sd3")
+    assert not torch.equal(base, only)
+    before, after = lora(apply(patcher, adapter)), apply(lora(patcher), adapter)
+    assert torch.equal(tiny_models.sample(before, "sd3"), tiny_models.sample(after, "sd3"))
+    assert torch.equal(tiny_models.sample(apply(lora(patcher), adapter, strength=0.0), "sd3"), only)
+    assert torch.equal(tiny_models.sample(patcher, "sd3"), base)
+
+
+@pytest.mark.parametrize("name", ["sd3", "sd15"])
+def test_the_range_of_percents_is_a_range_of_noise_levels(comfy, apply, name):
+    from sparsedict.comfyui_host.injection import applied_to, attachments_of
+
+    patcher = loaded(name)
+    adapter = make_adapter(patcher)
+
+    def acting(start, end):
+        applied = apply(patcher, adapter, start_percent=start, end_percent=end)
+        seen = []
+
+        def watch(executor, *args, **kwargs):
+            seen.append(attachments_of(applied)[0].enabled)
+            return executor(*args, **kwargs)
+
+        applied.add_wrapper("diffusion_model", watch)
+        latents = tiny_models.sample(applied, name, steps=4, guidance=1.0)
+        assert attachments_of(applied)[0].enabled and len(applied_to(applied)) == 1
+        return seen, latents
+
+    whole, _ = acting(0.0, 1.0)
+    early, first = acting(0.0, 0.5)
+    late, second = acting(0.5, 1.0)
+    assert whole == [True] * 4
+    assert early[0] and not early[-1] and not late[0] and late[-1]
+    assert [a != b for a, b in zip(early, late)] == [True] * 4, "two ranges that meet share no step and leave none out"
+    assert not torch.equal(first, second)
+
+
+def test_an_empty_range_is_refused(comfy, apply):
+    from sparsedict.sparsedict_core.errors import SparseDictError
+
+    with pytest.raises(SparseDictError, match=r"range 0\.5 to 0\.5 is empty; start must be below end"):
+        apply(loaded("sd3"), make_adapter(loaded("sd3")), start_percent=0.5, end_percent=0.5)
