@@ -1,0 +1,120 @@
+"""An adapter on the host's MODEL: forward hooks that are there exactly while that clone of the patcher is loaded.
+
+The host calls `inject` when it loads a patcher and `eject` when another clone takes its place, so weights are never patched and a
+change of strength or gains costs a few hooks. A clone of a clone shares its injection objects; what is hooked is therefore kept by
+patcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.errors import SparseDictError
+from .sites import modules_for
+
+KEY = "sparsedict"
+
+
+class AppliedAdapter:
+    """One adapter as one node applied it; has the shape of the host's PatcherInjection, and hooks of its own for each patcher."""
+
+    def __init__(
+        self,
+        patcher: Any,
+        adapter: SparseAdapter,
+        strength: float,
+        gains: Mapping[str, Tensor] | None,
+        start_percent: float,
+        end_percent: float,
+    ) -> None:
+        """Raises SiteError if the adapter does not fit the model."""
+        self.adapter = adapter
+        self.strength = strength
+        self.gains = gains
+        self.start_percent, self.end_percent = start_percent, end_percent
+        self._model, self._modules = patcher.model, modules_for(adapter, patcher)
+        self._attachments: dict[int, Attachment] = {}
+
+    def inject(self, patcher: Any) -> None:
+        """Hook the sites of `patcher`'s model; called by the host after loading."""
+        self.eject(patcher)
+        attachment = Attachment(self.adapter, self._modules_of(patcher), self.strength)
+        attachment.set_gains(self.gains)
+        self._attachments[id(patcher)] = attachment
+
+    def eject(self, patcher: Any) -> None:
+        """Take the hooks away; the host also asks patchers that were never loaded."""
+        attachment = self._attachments.pop(id(patcher), None)
+        if attachment is not None:
+            attachment.detach()
+
+    def attachment(self, patcher: Any) -> Attachment | None:
+        """What is hooked for `patcher` now; None while it is not loaded."""
+        return self._attachments.get(id(patcher))
+
+    def within_range(self, executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Wrapper around the host's `apply_model`: hooks are silent where the noise level is outside the range of percents."""
+        sampling = executor.class_obj.model_sampling
+        now = float(sigma.max())
+        # Half open, so that two adapters whose ranges meet never act in the same step.
+        inside = float(sampling.percent_to_sigma(self.end_percent)) < now <= float(sampling.percent_to_sigma(self.start_percent))
+        attachments = list(self._attachments.values())
+        for attachment in attachments:
+            attachment.enabled = inside
+        try:
+            return executor(x, sigma, *args, **kwargs)
+        finally:
+            for attachment in attachments:
+                attachment.enabled = True
+
+    def _modules_of(self, patcher: Any) -> Mapping[str, nn.Module]:
+        # Clones share the model; a copy on another device does not.
+        return self._modules if patcher.model is self._model else modules_for(self.adapter, patcher)
+
+
+def apply_adapter(
+    patcher: Any,
+    adapter: SparseAdapter,
+    strength: float = 1.0,
+    gains: Mapping[str, Tensor] | None = None,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> Any:
+    """A clone of `patcher` with the adapter on it, beside whatever is on it already; `patcher` stays as it is.
+
+    Raises SiteError if the adapter does not fit the model, SparseDictError for an empty range of percents.
+    """
+    from comfy.patcher_extension import CallbacksMP, WrappersMP
+
+    if not 0 <= start_percent < end_percent <= 1:
+        raise SparseDictError(f"the range {start_percent:g} to {end_percent:g} is empty; start must be below end, both from 0 to 1.")
+    applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent)
+    clone = patcher.clone()
+    _never_loaded(patcher, clone)
+    clone.set_injections(KEY, [*applied_to(clone), applied])
+    if not clone.callbacks.get(CallbacksMP.ON_CLONE, {}).get(KEY):
+        clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _never_loaded)
+    if (start_percent, end_percent) != (0.0, 1.0):
+        clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, applied.within_range)
+    return clone
+
+
+def applied_to(patcher: Any) -> list[AppliedAdapter]:
+    """The adapters on `patcher`, in the order in which they were applied."""
+    return list(patcher.get_injections(KEY) or [])
+
+
+def attachments_of(patcher: Any) -> list[Attachment]:
+    """The hooks at work for `patcher`, in the order of `applied_to`; empty while the host has not loaded it."""
+    return [attachment for applied in applied_to(patcher) if (attachment := applied.attachment(patcher)) is not None]
+
+
+def _never_loaded(parent: Any, clone: Any) -> None:
+    """The host copies its note that a patcher is injected to clones, which then would never be injected themselves, and whose
+    collection would eject the parent."""
+    clone.is_injected = False
