@@ -6,6 +6,8 @@ from comfy_api.latest import ComfyExtension, io
 
 # A node is one class in one file, and one line here; `module:class`.
 NODES = [
+    "demo_model:DemoModel",
+    "demo_latent:DemoLatent",
 ]
 
 

@@ -1,0 +1,36 @@
+"""Demo Model: the embedded base behind the host's stock nodes, so that every example runs without a download."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .schema import schema
+from .socket import CATEGORY
+
+
+class DemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SparseDictDemoModel",
+            display_name="Demo Model",
+            category=f"{CATEGORY}/demo",
+            description=(
+                "The small image model that comes with SparseDict: 64×64 pictures of simple scenes, in a second on a CPU, nothing to download. "
+                "It knows about fifty words, such as “small red circle top left on forest”. Use Demo Latent, KSampler with euler and simple, "
+                "16 steps, cfg 3.5."
+            ),
+            search_aliases=["sparsedict base", "embedded model", "test model", "zorp"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(tooltip="An SD3-shaped transformer, small."),
+                io.Clip.Output(tooltip="Its words. A text with a word that it does not know is refused, with the list of those it knows."),
+                io.Vae.Output(tooltip="Its codec: 4 pixels per latent cell, 16 channels."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from ..comfyui_host import demo_base
+
+        return io.NodeOutput(demo_base.load_model(), demo_base.load_clip(), demo_base.load_vae())
