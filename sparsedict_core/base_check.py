@@ -7,6 +7,7 @@ from typing import Any
 
 from .adapter import SparseAdapter, find_modules, module_widths
 from .errors import SiteError
+from .fingerprint import differ
 
 
 def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None) -> None:
@@ -23,8 +24,7 @@ def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: s
                     f"{site.name.path} maps {widths[0]} channels to {widths[1]} in this model, the adapter was made for "
                     f"{site.d_in} to {site.d_out}; use it with the base model that it was trained on."
                 )
-    trained_on = adapter.metadata.get("base_fingerprint")
-    if fingerprint and trained_on and fingerprint != trained_on:
+    if differ(fingerprint, adapter.metadata.get("base_fingerprint")):
         warnings.warn(
             "the adapter was trained on another model of this family; it works, but the concept may come out weaker.",
             stacklevel=2,

@@ -12,6 +12,7 @@ from typing import Any
 from .adapter import Member, SparseAdapter
 from .addresses import MEMBER_NAME
 from .errors import CompositionError
+from .fingerprint import differ
 from .site import SparseSite
 
 
@@ -57,8 +58,7 @@ def _check_base(first_name: str, first: SparseAdapter, name: str, adapter: Spars
             raise CompositionError(
                 f"{name!r} has the {what} {mine}, {first_name!r} has {other}; only adapters of one base model can be composed."
             )
-    mine, other = adapter.metadata.get("base_fingerprint"), first.metadata.get("base_fingerprint")
-    if mine and other and mine != other:
+    if differ(adapter.metadata.get("base_fingerprint"), first.metadata.get("base_fingerprint")):
         warnings.warn(f"{name!r} and {first_name!r} were trained on different models of the same family.", stacklevel=3)
 
 

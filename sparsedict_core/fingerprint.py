@@ -1,18 +1,49 @@
-"""What tells one base model's weights from another's: the quiet samples' cache and the warnings about a wrong base use it."""
+"""What tells one base model's weights from another's: the quiet samples' cache and the warnings about a wrong base use it.
+
+Only the sites' weights are read, under the names that files have, so that a model has one fingerprint in every host.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor
+
+from .adapter import find_modules
+from .site import SiteName
 
 _VALUES = 4096
+#: A file in either comes out the same in both, once rounded to fp16.
+_EXACT = (torch.float32, torch.float16)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """16 hex digits: a hash over the names and the first 4,096 values of each parameter, in fp32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().flatten()[:_VALUES].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def fingerprint(model: Any, sites: Iterable[SiteName], component: str = "") -> str:
+    """16 hex digits: a hash over the sites' names and the first 4,096 values of their weights, in fp16.
+
+    Weights that are held in another type ("-bfloat16") say so: rounding made them other numbers than those in the file.
+    Raises SiteError if a site is not in the model.
+    """
+    modules = find_modules(model, {name.path: name.path for name in sites}, component)
+    digest, kinds = hashlib.sha256(), set()
+    for path, module in sorted(modules.items()):
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor):
+            continue
+        digest.update(path.encode())
+        values = weight.detach().flatten()[:_VALUES]
+        if values.is_floating_point() and values.dtype.itemsize > 1:
+            values = values.float().to(torch.float16)
+        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        if weight.dtype not in _EXACT:
+            kinds.add(str(weight.dtype).removeprefix("torch."))
+    return "-".join([digest.hexdigest()[:16], *sorted(kinds)])
+
+
+def differ(one: str | None, other: str | None) -> bool:
+    """Whether two fingerprints say that the weights differ; unknown ones and ones of different precision say nothing."""
+    if not one or not other:
+        return False
+    return one.split("-")[1:] == other.split("-")[1:] and one != other

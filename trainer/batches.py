@@ -24,6 +24,7 @@ class Rows:
     latents: Tensor
     conditioning: Conditioning
     captions: list[list[int]]  # by latent: indices into the conditioning's rows
+    texts: list[str]  # the first caption of each latent
 
     def pick(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         """Latents and one caption each for `indices`."""
@@ -75,18 +76,21 @@ def text_rows(backend: Backend, latents: Tensor, captions: list[list[str]]) -> R
     unique = list(dict.fromkeys(text for row in captions for text in row))
     parts = [backend.encode_captions(unique[i : i + 16]) for i in range(0, len(unique), 16)]
     conditioning = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
-    return Rows(latents, conditioning, [[unique.index(text) for text in row] for row in captions])
+    return Rows(latents, conditioning, [[unique.index(text) for text in row] for row in captions], [row[0] for row in captions])
 
 
 def concept_rows(backend: Backend, data: ConceptData, bucket: Bucket, flip: bool = False, crops: int = 0, seed: int = 0) -> Rows:
     """The rows of a bucket's images: each whole, in `crops` random parts, and all that mirrored where `flip` is on.
 
-    Latents are encoded once for the run, so the views are drawn once too.
+    Latents are encoded once for the run, so the views are drawn once too. Latents that were handed over are taken as they are.
     """
+    chosen = [data.items[index] for index in bucket.indices]
+    given = [item.latent for item in chosen if item.latent is not None]
+    if given:
+        return text_rows(backend, torch.stack(given).float().cpu(), [list(item.captions) for item in chosen])
     generator = torch.Generator().manual_seed(seed + 17)
     images, captions = [], []
-    for index in bucket.indices:
-        item = data.items[index]
+    for item in chosen:
         views = [item.image, *(random_part(item.image, generator) for _ in range(crops))]
         for view in views + ([view.flip(-1) for view in views] if flip else []):
             images.append(resize_crop(view, bucket.size))

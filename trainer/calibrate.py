@@ -23,12 +23,13 @@ def calibrate(
     adapter: SparseAdapter,
     sets: list[TrainingSet],
     progress: Callable[[int, int], None] | None = None,
+    batches: int = BATCHES,
 ) -> ImportanceStats:
-    """Set the adapter's importance and moments from the concept's rows of six batches; returns the statistics."""
+    """Set the adapter's importance and moments from the concept's rows of a few batches; returns the statistics."""
     stats = ImportanceStats(moments=True)
     generator = torch.Generator().manual_seed(config.seed + 991)
     with adapter.attach(backend.denoiser, component=backend.component) as attachment, stats.collect(attachment):
-        for number in range(BATCHES):
+        for number in range(batches):
             batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
             rows = batch.kind == CONCEPT
             levels = batch.levels[rows]
@@ -39,6 +40,6 @@ def calibrate(
             noisy = backend.add_noise(batch.latents[rows], batch.noise[rows], levels)
             backend.predict(noisy, levels, conditioning)
             if progress is not None:
-                progress(number + 1, BATCHES)
+                progress(number + 1, batches)
     stats.to_importance(adapter)
     return stats

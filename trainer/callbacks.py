@@ -25,6 +25,10 @@ class StepReport:
     seconds_left: float
 
 
+class Interrupted(Exception):
+    """Raised within a step or a sampling that is to be given up: by the loop's own questions, or by a host's backend."""
+
+
 class Callbacks:
     """Does nothing; override what is wanted."""
 
@@ -47,5 +51,6 @@ class Callbacks:
         """Something that the user should know and that doesn't stop the run."""
 
     def should_stop(self) -> bool:
-        """Asked after each step; True ends the run with a checkpoint and a usable adapter."""
+        """Asked often, also within a step and while quiet samples are made; True ends the run: with a checkpoint and a usable
+        adapter where a step was done."""
         return False

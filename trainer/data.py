@@ -34,6 +34,7 @@ class ConceptItem:
     image: Tensor  # (3, H, W) float32 in [-1, 1], on the CPU
     captions: list[str]
     name: str
+    latent: Tensor | None = None  # (c, h, w) as the base sees it: taken instead of the picture
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,19 @@ class ConceptData:
             items.append(ConceptItem(checked_image(image, name), lines, name))
         return cls(items)
 
+    @classmethod
+    def from_latents(cls, latents: Sequence[Tensor], captions: Sequence[str]) -> ConceptData:
+        """Latents (c, h, w) of any sizes, as the base sees them, and a caption for each; there are no pictures to go with them."""
+        if len(latents) == 0 or len(latents) != len(captions):
+            raise DataError(f"there are {len(latents)} latents and {len(captions)} captions; give at least one, and a caption for each")
+        nothing = torch.zeros(3, 1, 1)
+        items = []
+        for number, (latent, caption) in enumerate(zip(latents, captions)):
+            if latent.ndim != 3 or not bool(torch.isfinite(latent).all()):
+                raise DataError(f"latent {number} has the shape {tuple(latent.shape)} or values that are not finite; give (channels, height, width)")
+            items.append(ConceptItem(nothing, [caption], f"latent {number}", latent.detach().to("cpu", torch.float32).clone()))
+        return cls(items)
+
     def content_hash(self) -> str:
         """sha256 over sizes, pixels and captions in their order (names are left out): tells whether a resumed run has the same data."""
         digest = hashlib.sha256()
@@ -114,6 +128,9 @@ class ConceptData:
             # Every part is preceded by its length, or moving a letter from one caption to the next would change nothing.
             digest.update(struct.pack("<3q", *item.image.shape))
             digest.update(item.image.contiguous().numpy().astype("<f4", copy=False).tobytes())
+            if item.latent is not None:
+                digest.update(struct.pack("<3q", *item.latent.shape))
+                digest.update(item.latent.contiguous().numpy().astype("<f4", copy=False).tobytes())
             digest.update(struct.pack("<q", len(item.captions)))
             for caption in item.captions:
                 text = caption.encode("utf-8")
@@ -197,6 +214,15 @@ def make_buckets(data: ConceptData, resolution: int, multiple: int) -> list[Buck
     for index, item in enumerate(data.items):
         height, width = item.image.shape[1:]
         members.setdefault(nearest_size(sizes, height, width, resolution), []).append(index)
+    return [Bucket(size, members[size]) for size in sorted(members)]
+
+
+def latent_buckets(data: ConceptData, scale: int) -> list[Bucket]:
+    """As `make_buckets` for latents, which keep their size: one bucket for each."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for index, item in enumerate(data.items):
+        assert item.latent is not None
+        members.setdefault((item.latent.shape[1] * scale, item.latent.shape[2] * scale), []).append(index)
     return [Bucket(size, members[size]) for size in sorted(members)]
 
 

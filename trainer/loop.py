@@ -20,16 +20,16 @@ from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
-from ..sparsedict_core.site import SparseSite
+from ..sparsedict_core.site import SiteName, SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
 from .backends.base import Backend
 from .batches import QUIET, Batch, TrainingSet, check_split, concept_rows, counts, draw_batch, quiet_rows
-from .calibrate import calibrate
-from .callbacks import Callbacks, StepReport
+from .calibrate import BATCHES, calibrate
+from .callbacks import Callbacks, Interrupted, StepReport
 from .config import TrainConfig
-from .data import Bucket, ConceptData, make_buckets
+from .data import Bucket, ConceptData, latent_buckets, make_buckets
 from .distribution import Processes
 from .losses import QuietTerm, min_snr_weights, row_losses
 from .memory import explain_out_of_memory
@@ -43,6 +43,7 @@ from .schedules import lr_factor, quiet_weight, target_density
 
 SMOOTHING = 0.95
 L1_BOUNDS = (1e-7, 1e3)
+STOPPED_BATCHES = 2  # for the importance of a run that was stopped: whoever stops it does not want to wait
 
 
 @dataclass
@@ -58,13 +59,22 @@ class TrainResult:
     checkpoint: Path | None = None  # where a stopped run can go on from
 
 
-@explain_out_of_memory
 def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
     """Train an adapter and save it at `config.out`.
 
     `data` hands the images over in memory, else they are read from `config.images`. Raises DataError for unusable images,
-    TrainingError for bad settings and for a loss that is not finite (the last good checkpoint stays).
+    TrainingError for bad settings, for a loss that is not finite (the last good checkpoint stays) and for a run that was
+    stopped before its first step was done.
     """
+    try:
+        return run(config, backend, data, callbacks)
+    except interruptions(backend) as error:
+        raise TrainingError("stopped before the first step was done; nothing was written.") from error
+
+
+@explain_out_of_memory
+def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
+    """`train`, which says so where an interruption gets through."""
     processes = Processes(backend.device)
     report = callbacks or (ConsoleProgress(config.tensorboard) if processes.main else Callbacks())
     out = Path(config.out)
@@ -84,7 +94,7 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     backend.denoiser.requires_grad_(False)
     adapter = new_adapter(config, backend, data)
     report.on_stage("input statistics")
-    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, first_captions(data, s)) for s in sets], config.seed)
+    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, s.concept.texts) for s in sets], config.seed)
     adapter.trainable().to(backend.device)
     parameters = [parameter for _, parameter in adapter.trainable_parameters()]
     optimiser = make_optimiser(config, parameters)
@@ -115,12 +125,15 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
 
         def note_firing(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
             if session.recording:
+                # At every site, as a large model's step takes longer than anyone who stops it wants to wait.
+                if processes.world == 1 and report.should_stop():
+                    raise Interrupted
                 dead.observe(key, coefficients)
 
         attachment.tap(note_firing)
         has_quiet_rows = counts(config, sets[0].prior is not None)[2] > 0
         while state.step < config.steps:
-            step = state.step
+            step, before = state.step, generator.get_state()
             for group in optimiser.param_groups:
                 group["lr"] = config.rate * lr_factor(config, step)
             density = target_density(config, step)
@@ -132,21 +145,34 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
             parts = config.gradient_accumulation * processes.world
             loss_sum, densities, ratios = 0.0, [], []
             quiet_term = QuietTerm(int((batch.kind == QUIET).sum()), parts, processes.mean)
-            for micro in range(config.gradient_accumulation):
-                part = batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(backend.device, backend.dtype)
-                session.begin(density, prefixes, rows=config.batch_size)
-                loss = noise_loss(config, backend, part)
-                record = session.end_forward()
-                loss_sum += loss.item() / config.gradient_accumulation
-                if has_quiet_rows:
-                    term = quiet_term(record.updates, part.kind == QUIET)
-                    ratios.append(term.detach())
-                    # A fresh dictionary is zero, and a ratio of zeros says nothing.
-                    if step > 0:
-                        loss = loss + quiet_weight(config, step) * term
-                loss = loss + state.l1_weight * session.penalty().to(loss)
-                (loss / config.gradient_accumulation).backward()
-                densities.append(torch.stack(list(record.density.values())).mean())
+            try:
+                for micro in range(config.gradient_accumulation):
+                    part = batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(backend.device, backend.dtype)
+                    session.begin(density, prefixes, rows=config.batch_size)
+                    loss = noise_loss(config, backend, part)
+                    record = session.end_forward()
+                    loss_sum += loss.item() / config.gradient_accumulation
+                    if has_quiet_rows:
+                        term = quiet_term(record.updates, part.kind == QUIET)
+                        ratios.append(term.detach())
+                        # A fresh dictionary is zero, and a ratio of zeros says nothing.
+                        if step > 0:
+                            loss = loss + quiet_weight(config, step) * term
+                    loss = loss + state.l1_weight * session.penalty().to(loss)
+                    (loss / config.gradient_accumulation).backward()
+                    densities.append(torch.stack(list(record.density.values())).mean())
+            except interruptions(backend):
+                if step == 0:
+                    raise
+                # The step is not done: its draws are taken back, so that a run that goes on repeats it.
+                generator.set_state(before)
+                dead.forget_step()
+                session.reset()
+                optimiser.zero_grad(set_to_none=True)
+                last = checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, config.keep_checkpoints)
+                report.on_checkpoint(step, last)
+                stopped = True
+                break
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad = processes.mean(parameter.grad)
@@ -180,11 +206,15 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
                  "learning_rate": told.learning_rate, "quiet_ratio": ratio if ratio is not None and math.isfinite(ratio) else 0.0}
             )  # fmt: skip
             report.on_step(told)
+            given_up = False
             if previews is not None and processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
                 session.reset()
-                report.on_preview(state.step, previews.prompts, *previews.make(attachment))
+                try:
+                    report.on_preview(state.step, previews.prompts, *previews.make(attachment, report.should_stop))
+                except interruptions(backend):
+                    given_up = True
             # Asked in every process, answered alike: one that stops alone would leave the others waiting for it.
-            stopped = bool(processes.any(report.should_stop() or interrupted.is_set()))
+            stopped = bool(processes.any(given_up or report.should_stop() or interrupted.is_set()))
             if processes.main and (state.step % config.checkpoint_every == 0 or stopped):
                 last = checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, config.keep_checkpoints)
                 report.on_checkpoint(state.step, last)
@@ -196,7 +226,8 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     # -- the result: frozen, ranked, saved
     report.on_stage("importance")
     adapter.requires_grad_(False)
-    stats = calibrate(config, backend, adapter, sets, lambda done, total: report.on_progress("importance", done, total))
+    told_importance = partial(report.on_progress, "importance")
+    stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES)
     adapter.metadata["training"] = summary(config, data, state, seconds)
     if processes.main:
         save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)
@@ -247,7 +278,7 @@ def build_sets(
             size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
             with processes.main_first():
                 told = partial(report.on_progress, "quiet samples")
-                samples = load_or_make(config, backend, size, cache, told, count, made)
+                samples = load_or_make(config, backend, size, cache, told, count, made, report.should_stop)
             made += count
             quiet.append(samples)
             rows = quiet_rows(backend, samples) if config.quiet else None
@@ -257,6 +288,8 @@ def build_sets(
 
 def buckets_for(backend: Backend, data: ConceptData, resolution: int) -> list[Bucket]:
     """Aspect buckets; a base that knows one size only (`fixed_size`) gets all pictures cropped to it."""
+    if any(item.latent is not None for item in data.items):
+        return latent_buckets(data, backend.latent_scale)
     if not getattr(backend, "fixed_size", False):
         return make_buckets(data, resolution, backend.size_multiple)
     side = backend.default_size
@@ -267,7 +300,6 @@ def buckets_for(backend: Backend, data: ConceptData, resolution: int) -> list[Bu
 
 def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> SparseAdapter:
     """A fresh adapter on all of the base's sites, which says what it is for."""
-    found = discover_sites(backend.denoiser)
     words = [config.placeholder] if config.placeholder else []
     metadata = {
         "base_family": backend.family,
@@ -275,13 +307,19 @@ def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> Spa
         "title": Path(config.out).stem,
         "trigger_words": words,
     }
-    return SparseAdapter.create(backend.denoiser, found.sites, config.adapter_config(), backend.component, config.seed, metadata)
+    return SparseAdapter.create(backend.denoiser, sites_of(backend), config.adapter_config(), backend.component, config.seed, metadata)
 
 
-def first_captions(data: ConceptData, training_set: TrainingSet) -> list[str]:
-    """A caption for each row, for statistics on the training images alone."""
-    texts = list(dict.fromkeys(text for item in data.items for text in item.captions))
-    return [texts[0]] * len(training_set.concept.latents)
+def sites_of(backend: Backend) -> list[SiteName]:
+    """The base's sites; hosts whose modules have other names bring a discovery of their own."""
+    discover = getattr(backend, "discover", None)
+    found = discover_sites(backend.denoiser) if discover is None else discover()
+    return list(found.sites)
+
+
+def interruptions(backend: Backend) -> tuple[type[Exception], ...]:
+    """What ends a step half-way without being an error."""
+    return (Interrupted, *getattr(backend, "interruptions", ()))
 
 
 def noise_loss(config: TrainConfig, backend: Backend, batch: Batch) -> torch.Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ..sparsedict_core.attachment import Attachment
-from .backends.base import Backend
+from .backends.base import Backend, StepCallback
+from .callbacks import Interrupted
 from .config import TrainConfig
 
 
@@ -21,16 +24,21 @@ class Previews:
         self.base: Tensor | None = None
 
     @torch.no_grad()
-    def make(self, attachment: Attachment) -> tuple[Tensor, Tensor]:
-        """(images, base images), each (prompts, 3, H, W) in [-1, 1] on the CPU."""
+    def make(self, attachment: Attachment, should_stop: Callable[[], bool] = lambda: False) -> tuple[Tensor, Tensor]:
+        """(images, base images), each (prompts, 3, H, W) in [-1, 1] on the CPU. Raises Interrupted when told to stop."""
+
+        def ask(step: int, steps: int) -> None:
+            if should_stop():
+                raise Interrupted
+
         if self.base is None:
             attachment.enabled = False
             try:
-                self.base = self._sample()
+                self.base = self._sample(ask)
             finally:
                 attachment.enabled = True
-        return self._sample(), self.base
+        return self._sample(ask), self.base
 
-    def _sample(self) -> Tensor:
+    def _sample(self, callback: StepCallback) -> Tensor:
         noise = self.noise.to(self.backend.device, self.backend.dtype)
-        return self.backend.decode(self.backend.sample(self.prompts, noise)).float().cpu()
+        return self.backend.decode(self.backend.sample(self.prompts, noise, callback=callback)).float().cpu()

@@ -21,6 +21,7 @@ from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.input_statistics import InputStatistics
 from .backends.base import Backend
+from .callbacks import Interrupted
 from .config import TrainConfig
 
 CHUNK = 16
@@ -74,14 +75,22 @@ def quiet_prompts(config: TrainConfig, backend: Backend, count: int | None = Non
 
 def load_or_make(
     config: TrainConfig, backend: Backend, size: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None = None,
-    count: int | None = None, first: int = 0,
+    count: int | None = None, first: int = 0, should_stop: Callable[[], bool] = lambda: False,
 ) -> QuietSamples:  # fmt: skip
     """`count` quiet samples at a latent size (h, w), from the cache or from the base's own sampler; prompts from number `first` on.
 
-    `progress(done, total)` counts samples. A cache that cannot be read is made anew.
+    `progress(done, total)` counts samples. A cache that cannot be read is made anew. Raises Interrupted when told to stop.
     """
+
+    def ask(step: int, steps: int) -> None:
+        if should_stop():
+            raise Interrupted
+
     prompts = quiet_prompts(config, backend, count, first)
-    identity = json.dumps([backend.fingerprint(), prompts, size, config.seed, config.quiet_sampling_steps])
+    parts_of_it = [backend.fingerprint(), prompts, size, config.seed, config.quiet_sampling_steps]
+    if hasattr(backend, "sampling_key"):
+        parts_of_it.append(backend.sampling_key())
+    identity = json.dumps(parts_of_it)
     path = folder / f"quiet-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
     cached = _read(path, len(prompts))
     if cached is not None:
@@ -92,7 +101,7 @@ def load_or_make(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + done)
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
         with torch.no_grad():
-            latents = backend.sample(chunk, noise.to(backend.device, backend.dtype), config.quiet_sampling_steps)
+            latents = backend.sample(chunk, noise.to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
         parts.append(latents.float().cpu())
         if progress is not None:
             progress(min(done + CHUNK, len(prompts)), len(prompts))

@@ -40,6 +40,10 @@ class DeadAtoms:
         self._fired = {}
         return silent
 
+    def forget_step(self) -> None:
+        """Drop what was noted in a step that is given up."""
+        self._fired = {}
+
     @torch.no_grad()
     def revive(self, adapter: SparseAdapter, optimiser: torch.optim.Optimizer, after: int, generator: torch.Generator) -> int:
         """Draw the encoder rows of atoms that were idle for `after` steps anew, clear their optimiser state; how many."""

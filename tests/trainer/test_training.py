@@ -94,14 +94,51 @@ def test_ctrl_c_leaves_an_adapter_and_says_where(tmp_path):
 
 
 def test_should_stop_ends_with_a_checkpoint(tmp_path, backend):
-    class Stop(Callbacks):
-        def should_stop(self):
-            return True
-
-    result = run(tmp_path, backend, Stop())
-    assert result.steps == 1 and result.checkpoint.exists() and load(result.path).atom_count == 24 * 5
+    result = run(tmp_path, backend, StopAfter(2))
+    assert result.steps == 2 and result.checkpoint.exists() and load(result.path).atom_count == 24 * 5
     resumed = run(tmp_path, backend, resume=True)
     assert same(tensors_of(resumed.path), tensors_of(run(tmp_path / "whole", backend).path))
+
+
+class StopAfter(Callbacks):
+    """Stops once a step was told, and `more` questions later."""
+
+    def __init__(self, steps, more=0):
+        self.left, self.more, self.asked = steps, more, 0
+
+    def on_step(self, report):
+        self.left -= 1
+
+    def should_stop(self):
+        self.asked += 1
+        if self.left > 0:
+            return False
+        self.more -= 1
+        return self.more < 0
+
+
+def test_a_step_that_is_given_up_leaves_no_trace(tmp_path, backend):
+    """Stopped at the third site of a forward, with dead atoms counted and rows drawn: going on is as if nothing had been."""
+    result = run(tmp_path, backend, StopAfter(2, more=3))
+    assert result.steps == 2 and result.checkpoint.name == "step-000002.safetensors"
+    resumed = run(tmp_path, backend, resume=True)
+    assert same(tensors_of(resumed.path), tensors_of(run(tmp_path / "whole", backend).path))
+
+
+def test_stopping_before_the_first_step_writes_nothing_and_says_so(tmp_path, backend):
+    """While the quiet samples are made, between the sampler's steps."""
+    stop = StopAfter(0)
+    with pytest.raises(TrainingError, match="before the first step"):
+        run(tmp_path, backend, stop, quiet_sampling_steps=3)
+    assert stop.asked == 1 and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_without_quiet_samples_each_row_is_measured_with_its_own_caption(tmp_path, backend, monkeypatch):
+    asked = []
+    encode = type(backend).encode_captions
+    monkeypatch.setattr(type(backend), "encode_captions", lambda self, captions: asked.append(captions) or encode(self, captions))
+    run(tmp_path, backend, quiet_samples=0, steps=1)
+    assert len(set(asked[-1])) == 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, backend, monkeypatch):

@@ -13,6 +13,7 @@ from ...demo_model.scenes import SIZE, caption, random_scene
 from ...demo_model.vocabulary import PLACEHOLDERS, UnknownWordError
 from ...sparsedict_core.errors import DataError
 from ...sparsedict_core.fingerprint import fingerprint
+from ...sparsedict_core.site_discovery import discover_sites
 from .base import Conditioning, StepCallback
 
 QUIET_PROMPTS = 96
@@ -83,7 +84,7 @@ class DemoBackend:
         return self.pipeline.codec.decode(latents.to(self.device, self.dtype)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.denoiser)
+        return fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
 
     def spare_words(self) -> list[str]:
         return list(PLACEHOLDERS)

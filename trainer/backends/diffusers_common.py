@@ -189,7 +189,7 @@ class DiffusersBackend(ABC):
         return x.to(self.dtype)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.denoiser)
+        return fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
 
 
 class DiscreteBackend(DiffusersBackend):
