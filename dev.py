@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""The project's own commands: `python3 dev.py demo`, `python3 dev.py test`, `python3 dev.py lint`.
+"""The project's own commands: `python3 dev.py demo`, `python3 dev.py comfy`, `python3 dev.py test`, `python3 dev.py lint`.
 
 Each makes the folder .venv beside this file on first use, with every package at the version in constraints.txt, and
 then works. Extra arguments are passed on: `dev.py test -k prune`, `dev.py demo --out somewhere`.
-Only the standard library is used here, and nothing is installed outside .venv.
+Only the standard library is used here, and nothing is installed outside .venv and .host.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)  # the oldest that all versions in constraints.txt install on
@@ -128,8 +130,23 @@ def demo(environment: Environment, arguments: list[str]) -> int:
     return subprocess.run([str(environment.python), "-m", "sparsedict", "demo", *arguments], env=child_environment()).returncode
 
 
+def comfy(environment: Environment, arguments: list[str]) -> int:
+    """start a ComfyUI with these nodes in it (fetched, or yours by --root or COMFYUI_ROOT); --setup-only, --port"""
+    return comfy_host().main(environment, install, say, arguments)
+
+
+def comfy_host() -> ModuleType:
+    """tools/comfy_host.py, by path: the root is not on sys.path under PYTHONSAFEPATH."""
+    spec = importlib.util.spec_from_file_location("comfy_host", ROOT / "tools" / "comfy_host.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test(environment: Environment, arguments: list[str]) -> int:
     """run the test suite; extra arguments go to pytest (under 8 minutes on 2 cores)"""
+    comfy_host().ComfyHost(environment, install, say).ensure()
     return subprocess.run(pytest_command(environment, arguments), env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
 
 
@@ -144,7 +161,7 @@ def pytest_command(environment: Environment, arguments: list[str]) -> list[str]:
     paths = [ROOT / argument.split("::")[0] for argument in arguments if not argument.startswith("-")]
     # Only what lies in tests/ is meant as a path: `-k demo` is not, though there is a folder demo/.
     names_a_path = any(path.exists() and path.resolve().is_relative_to(tests) for path in paths)
-    workers = [] if any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments) else ["-n", "2"]
+    workers = [] if any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments) else ["-n", "2", "--dist", "loadgroup"]
     return [
         str(environment.python), "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests),
         *workers, *arguments, *([] if names_a_path else [str(tests)]),
@@ -185,7 +202,7 @@ def package_link(environment: Environment) -> Path:
 
 
 # A new command is one function above and one line here.
-COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "test": test, "lint": lint}
+COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "comfy": comfy, "test": test, "lint": lint}
 
 
 def usage() -> str:

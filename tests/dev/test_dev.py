@@ -97,10 +97,11 @@ def test_every_install_is_constrained_and_torch_comes_first_and_exact(environmen
     assert "-e" in commands[-1] and "--no-build-isolation" in commands[-1]
 
 
-def test_constraints_pin_every_installed_package_without_local_parts():
+def test_constraints_pin_every_installed_package_without_local_parts(environment):
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert all(line.count("==") == 1 and not set("+@/ ") & set(line) for line in lines)
-    assert "torch==2.13.0" in lines and not any(line.startswith("torchvision") for line in lines)
+    assert {"torch==2.13.0", "torchvision==0.28.0", "comfyui_frontend_package==1.32.9"} <= set(lines)
+    assert not any("torchvision" in argument for _, command in environment.steps() for argument in command)  # it is the host's alone
 
 
 def test_a_failing_install_names_the_step_and_shows_why(dev, capfd):
@@ -125,7 +126,7 @@ def test_pytest_gets_its_arguments(dev, environment):
 def test_usage_lists_the_commands_without_making_an_environment(dev, capsys, monkeypatch):
     monkeypatch.setattr(dev.Environment, "ensure", lambda self: pytest.fail("an environment was made"))
     assert dev.main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in ("demo",)) and set(dev.COMMANDS) >= {"demo", "test", "lint"}
+    assert all(name in capsys.readouterr().out for name in ("demo",)) and set(dev.COMMANDS) >= {"demo", "comfy", "test", "lint"}
     assert dev.main([]) == 2
     assert dev.main(["nonsense"]) == 2
 
