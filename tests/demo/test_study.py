@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+
 from sparsedict.demo.plan import Plan
 from sparsedict.demo.study import run_study
 

@@ -1,0 +1,68 @@
+"""The evidence, by command: `python -m sparsedict.benchmarks search | report | tables`. Done runs are skipped, so any part can be resumed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from . import plans
+from .runs import RESULTS
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the result files.")
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("out/benchmarks"), show_default=True, help="Folder of the quiet samples.")
+@click.option("--threads", type=int, default=os.cpu_count(), show_default=True)
+@click.pass_context
+def main(context: click.Context, results: Path, cache: Path, threads: int) -> None:
+    """Runs on the embedded base's world; results as JSON, tables made from them."""
+    import torch
+
+    torch.set_num_threads(threads)
+    cache.mkdir(parents=True, exist_ok=True)
+    context.obj = (results, cache)
+
+
+@main.command()
+@click.pass_obj
+def search(paths: tuple[Path, Path]) -> None:
+    """Each method's settings, as many trials each, on prompts that the report never uses."""
+    from .personalisation import World, work_through
+
+    results, cache = paths
+    found = work_through("E1-search", plans.search_runs(), World(cache), plans.PARAMETERS, results)
+    for name, best in plans.winners(found).items():
+        run = best["run"]
+        click.echo(f"{name}: rate {run['learning_rate']}, quiet weight {run['quiet_weight']}, {run['settings']}")
+
+
+@main.command()
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--concepts", default=",".join(plans.CONCEPTS), show_default=True)
+@click.pass_obj
+def report(paths: tuple[Path, Path], seeds: int, concepts: str) -> None:
+    """The searched winners on new prompts and noise, over concepts and seeds."""
+    from .personalisation import World, work_through
+    from .runs import read_results
+
+    results, cache = paths
+    winners = plans.winners(read_results("E1-search", results))
+    work_through("E1", plans.report_runs(winners, concepts.split(","), seeds), World(cache), plans.PARAMETERS, results)
+    from .tables import write_tables
+
+    click.echo(write_tables(results))
+
+
+@main.command()
+@click.pass_obj
+def tables(paths: tuple[Path, Path]) -> None:
+    """RESULTS.md from the result files."""
+    from .tables import write_tables
+
+    click.echo(write_tables(paths[0]))
+
+
+if __name__ == "__main__":
+    main()

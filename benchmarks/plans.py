@@ -1,0 +1,81 @@
+"""Which runs a table needs: every method gets as many trials in the search, and the same concepts and seeds in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .runs import Run
+
+PARAMETERS = 51_840  # of the default adapter on the embedded base; a peer's rank is the nearest to it
+CONCEPTS = ("zorp", "quax")
+SEARCH_CONCEPTS = ("zorp", "quax")
+# Trials a method: five settings each. Ours: the method's default, and what it may be too careful in.
+OURS = (
+    {"quiet_weight": 0.1, "settings": {}},
+    {"quiet_weight": 0.03, "settings": {}},
+    {"quiet_weight": 0.01, "settings": {}},
+    {"quiet_weight": 0.03, "settings": {"nested": 0.1}},
+    {"quiet_weight": 0.03, "settings": {"nested": 0.0}},
+)
+LORA = ({"learning_rate": rate, "quiet_weight": 0.0} for rate in (1e-3, 3e-3, 1e-2, 2e-2, 3e-2))
+LORA_QUIET = (
+    {"learning_rate": 1e-2, "quiet_weight": 0.1},
+    {"learning_rate": 1e-2, "quiet_weight": 0.03},
+    {"learning_rate": 1e-2, "quiet_weight": 0.01},
+    {"learning_rate": 3e-2, "quiet_weight": 0.1},
+    {"learning_rate": 3e-2, "quiet_weight": 0.03},
+)
+TRIALS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
+    "sparse dictionary": ("ours", OURS),
+    "LoRA": ("lora", tuple(LORA)),
+    "LoRA + quiet term": ("lora", LORA_QUIET),
+}
+
+
+def search_runs() -> list[Run]:
+    return [
+        Run(method, concept, 0, split="search", **trial)
+        for concept in SEARCH_CONCEPTS
+        for method, trials in TRIALS.values()
+        for trial in trials
+    ]
+
+
+def setting(run: Mapping[str, Any]) -> tuple:
+    """What a trial varies, of a run's fields."""
+    return run["method"], run["learning_rate"], run["quiet_weight"], tuple(sorted(run["settings"].items()))
+
+
+def label(run: Mapping[str, Any]) -> str:
+    """The method's name in the tables."""
+    if run["method"] == "ours":
+        return "sparse dictionary"
+    return "LoRA" if run["quiet_weight"] == 0 else "LoRA + quiet term"
+
+
+def value(result: Mapping[str, Any]) -> float:
+    """What a search maximises, the same for all: fidelity less half the drift; plain LoRA has nothing that trades the one for the other."""
+    return result["concept_fidelity"] - (0.5 * result["drift"] if label(result["run"]) != "LoRA" else 0.0)
+
+
+def winners(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The best setting of each method, by the mean of `value` over the search's concepts."""
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(setting(result["run"]), []).append(result)
+    best: dict[str, tuple[float, Mapping[str, Any]]] = {}
+    for group in groups.values():
+        mean, name = sum(map(value, group)) / len(group), label(group[0]["run"])
+        if name not in best or mean > best[name][0]:
+            best[name] = (mean, group[0])
+    return {name: result for name, (_, result) in best.items()}
+
+
+def report_runs(chosen: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[Run]:
+    return [
+        Run(**{**result["run"], "concept": concept, "seed": seed, "split": "report"})
+        for concept in concepts
+        for seed in range(seeds)
+        for result in chosen.values()
+    ]

@@ -1,0 +1,93 @@
+"""RESULTS.md, made from the result files alone: means with 95 % intervals over concepts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from ..sparsedict_core.atomic_write import write_atomically
+from .plans import label
+from .runs import RESULTS, read_results
+
+PAGE = "RESULTS.md"
+INTRODUCTION = """# Results
+
+Made by `python -m sparsedict.benchmarks tables` from the files in `results/`; nothing here is typed in. The embedded base's world is small
+and exact: this proves the mechanism, not the quality on SDXL or Flux. Each method's settings were searched with as many trials, on other
+prompts (`search`); then all methods ran with the same data, noise, steps and trainable parameters (`report`). Intervals are 95 %, Student's t
+over concepts × seeds.
+"""
+
+
+def interval(values: Sequence[float]) -> str:
+    """`mean ± half of the 95 % interval`; the mean alone for one value."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
+
+
+def by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(label(result["run"]), []).append(result)
+    return groups
+
+
+def personalisation(results: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for name, group in by_label(results).items():
+        run = group[0]["run"]
+        rate = "preset" if run["learning_rate"] is None else f"{run['learning_rate']:g}"
+        rows.append(
+            [name, f"{group[0]['parameters']:,}", rate, f"{run['quiet_weight']:g}" if run["quiet_weight"] is not None else "preset"]
+            + [interval([result[key] for result in group]) for key in ("concept_fidelity", "prompt_fidelity", "drift", "flipped")]
+            + [str(len(group))]
+        )
+    return table(["method", "parameters", "rate", "quiet weight", "concept fidelity ↑", "prompt fidelity ↑", "drift ↓", "attributes flipped ↓", "runs"], rows)
+
+
+def pruning(results: Sequence[Mapping[str, Any]]) -> str:
+    """What a share of the atoms keeps of the whole adapter's fidelity, run by run."""
+    ours = [result for result in results if "pruning" in result]
+    rows = []
+    for order in ("importance", "greedy"):
+        for share in [row["share"] for row in ours[0]["pruning"] if row["order"] == order]:
+            picked = [(r["concept_fidelity"], next(p for p in r["pruning"] if p["order"] == order and p["share"] == share)) for r in ours]
+            kept = [p["concept_fidelity"] / whole for whole, p in picked]
+            name = "greedy + refit" if order == "greedy" else "importance, bare mask"
+            rows.append([name, f"{share:.0%}", interval(kept), interval([p["drift"] for _, p in picked])])
+    return table(["order", "atoms kept", "fidelity kept ↑", "drift ↓"], rows)
+
+
+def write_tables(results: Path = RESULTS) -> Path:
+    """Write RESULTS.md beside `results`; returns its path."""
+    parts, found = [INTRODUCTION], read_results("E1", results)
+    if found:
+        parts += ["## E1 Personalisation\n", personalisation(found), "\n## E2 Pruning (sparse dictionary)\n", pruning(found)]
+    searched = read_results("E1-search", results)
+    if searched:
+        parts += ["\n## The search\n", search_table(searched)]
+    path = results.parent / PAGE
+    write_atomically(path, ("\n".join(parts) + "\n").encode())
+    return path
+
+
+def search_table(results: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for result in sorted(results, key=lambda r: (label(r["run"]), r["run"]["concept"])):
+        run = result["run"]
+        rows.append(
+            [label(run), run["concept"], "preset" if run["learning_rate"] is None else f"{run['learning_rate']:g}",
+             f"{run['quiet_weight']:g}", ", ".join(f"{k} {v:g}" for k, v in run["settings"].items()) or "–",
+             f"{result['concept_fidelity']:.3f}", f"{result['drift']:.3f}"]
+        )  # fmt: skip
+    return table(["method", "concept", "rate", "quiet weight", "other", "concept fidelity ↑", "drift ↓"], rows)
