@@ -27,7 +27,6 @@ def pipeline():
 
 def sample(parts, caption, seed, steps=16, guidance=3.5, scheduler="simple", rows=1):
     import nodes
-
     from sparsedict.comfyui_host.demo_base import empty_latent
 
     model, clip, _ = parts

@@ -1,0 +1,76 @@
+"""Load Image Set: what it lists, what it reads, and what it says about a set that it cannot use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def node(comfy):
+    from sparsedict.nodes.load_image_set import LoadImageSet
+
+    return LoadImageSet
+
+
+@pytest.fixture
+def folder(comfy, tmp_path, monkeypatch):
+    """input/mine with two pictures of different sizes, one of them captioned."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    mine = tmp_path / "deep" / "mine"
+    mine.mkdir(parents=True)
+    Image.new("RGB", (40, 30), (255, 0, 0)).save(mine / "a.png")
+    Image.new("RGB", (20, 50), (0, 0, 255)).save(mine / "b.jpg")
+    (mine / "a.txt").write_text("a {word} here\na {word} there\n")
+    return mine
+
+
+def test_it_lists_folders_and_the_demos_sets(node, folder):
+    from sparsedict.nodes.load_image_set import choices
+
+    assert choices() == ["deep", "deep/mine", "demo: blick-edit", "demo: fendo", "demo: zorp"]
+
+
+def test_pictures_captions_and_names_stay_in_step(node, folder):
+    images, captions, names = node.execute("deep/mine", "", "zorp").args
+    assert [tuple(image.shape) for image in images] == [(1, 30, 40, 3), (1, 50, 20, 3)]
+    assert torch.equal(images[0][0, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+    assert captions == ["a zorp here\na zorp there", "a photo of zorp"] and names == ["a.png", "b.jpg"]
+
+
+def test_the_demos_set_is_ready_for_the_demo_model(node):
+    from sparsedict.demo_model.vocabulary import tokenize
+
+    images, captions, _ = node.execute("demo: zorp", "", "").args
+    assert len(images) == len(captions) == 5 and all(image.shape == (1, 64, 64, 3) for image in images)
+    assert all(tokenize(caption) for caption in captions)
+
+
+@pytest.mark.parametrize("name", ["gone", "demo: gone", "../outside", "/etc"])
+def test_a_set_that_is_not_there_is_said_before_running(node, folder, name):
+    assert "is no folder in ComfyUI's input folder" in node.validate_inputs(folder=name)
+
+
+def test_a_folder_without_pictures_is_said_before_running(node, folder):
+    assert "holds no picture" in node.validate_inputs(folder="deep")
+    assert node.validate_inputs(folder="deep/mine") is True
+    assert node.validate_inputs(folder=None) is True
+
+
+def test_a_bad_picture_is_named(node, folder):
+    from sparsedict.sparsedict_core.errors import DataError
+
+    (folder / "c.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"c\.png cannot be read as a picture"):
+        node.execute("deep/mine", "a {word}", "zorp")
+
+
+def test_a_changed_file_changes_the_fingerprint_and_nothing_else_does(node, folder):
+    first = node.fingerprint_inputs(folder="deep/mine", caption="", word="zorp")
+    assert first == node.fingerprint_inputs(folder="deep/mine", caption="", word="zorp")
+    (folder / "a.txt").write_text("another caption")
+    assert first != node.fingerprint_inputs(folder="deep/mine", caption="", word="zorp")
+    assert node.fingerprint_inputs(folder="gone", caption="", word="")
