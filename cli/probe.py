@@ -70,6 +70,7 @@ def look(
     from ..pictures import to_image
     from ..sparsedict_core.addresses import format_address
     from ..sparsedict_core.importance import ImportanceStats
+    from ..sparsedict_core.token_grid import on_grid
 
     adapter = attachment.adapter
     maps: dict[str, Tensor] = {}
@@ -106,16 +107,3 @@ def look(
                 "fires": float(fires[row]), "map": spread,
             })  # fmt: skip
     return image, sorted(atoms, key=lambda atom: -atom["norm"])
-
-
-def on_grid(tokens: Tensor, latent_size: tuple[int, int]) -> Tensor | None:
-    """(tokens) → (h, w): the finest halving of the latent grid that has no more places than there are tokens.
-
-    Where tokens are left over, they are a text's in front of the picture's, as in Flux's single blocks.
-    """
-    height, width = latent_size
-    for factor in (1, 2, 4, 8, 16, 32):
-        h, w = -(-height // factor), -(-width // factor)
-        if h * w <= len(tokens):
-            return tokens[len(tokens) - h * w :].reshape(h, w).cpu()
-    return None

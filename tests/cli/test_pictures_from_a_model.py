@@ -102,7 +102,7 @@ def test_probe_lists_the_atoms_and_says_where(cli, tmp_path, adapter_file, backe
 
 @pytest.mark.parametrize("tokens, latents, shape", [(64, (16, 16), (8, 8)), (64 + 7, (16, 16), (8, 8)), (12, (8, 6), (4, 3)), (4, (3, 3), (2, 2))])
 def test_tokens_find_their_place_on_the_grid(tokens, latents, shape):
-    from sparsedict.cli.probe import on_grid
+    from sparsedict.sparsedict_core.token_grid import on_grid
 
     grid = on_grid(torch.arange(tokens).float(), latents)
     assert grid.shape == shape and grid[-1, -1] == tokens - 1

@@ -1,0 +1,65 @@
+"""A sparse dictionary in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..sparsedict_core.addresses import format_address, site_label
+from ..sparsedict_core.gains import alive
+from ..sparsedict_core.selection import SelectionResult, describe
+from .files import trigger_words
+from .socket import SparseDict
+
+
+def kept(value: SparseDict) -> SelectionResult | None:
+    """What the gains leave, for pictures; None where that is everything."""
+    masks = alive(value.adapter, value.gains)
+    return None if all(bool(mask.all()) for mask in masks.values()) else describe(value.adapter, masks)
+
+
+def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    """Columns of text, as wide as their widest cell; the first is left-aligned."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def as_text(value: SparseDict, strongest: int = 12) -> str:
+    """What it is, what it was trained on, its sites and its strongest atoms."""
+    adapter, metadata = value.adapter, value.adapter.metadata
+    masks = alive(adapter, value.gains)
+    lines = [f"{metadata.get('title', value.name)}: {adapter.atom_count} atoms at {len(adapter.sites)} sites"]
+    result = kept(value)
+    if result is not None:
+        lines.append(f"the selection {result.text}")
+    moments = any(site.moments is not None for site in adapter.sites.values())
+    lines.append(
+        f"base {metadata.get('base_family', 'unknown')}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
+        f"moments {'yes' if moments else 'no'}"
+    )
+    if trigger_words(value):
+        lines.append(f"trigger words: {trigger_words(value)}")
+    for member in adapter.members:
+        lines.append(f"member {member.name}: strength {member.strength:g}")
+    training = metadata.get("training")
+    if isinstance(training, dict):
+        lines.append("training: " + ", ".join(f"{key} {value}" for key, value in training.items() if isinstance(value, (str, int, float))))
+    for step in metadata.get("lineage", []):
+        if isinstance(step, dict):
+            lines.append("then: " + ", ".join(f"{key} {value}" for key, value in step.items() if isinstance(value, (str, int, float))))
+
+    whole = sum(float(site.importance.sum()) for site in adapter.sites.values())
+    rows = []
+    for key, site in adapter.sites.items():
+        share = float(site.importance.sum()) / whole if whole > 0 else 0.0
+        rows.append([site_label(adapter, site), f"{int(masks[key].sum())}/{site.atoms}", f"{share:.1%}", f"{site.d_in}→{site.d_out}"])
+    lines += ["", table(rows, ["site", "atoms", "importance", "widths"])]
+    atoms = [(float(x), key, row) for key, site in adapter.sites.items() for row, x in enumerate(site.importance) if masks[key][row]]
+    atoms.sort(key=lambda atom: -atom[0])
+    if atoms and atoms[0][0] > 0:
+        rows = [[format_address(adapter, key, row), f"{x:.4g}"] for x, key, row in atoms[:strongest]]
+        lines += ["", table(rows, ["strongest", "importance"])]
+    return "\n".join(lines)

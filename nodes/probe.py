@@ -1,0 +1,84 @@
+"""Probe Atoms: which atoms a prompt sets off, at which steps, and where in the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..sparsedict_core.addresses import format_address
+from ..sparsedict_core.errors import SparseDictError
+from .describe import table
+from .schema import image_tensor, schema
+from .socket import SparseDict, SparseDictSocket
+
+
+class ProbeAtoms(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        import comfy.samplers
+
+        return schema(
+            "SparseDictProbe",
+            "Probe Atoms",
+            "Samples a picture and watches the atoms of the sparse dictionary on the model: which fire for this prompt, when, and where.",
+            ["activation", "heatmap", "attention map", "which atoms", "importance"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model with a sparse dictionary applied to it."),
+                io.Conditioning.Input("positive", tooltip="The prompt in question; only its rows are watched."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Needed where cfg is not 1."),
+                io.Latent.Input("latent_image", display_name="latent", tooltip="Size of the picture, or the picture to start from."),
+                io.Vae.Input("vae", optional=True, tooltip="Decodes the picture behind the maps; without it a rough preview is shown."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise."),
+                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="Sampling steps."),
+                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance; 1 needs no negative."),
+                io.Combo.Input("sampler_name", display_name="sampler", options=comfy.samplers.KSampler.SAMPLERS, tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="As in KSampler."),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="As in KSampler."),
+                io.Int.Input("top", default=11, min=1, max=100, tooltip="How many of the strongest atoms are listed and mapped."),
+                io.Int.Input("which", default=-1, min=-100, max=100, tooltip="Which dictionary, if several are applied: 1 is the first, -1 the last."),
+            ],
+            outputs=[
+                SparseDictSocket.Output("result", display_name="sparse dict", tooltip="With the importance of its atoms for this prompt."),
+                io.Image.Output("image", display_name="image", tooltip="The picture, and where in it the strongest atoms act."),
+                io.String.Output("text", tooltip="The strongest atoms: what they add, how often they fire, at which part of the sampling."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, positive: Any, latent_image: dict, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
+        denoise: float, top: int, which: int, negative: Any = None, vae: Any = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        import nodes as host_nodes
+
+        from ..comfyui_host.injection import applied_to
+        from ..comfyui_host.probe import Probe, picture
+        from ..pictures import coefficient_map
+
+        every = applied_to(model)
+        position = which - 1 if which > 0 else len(every) + which
+        if not every:
+            raise SparseDictError("no sparse dictionary is on this model; put Apply Sparse Dict before Probe Atoms.")
+        if which == 0 or not 0 <= position < len(every):
+            raise SparseDictError(f"`which` is {which}, but {len(every)} dictionaries are on this model; give 1 to {len(every)}, or -1 for the last.")
+        if negative is None and cfg != 1:
+            raise SparseDictError(f"cfg is {cfg:g} and there is no negative; connect one, or set cfg to 1.")
+        probe = Probe(model, position)
+        sampled = host_nodes.common_ksampler(
+            probe.patcher, seed, steps, cfg, sampler_name, scheduler, positive, negative if negative is not None else positive, latent_image,
+            denoise=denoise,
+        )[0]["samples"]  # fmt: skip
+        atoms = probe.strongest(tuple(sampled.shape[2:]))[:top]
+        mapped = [atom for atom in atoms if atom.map is not None]
+        adapter = every[position].adapter
+        labels = [f"{format_address(adapter, atom.key, atom.row)}\n{atom.norm:.3g}" for atom in mapped]
+        image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=6)
+        rows = [
+            [format_address(adapter, atom.key, atom.row), f"{atom.norm:.4g}", f"{atom.relative:.1%}", f"{atom.fires:.1%}", *(f"{x:.3g}" for x in atom.by_part)]
+            for atom in atoms
+        ]
+        text = table(rows, ["atom", "norm added", "of the output", "fires at", *probe.parts])
+        name = str(adapter.metadata.get("title") or "probed")
+        value = SparseDict(probe.with_importance(), name, every[position].gains)
+        return io.NodeOutput(value, image_tensor(image), text, ui=ui.PreviewText(text))

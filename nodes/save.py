@@ -1,0 +1,93 @@
+"""Save Sparse Dict: a file below the output folder or models/sparse_dicts, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.file_format import DTYPES, save
+from ..sparsedict_core.gains import bake
+from . import files
+from .schema import schema
+from .socket import SparseDict, SparseDictSocket
+
+FOLDERS = ("output", "models/sparse_dicts")
+EXISTING = ("number", "overwrite", "refuse")
+
+
+class SaveSparseDict(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "SparseDictSave",
+            "Save Sparse Dict",
+            "Writes a sparse dictionary as one .safetensors file. Atoms that were left out are not in it, and gains are part of it.",
+            ["save adapter", "export", "save lora"],
+            inputs=[
+                SparseDictSocket.Input("sparse_dict", tooltip="What to save, with its selection and gains."),
+                io.String.Input("filename", default="sparse_dicts/concept", tooltip="Name, with folders if you like; .safetensors is added."),
+                io.Combo.Input("folder", options=list(FOLDERS), default="output", tooltip="Below which folder. From models/sparse_dicts it can be loaded at once."),
+                io.Combo.Input(
+                    "existing", options=list(EXISTING), default="number",
+                    tooltip="If the file exists: write a new one with a number behind its name, overwrite it, or refuse.",
+                ),
+                io.Combo.Input("precision", options=list(DTYPES), default="fp16", tooltip="fp16 and bf16 take half the bytes of fp32."),
+                io.Boolean.Input(
+                    "moments", default=True,
+                    tooltip="Keep the moments where they are known: the greedy order and a refit need them. They can be most of the file's bytes.",
+                ),
+                io.String.Input("trigger_words", display_name="trigger words", default="", tooltip="Separated by commas. Empty: those that it has."),
+            ],
+            outputs=[io.String.Output("path", tooltip="The file that was written.")],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, filename: str | None = None) -> bool | str:
+        try:
+            if filename is not None:
+                target(Path(folder_paths.get_output_directory()), filename)
+        except FileFormatError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, sparse_dict: SparseDict, filename: str, folder: str, existing: str, precision: str, moments: bool, trigger_words: str
+    ) -> io.NodeOutput:
+        root = Path(folder_paths.get_output_directory() if folder == "output" else folder_paths.get_folder_paths(files.FOLDER)[0])
+        path = target(root, filename)
+        if existing == "number":
+            path = unused(path)
+        adapter = bake(sparse_dict.adapter, sparse_dict.gains)
+        adapter.metadata.setdefault("title", path.stem)
+        words = [word.strip() for word in trigger_words.split(",") if word.strip()]
+        if words:
+            adapter.metadata["trigger_words"] = words
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report = save(adapter, path, DTYPES[precision], overwrite=existing == "overwrite", moments=moments)
+        return io.NodeOutput(str(report.path), ui=ui.PreviewText(report.text))
+
+
+def target(root: Path, filename: str) -> Path:
+    """The file's path below `root`. Raises FileFormatError for a name that is empty or leads elsewhere."""
+    name = filename.strip().replace("\\", "/").removesuffix(".safetensors")
+    root = Path(os.path.realpath(root))
+    path = Path(os.path.realpath(root / f"{name}.safetensors"))
+    if not name or name.endswith("/"):
+        raise FileFormatError(f"{filename!r} names no file; give a name such as sparse_dicts/zorp.")
+    if root not in path.parents or Path(name).is_absolute() or ":" in name:
+        raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .. or a drive.")
+    return path
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `path_2`, `path_3`, … that does not exist."""
+    number, wanted = 2, path
+    while wanted.exists():
+        wanted, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
+    return wanted

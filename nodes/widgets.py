@@ -1,0 +1,21 @@
+"""Widgets that several nodes have."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..sparsedict_core.selection import ORDERS
+
+
+def strength_input(name: str = "strength") -> io.Float.Input:
+    return io.Float.Input(
+        name, default=1.0, min=-4.0, max=4.0, step=0.05,
+        tooltip="How much of the change is added: 0 is the base model, 1 what was trained, below 0 the opposite.",
+    )  # fmt: skip
+
+
+def order_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "order", options=list(ORDERS), default="importance",
+        tooltip="Which atoms come first: by importance, for editing; greedy, for the smallest file of the same effect (needs the moments in the file).",
+    )  # fmt: skip

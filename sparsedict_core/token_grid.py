@@ -1,0 +1,22 @@
+"""Where in a picture a model's tokens are."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def on_grid(tokens: Tensor, latent_size: tuple[int, ...], text_first: bool = True) -> Tensor | None:
+    """(tokens) → (h, w): the finest halving of the latent grid (h, w) or (frames, h, w) that has no more places than there are
+    tokens; frames are averaged. None where no halving fits.
+
+    Where tokens are left over, they are a text's: before the picture's, or after them if not `text_first`.
+    """
+    *frames, height, width = latent_size
+    depth = frames[0] if frames else 1
+    for factor in (1, 2, 4, 8, 16, 32):
+        h, w = -(-height // factor), -(-width // factor)
+        count = depth * h * w
+        if count <= len(tokens):
+            picture = tokens[len(tokens) - count :] if text_first else tokens[:count]
+            return picture.reshape(depth, h, w).mean(0).cpu()
+    return None
