@@ -6,6 +6,17 @@ from comfy_api.latest import ComfyExtension, io
 
 # A node is one class in one file, and one line here; `module:class`.
 NODES = [
+    "loader:SparseDictLoader",
+    "load:LoadSparseDict",
+    "apply:ApplySparseDict",
+    "select_atoms:SelectAtoms",
+    "scale:ScaleAtoms",
+    "compose:ComposeSparseDicts",
+    "inspect:InspectSparseDict",
+    "probe:ProbeAtoms",
+    "sweep:AtomSweep",
+    "save:SaveSparseDict",
+    "load_image_set:LoadImageSet",
     "demo_model:DemoModel",
     "demo_latent:DemoLatent",
 ]

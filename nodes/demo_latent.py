@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .schema import schema
-from .socket import CATEGORY
 
 
 class DemoLatent(io.ComfyNode):
@@ -14,9 +13,8 @@ class DemoLatent(io.ComfyNode):
         return schema(
             node_id="SparseDictDemoLatent",
             display_name="Demo Latent",
-            category=f"{CATEGORY}/demo",
             description="Empty latents for the Demo Model: pictures of 64×64 pixels. The stock empty latents reckon with 8 pixels per cell; this model has 4.",
-            search_aliases=["empty latent", "64x64"],
+            aliases=["empty latent", "64x64"],
             inputs=[io.Int.Input("batch_size", default=1, min=1, max=256, tooltip="How many pictures at once.")],
             outputs=[io.Latent.Output(tooltip="(batch_size, 16, 16, 16), all zeros.")],
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .schema import schema
-from .socket import CATEGORY
 
 
 class DemoModel(io.ComfyNode):
@@ -14,13 +13,12 @@ class DemoModel(io.ComfyNode):
         return schema(
             node_id="SparseDictDemoModel",
             display_name="Demo Model",
-            category=f"{CATEGORY}/demo",
             description=(
                 "The small image model that comes with SparseDict: 64×64 pictures of simple scenes, in a second on a CPU, nothing to download. "
                 "It knows about fifty words, such as “small red circle top left on forest”. Use Demo Latent, KSampler with euler and simple, "
                 "16 steps, cfg 3.5."
             ),
-            search_aliases=["sparsedict base", "embedded model", "test model", "zorp"],
+            aliases=["sparsedict base", "embedded model", "test model", "zorp"],
             inputs=[],
             outputs=[
                 io.Model.Output(tooltip="An SD3-shaped transformer, small."),
