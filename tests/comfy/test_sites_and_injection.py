@@ -395,8 +395,6 @@ def test_clones_of_a_loaded_patcher_are_hooked_and_collected_without_a_trace(com
 
 
 def test_with_the_hosts_lora_in_either_order(comfy, apply):
-    import comfy.lora
-
     patcher = loaded("sd3")
     adapter = make_adapter(patcher)
     key = "diffusion_model.joint_blocks.0.x_block.attn.proj.weight"
