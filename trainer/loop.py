@@ -20,7 +20,7 @@ from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
-from ..sparsedict_core.site import SiteName, SparseSite
+from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
@@ -307,14 +307,7 @@ def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> Spa
         "title": Path(config.out).stem,
         "trigger_words": words,
     }
-    return SparseAdapter.create(backend.denoiser, sites_of(backend), config.adapter_config(), backend.component, config.seed, metadata)
-
-
-def sites_of(backend: Backend) -> list[SiteName]:
-    """The base's sites; hosts whose modules have other names bring a discovery of their own."""
-    discover = getattr(backend, "discover", None)
-    found = discover_sites(backend.denoiser) if discover is None else discover()
-    return list(found.sites)
+    return SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser).sites, config.adapter_config(), backend.component, config.seed, metadata)
 
 
 def interruptions(backend: Backend) -> tuple[type[Exception], ...]:

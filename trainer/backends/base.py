@@ -17,9 +17,8 @@ StepCallback = Callable[[int, int], None]
 class Backend(Protocol):
     """A frozen base model with its codec and text encoders.
 
-    A backend may also have: `discover()`, its sites where the denoiser's class does not tell them; `fixed_size`, one size of
-    pictures only; `sampling_key()`, what else its samples depend on; `interruptions`, the exceptions by which a host gives up;
-    `spare_words()`; `enable_gradient_checkpointing()` and its opposite.
+    A backend may also have: `fixed_size`, one size of pictures only; `sampling_key()`, what else its samples depend on;
+    `interruptions`, the exceptions by which a host gives up; `spare_words()`; `enable_gradient_checkpointing()` and its opposite.
     """
 
     family: str

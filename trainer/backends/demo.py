@@ -90,5 +90,10 @@ class DemoBackend:
         return list(PLACEHOLDERS)
 
     def quiet_prompts(self) -> list[str]:
-        rng = random.Random(3)
-        return [caption(random_scene(rng), rng) for _ in range(QUIET_PROMPTS)]
+        return demo_quiet_prompts()
+
+
+def demo_quiet_prompts() -> list[str]:
+    """Captions in the embedded base's own words."""
+    rng = random.Random(3)
+    return [caption(random_scene(rng), rng) for _ in range(QUIET_PROMPTS)]

@@ -1,0 +1,125 @@
+"""Training on the host's own models, in this process: every family, the base untouched, the host left as it was."""
+
+import math
+
+import pytest
+import tiny_models
+import torch
+
+from sparsedict.comfyui_host.sites import host_sites
+from sparsedict.sparsedict_core.errors import DataError, TrainingError
+from sparsedict.sparsedict_core.file_format import load
+from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
+
+FAMILIES = ("sd3", "sd15", "wan", "sdxl", "hydit")
+QUICK = ("sd3", "sd15", "wan")  # the others are large however small they are made
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, comfy):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=QUICK)
+def quick(request, comfy):
+    return request.param
+
+
+def backend_for(family, patcher=None, rows=2):
+    from sparsedict.trainer.backends.comfyui import ComfyBackend
+
+    backend = ComfyBackend(patcher or tiny_models.load(family))
+    latents = tiny_models.latent(family, rows, seed=5)["samples"]
+    captions = [f"conditioning {row}" for row in range(rows)]
+    with torch.inference_mode(False):
+        for row, caption in enumerate(captions):
+            backend.register(caption, tiny_models.conditioning(family, seed=row))
+        data = ConceptData.from_latents(list(backend.latents_in(latents)), captions)
+    return backend, data
+
+
+def settings(folder, **more):
+    chosen = {"out": folder / "a.safetensors", "steps": 4, "batch_size": 2, "atoms": 16, "rank": 4, "warmup_steps": 1, "quiet_samples": 0,
+              "learning_rate": 1e-2, "checkpoint_every": 2, **more}  # fmt: skip
+    return TrainConfig(**chosen)
+
+
+def run(backend, data, folder, callbacks=None, **more):
+    torch.manual_seed(0)
+    with backend.session():
+        return train(settings(folder, **more), backend, data, callbacks or Callbacks())
+
+
+def weights(patcher):
+    return {name: value.detach().clone() for name, value in patcher.model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_each_family_trains_and_the_base_stays(family, tmp_path):
+    patcher = tiny_models.load(family)
+    before, picture = weights(patcher), tiny_models.sample(patcher, family)
+    backend, data = backend_for(family, patcher)
+    result = run(backend, data, tmp_path)
+    losses = [row["loss"] for row in result.log]
+    assert len(losses) == 4 and all(math.isfinite(loss) for loss in losses) and len(set(losses)) == 4
+    assert same(weights(patcher), before)
+    assert torch.equal(tiny_models.sample(patcher, family), picture)
+    loaded = load(result.path)
+    assert loaded.metadata["base_family"] == host_sites(patcher).family
+    assert list(loaded.sites) == [name.path for name in host_sites(patcher).names]
+    assert any(bool(site.dictionary_weight.count_nonzero()) for site in loaded.sites.values())
+
+
+def test_the_trained_file_changes_the_pictures(quick, tmp_path):
+    from sparsedict.comfyui_host.injection import apply_adapter
+
+    patcher = tiny_models.load(quick)
+    picture = tiny_models.sample(patcher, quick)
+    backend, data = backend_for(quick, patcher)
+    adapter = load(run(backend, data, tmp_path).path)
+    assert not torch.equal(tiny_models.sample(apply_adapter(patcher, adapter, 1.0), quick), picture)
+    assert torch.equal(tiny_models.sample(apply_adapter(patcher, adapter, 0.0), quick), picture)
+
+
+def test_recomputed_blocks_have_the_same_gradients(quick, tmp_path):
+    plain, data = backend_for(quick)
+    again, _ = backend_for(quick)
+    one = run(plain, data, tmp_path / "one")
+    two = run(again, data, tmp_path / "two", gradient_checkpointing=True)
+    for a, b in zip(one.log, two.log, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    assert not any("forward" in module.__dict__ for module in again.model.modules())
+
+
+def test_the_output_is_what_the_sampler_makes_of_it(quick):
+    """The denoiser's output, put into the host's formula, is the host's own clean picture; and the target is its inverse."""
+    backend, data = backend_for(quick)
+    latents = torch.stack([item.latent for item in data.items])
+    generator = torch.Generator().manual_seed(1)
+    levels = backend.sample_noise_levels(2, generator, (8, 8))
+    noise = torch.randn(latents.shape, generator=generator)
+    with backend.session(), torch.no_grad():
+        noisy = backend.add_noise(latents, noise, levels)
+        x = backend._inner(noisy)
+        sampling = backend.model_sampling
+        output = backend._inner(backend.predict(noisy, levels, backend.encode_captions(["conditioning 0", "conditioning 1"])))
+        told = backend._told([0, 1], x.shape)
+        clean = backend.model.apply_model(x, levels, transformer_options={}, **told)
+        assert torch.allclose(sampling.calculate_denoised(levels, output, x), clean, atol=1e-5)
+        target = backend._inner(backend.target(latents, noise, levels))
+        assert torch.allclose(backend._outer(sampling.calculate_denoised(levels, target, x)), latents, atol=2e-4)
+
+
+def test_rows_are_told_their_own_captions(comfy):
+    backend, data = backend_for("sd3")
+    noisy, levels = torch.randn(2, 16, 8, 8), torch.tensor([0.4, 0.4])
+    with backend.session(), torch.no_grad():
+        both = backend.predict(noisy, levels, backend.encode_captions(["conditioning 0", "conditioning 1"]))
+        first = backend.predict(noisy[:1], levels[:1], backend.encode_captions(["conditioning 0"]))
+        second = backend.predict(noisy[1:], levels[1:], backend.encode_captions(["conditioning 1"]))
+        swapped = backend.predict(noisy[1:], levels[1:], backend.encode_captions(["conditioning 0"]))
+    assert torch.allclose(both, torch.cat([first, second]), atol=1e-5)
+    assert not torch.allclose(second, swapped, atol=1e-3)

@@ -1,0 +1,525 @@
+"""The model that ComfyUI has loaded, as a backend: trained in place, with the host's own forward, sampler, CLIP and VAE.
+
+Nothing here knows a family beyond a table of usual sizes: how noise is added, what is predicted and what the denoiser is told
+come from the host's `model_sampling` and `extra_conds`. Everything runs within `session()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...comfyui_host.sites import HostSites, alias_tree, host_sites
+from ...sparsedict_core.errors import DataError, TrainingError
+from ...sparsedict_core.fingerprint import fingerprint
+from .base import Conditioning, StepCallback
+
+#: Side of the pictures that a family was trained on, and the guidance that it is usually sampled with.
+USUAL = {
+    "sd15": (512, 7.0), "sd2": (768, 7.0), "sdxl": (1024, 5.0), "sd3": (1024, 5.0), "flux": (1024, 1.0), "flux2": (1024, 1.0),
+    "wan": (512, 5.0), "hunyuan_video": (512, 1.0), "hunyuan_dit": (1024, 5.0), "qwen_image": (1024, 4.0), "lumina2": (1024, 4.0),
+}  # fmt: skip
+STEPS = 24
+#: Blocks that add to their inputs in place, which autograd must not see.
+MUTATING_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
+
+
+class ComfyBackend:
+    """A frozen base model as the host holds it. Conditioning is `caption` (B,): numbers of what `encode_captions` has kept.
+
+    Latents are (B, c, h, w); a video model sees them as one frame. Raises SiteError for a model without known sites and
+    TrainingError for one that makes no pictures.
+    """
+
+    def __init__(self, patcher: Any, clip: Any = None, vae: Any = None, steps: int | None = None, guidance: float | None = None) -> None:
+        """`patcher` is a ModelPatcher, cloned here; `clip` and `vae` the host's, where there is something to encode or to show."""
+        import comfy.model_management
+
+        self.management = comfy.model_management
+        self.interruptions = (comfy.model_management.InterruptProcessingException,)
+        self.patcher, self.clip, self.vae = patcher.clone(), clip, vae
+        self.model = self.patcher.model
+        self.sites: HostSites = host_sites(self.patcher)
+        self.family, self.component = self.sites.family, self.sites.component
+        self.denoiser: nn.Module = alias_tree(self.sites)
+        self.device, self.dtype = torch.device(self.patcher.load_device), torch.float32
+        self.model_sampling = self.patcher.get_model_object("model_sampling")
+        self.latent_format = self.patcher.get_model_object("latent_format")
+        self.prediction = prediction_of(self.model_sampling)
+        self._frames = getattr(self.latent_format, "latent_dimensions", 2) == 3
+        if getattr(self.latent_format, "latent_dimensions", 2) not in (2, 3):
+            raise TrainingError(f"a {type(self.model).__name__} makes no pictures; connect a model of pictures or videos.")
+        self.latent_channels: int = self.latent_format.latent_channels
+        self.latent_scale = latent_scale(self.vae, self.latent_format)
+        network = self.model.diffusion_model
+        patch = patch_size(network)
+        self.size_multiple = self.latent_scale * patch
+        size, usual_guidance = USUAL.get(self.family, (512, 4.0))
+        # Some models hold a table of positions, and know no larger picture than that.
+        largest = getattr(network, "pos_embed_max_size", None)
+        limit = self.size_multiple * largest if isinstance(largest, int) else None
+        self.fixed_size = limit is not None and limit <= size
+        self.default_size = min(size, limit) if limit is not None else size
+        self.steps, self.default_guidance = steps or STEPS, usual_guidance if guidance is None else guidance
+        self._demo = knows_few_words(clip)
+        if self._demo:
+            from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS
+
+            self.steps, self.default_guidance = steps or DEFAULT_STEPS, DEFAULT_GUIDANCE if guidance is None else guidance
+        self._said: list[dict[str, Any]] = []  # what the host is told for each caption
+        self._numbers: dict[str, int] = {}
+        self._prepared: dict[tuple, dict[str, Any]] = {}
+        self._ready = False
+        self._wrapped: list[nn.Module] = []
+        self._out_of_place = any(type(module).__name__ in MUTATING_BLOCKS for module in network.modules())
+        self.checkpointing = False
+
+    # -- the host's state
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[ComfyBackend]:
+        """What training needs of the host, and the host as it was afterwards: outside inference mode, weights loaded and frozen."""
+        management = self.management
+        known = hasattr(management, "in_training")  # newer hosts choose operations that have gradients by it
+        before = getattr(management, "in_training", False)
+        if self.patcher.model_dtype() == torch.float16 or getattr(self.model, "manual_cast_dtype", None) == torch.float16:
+            # Gradients of a mean over a picture vanish in fp16.
+            better = torch.bfloat16 if management.should_use_bf16(self.device) else torch.float32
+            self.patcher.set_model_compute_dtype(better)
+        with torch.inference_mode(False), torch.enable_grad():
+            try:
+                if known:
+                    management.in_training = True
+                self.make_ready()
+                yield self
+            finally:
+                if known:
+                    management.in_training = before
+                self.disable_gradient_checkpointing()
+                self.patcher.cleanup()
+                self._ready = False
+                self._prepared.clear()
+
+    def make_ready(self) -> None:
+        """Load the weights where they are used, and make them such that autograd can save them. Cheap if nothing was loaded since."""
+        if self._ready:
+            return
+        self.management.load_models_gpu([self.patcher], memory_required=self._reserve())
+        normalise(self.model)
+        self.patcher.pre_run()
+        self._ready = True
+
+    def _reserve(self) -> float:
+        """Bytes that a step's activations may take beside the weights: a guess from the host's own for sampling."""
+        if self.device.type == "cpu":
+            return 0
+        side = self.default_size // self.latent_scale
+        one_pass = self.model.memory_required([1, self.latent_channels, *([1] if self._frames else []), side, side])
+        total = self.management.get_total_memory(self.device)
+        return min(one_pass * (2 if self.checkpointing else max(4, len(self.sites.names) // 2)), 0.6 * total)
+
+    def partly_loaded(self) -> bool:
+        """Whether weights come to the device at each use: autograd would keep every copy but for recomputed blocks."""
+        return bool(getattr(self.model, "model_lowvram", False))
+
+    # -- pictures
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        if self.vae is None:
+            raise TrainingError("there is no VAE to encode the pictures with; connect the checkpoint's VAE, or give LATENTs in place of pictures.")
+        pixels = ((images.float().clamp(-1, 1) + 1) / 2).movedim(1, -1).cpu()
+        self._ready = False  # the host may move the denoiser away for the VAE
+        # One by one: a video VAE takes a batch for the frames of one video.
+        return torch.cat([self.latents_in(self.vae.encode(picture[None])) for picture in pixels])
+
+    def latents_in(self, samples: Tensor) -> Tensor:
+        """The host's LATENT samples (B, c[, 1], h, w) → latents (B, c, h, w) as the denoiser sees them.
+
+        Raises DataError for several frames or other channels.
+        """
+        samples = samples.detach().clone().float()
+        if samples.ndim == 5:
+            if samples.shape[2] != 1:
+                raise DataError(f"a latent holds {samples.shape[2]} frames; give single pictures.")
+            samples = samples[:, :, 0]
+        if samples.shape[1] != self.latent_channels:
+            raise DataError(f"the latents have {samples.shape[1]} channels, this model has {self.latent_channels}; use the VAE that belongs to the model.")
+        return self._outer(self.model.process_latent_in(self._inner(samples)))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        if self.vae is None:
+            raise TrainingError("there is no VAE to show previews with; connect the checkpoint's VAE, or leave the preview prompts empty.")
+        self._ready = False
+        pixels = self.vae.decode(self.model.process_latent_out(self._inner(latents.float())))
+        if pixels.ndim == 5:
+            pixels = pixels[:, 0]
+        return pixels.movedim(-1, 1).float() * 2 - 1
+
+    def _inner(self, latents: Tensor) -> Tensor:
+        return latents.unsqueeze(2) if self._frames else latents
+
+    def _outer(self, latents: Tensor) -> Tensor:
+        return latents.squeeze(2) if self._frames else latents
+
+    # -- captions
+
+    def encode_captions(self, captions: list[str]) -> Conditioning:
+        return {"caption": torch.tensor([self._number(caption) for caption in captions], dtype=torch.long)}
+
+    def register(self, caption: str, conditioning: list) -> None:
+        """Let `caption` stand for the first entry of a CONDITIONING value."""
+        context, more = conditioning[0]
+        said = {**more, "cross_attn": context, "model_conds": {}}
+        self._numbers[caption] = len(self._said)
+        self._said.append({key: own(value) for key, value in said.items() if key not in ("hooks", "control")})
+
+    @torch.no_grad()
+    def _number(self, caption: str) -> int:
+        if caption not in self._numbers:
+            if self.clip is None:
+                if caption == "" and self._said:
+                    return 0  # only ever asked for, never used: nothing is dropped or guided without a CLIP
+                raise DataError("there is no CLIP to encode captions with; connect the checkpoint's CLIP, or give a CONDITIONING.")
+            from ...demo_model.vocabulary import UnknownWordError
+
+            self._ready = False
+            try:
+                self.register(caption, self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption)))
+            except UnknownWordError as error:
+                raise DataError(str(error)) from error
+        return self._numbers[caption]
+
+    def _told(self, numbers: list[int], shape: torch.Size) -> dict[str, Any]:
+        """What `apply_model` takes besides the picture, for a batch of captions (as numbers) at a latent shape."""
+        rows = [self._row(number, shape) for number in numbers]
+        told = joined(rows)
+        if told is None:
+            # Texts of other lengths, in a family that cannot repeat them: pad with zeros, masked where the family has a mask.
+            length = max(self._said[number]["cross_attn"].shape[1] for number in numbers)
+            told = joined([self._row(number, shape, length) for number in numbers])
+        if told is None:
+            raise DataError("the captions are encoded in shapes that do not fit into one batch; use captions of about the same length.")
+        return told
+
+    @torch.no_grad()
+    def _row(self, number: int, shape: torch.Size, length: int | None = None) -> dict[str, Any]:
+        key = (number, tuple(shape[1:]), length)
+        if key not in self._prepared:
+            said = self._said[number] if length is None else padded(self._said[number], length)
+            noise = torch.zeros(1, *shape[1:])
+            told = self.model.extra_conds(
+                **{"width": shape[-1] * self.latent_scale, "height": shape[-2] * self.latent_scale, "prompt_type": "positive", **said},
+                noise=noise, device=noise.device, latent_image=noise, denoise_mask=None, seed=0,
+            )  # fmt: skip
+            self._prepared[key] = {name: value.process_cond(batch_size=1, area=None) for name, value in told.items()}
+        return self._prepared[key]
+
+    # -- noise, in the host's own sigmas
+
+    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
+        """(n,) sigmas: a flow's are logit-normal, then shifted as its sampler shifts them; others are uniform over the schedule."""
+        sampling = self.model_sampling
+        if self.prediction == "flow":
+            t = torch.randn(n, generator=generator).sigmoid()
+            return self._flow_sigmas(t).clamp(1e-4, 1 - 1e-4)
+        table = sampling.sigmas.float().cpu()
+        return table[torch.randint(len(table), (n,), generator=generator)].clone()
+
+    def _flow_sigmas(self, t: Tensor) -> Tensor:
+        """Unshifted times (n,) in [0, 1] → the sigmas that the sampler takes there."""
+        return self.model_sampling.sigma(t * getattr(self.model_sampling, "multiplier", 1.0)).float()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        return self.model_sampling.noise_scaling(column(levels, latents), noise.clone(), latents)
+
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        sigma = column(levels, latents)
+        if self.prediction == "flow":
+            return noise - latents
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "v":
+            return (noise - sigma * latents) / (sigma.square() + 1).sqrt()
+        # Whatever it is, the picture is linear in it: solved for the output that gives the clean picture.
+        noisy = self.add_noise(latents, noise, levels)
+        offset = self.model_sampling.calculate_denoised(sigma, torch.zeros_like(noisy), noisy)
+        slope = self.model_sampling.calculate_denoised(sigma, torch.ones_like(noisy), noisy) - offset
+        return (latents - offset) / slope
+
+    def snr(self, levels: Tensor) -> Tensor:
+        sigma = levels.float()
+        return ((1 - sigma) / sigma).square() if self.prediction == "flow" else sigma.square().reciprocal()
+
+    def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
+        self.make_ready()
+        x = self._inner(noisy.to(self.device, torch.float32))
+        sigma = levels.to(self.device, torch.float32)
+        told = self._told(conditioning["caption"].tolist(), x.shape)
+        outputs: list[Any] = []
+        # The host returns the clean picture; the denoiser's own output is exact, also where the noise is all but gone.
+        handle = self.model.diffusion_model.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            with self._mode():
+                clean = self.model.apply_model(x, sigma, transformer_options=self._options(sigma), **told)
+        finally:
+            handle.remove()
+        if len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].shape == x.shape:
+            return self._outer(outputs[0].float())
+        offset = self.model_sampling.calculate_denoised(column(sigma, x), torch.zeros_like(x), x)
+        slope = self.model_sampling.calculate_denoised(column(sigma, x), torch.ones_like(x), x) - offset
+        return self._outer((clean - offset) / slope)
+
+    def _options(self, sigma: Tensor) -> dict[str, Any]:
+        """The transformer options that a sampler would give: attention patches and wrappers of the MODEL count in training too."""
+        import comfy.model_patcher
+        import comfy.patcher_extension
+
+        options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options).setdefault("transformer_options", {})
+        for kind in ("wrappers", "callbacks"):
+            comfy.patcher_extension.merge_nested_dicts(options.setdefault(kind, {}), getattr(self.patcher, kind), copy_dict1=False)
+        return {**options, "cond_or_uncond": [0], "uuids": [], "sigmas": sigma}
+
+    # -- sampling
+
+    @torch.no_grad()
+    def sample(
+        self, captions: list[str], noise: Tensor, steps: int | None = None, guidance: float | None = None, callback: StepCallback | None = None
+    ) -> Tensor:
+        import comfy.sample
+        import comfy.samplers
+
+        steps, guidance = steps or self.steps, self.default_guidance if guidance is None else guidance
+        if self.prediction == "flow":
+            sigmas = self._flow_sigmas(torch.linspace(1, 0, steps + 1))
+        else:
+            sigmas = comfy.samplers.calculate_sigmas(self.model_sampling, "normal", steps)
+        sampler = comfy.samplers.sampler_object("euler")
+        numbers = [self._number(caption) for caption in captions]
+        empty = self._number("") if guidance != 1.0 else 0
+        rows: list[Tensor] = [torch.empty(0)] * len(captions)
+        groups = alike([self._said[number] for number in numbers])
+        for done, group in enumerate(groups):
+
+            def told(step: int, denoised: Tensor, x: Tensor, total: int, done: int = done) -> None:
+                if callback is not None:
+                    callback(done * steps + step + 1, len(groups) * steps)
+
+            start = self._inner(noise[group].float()).cpu()
+            positive, negative = entry([self._said[numbers[i]] for i in group]), entry([self._said[empty]])
+            self._ready = False
+            latents = comfy.sample.sample_custom(
+                self.patcher, start, guidance, sampler, sigmas, positive, negative, torch.zeros_like(start), callback=told, disable_pbar=True, seed=0
+            )
+            latents = self._outer(self.model.process_latent_in(latents.float()))
+            for place, row in zip(group, latents, strict=True):
+                rows[place] = row
+        return torch.stack(rows).to(self.device)
+
+    def quiet_prompts(self) -> list[str]:
+        """The embedded base's own; the generic list fits other models."""
+        if not self._demo:
+            return []
+        from .demo import demo_quiet_prompts
+
+        return demo_quiet_prompts()
+
+    def spare_words(self) -> list[str]:
+        from ...demo_model.vocabulary import PLACEHOLDERS
+
+        return list(PLACEHOLDERS) if self._demo else []
+
+    def sampling_key(self) -> str:
+        """What samples depend on besides the weights: the schedule, the guidance, and how the text is encoded."""
+        sampling = self.model_sampling
+        said = self._said[self._number("")]["cross_attn"]
+        digest = hashlib.sha256(b"" if said is None else said.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+        shift = [getattr(sampling, name, None) for name in ("shift", "multiplier", "zsnr")]
+        return json.dumps([self.prediction, shift, self.steps, self.default_guidance, digest, sorted(self.patcher.patches)], default=str)
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.denoiser, self.sites.names, self.component)
+
+    # -- recomputed blocks
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return self.checkpointing
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep a block's input only, and run the block again in the backward."""
+        self.checkpointing = True
+        for block in outer_blocks(self.model.diffusion_model):
+            block.forward = self._recomputed(block.forward)
+            self._wrapped.append(block)
+
+    def disable_gradient_checkpointing(self) -> None:
+        self.checkpointing = False
+        for block in self._wrapped:
+            block.__dict__.pop("forward", None)
+        self._wrapped.clear()
+
+    def _recomputed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(args: tuple, kwargs: dict[str, Any]) -> Any:
+            with self._mode():  # the second run may be in a thread of autograd's own
+                return forward(*args, **kwargs)
+
+        def recomputed(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            return torch.utils.checkpoint.checkpoint(run, args, kwargs, use_reentrant=False)
+
+        return recomputed
+
+    def _mode(self) -> contextlib.AbstractContextManager:
+        if torch.is_grad_enabled() and (self._out_of_place or self.checkpointing):
+            return OutOfPlace()
+        return contextlib.nullcontext()
+
+
+class OutOfPlace(TorchFunctionMode):
+    """`x += y` makes a new x. Blocks that add to their input would spoil what autograd has saved of it, or a second run's input."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function is torch.Tensor.__iadd__:
+            return torch.add(*args)
+        return function(*args, **(kwargs or {}))
+
+
+def normalise(model: nn.Module) -> None:
+    """Weights loaded in inference mode as plain frozen tensors on the same memory: autograd cannot save the former."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if parameter.is_inference():
+                plain = alias(parameter.data)
+                if plain is not None:
+                    module._parameters[name] = nn.Parameter(plain, requires_grad=False)
+            else:
+                parameter.requires_grad_(False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                plain = alias(buffer)
+                if plain is not None:
+                    module._buffers[name] = plain
+
+
+def alias(tensor: Tensor) -> Tensor | None:
+    """A plain tensor on the same storage; None for packed weights (GGUF, scaled fp8), which are unpacked anew at each use."""
+    if type(tensor) is not Tensor:
+        return None
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def prediction_of(sampling: Any) -> str:
+    """What the denoiser predicts, in the trainer's words; "other" where the target is worked out from the host's formula."""
+    import comfy.model_sampling as host
+
+    if isinstance(sampling, host.CONST):
+        return "flow"
+    if isinstance(sampling, host.EDM | host.X0) or type(sampling).__name__ == "IMG_TO_IMG":
+        return "other"
+    if isinstance(sampling, host.V_PREDICTION):
+        return "v" if getattr(sampling, "sigma_data", 1.0) == 1.0 else "other"
+    if isinstance(sampling, host.EPS):
+        return "epsilon" if getattr(sampling, "sigma_data", 1.0) == 1.0 else "other"
+    return "other"
+
+
+def latent_scale(vae: Any, latent_format: Any) -> int:
+    """Pixels per latent cell."""
+    if vae is not None:
+        return int(vae.spacial_compression_encode())
+    return int(getattr(latent_format, "spacial_downscale_ratio", 8))
+
+
+def patch_size(network: nn.Module) -> int:
+    """Latent cells that one token takes, or by which a UNet's latents must divide."""
+    patch = getattr(network, "patch_size", None)
+    if isinstance(patch, int):
+        return patch
+    if isinstance(patch, tuple | list):
+        return int(patch[-1])
+    return 8 if hasattr(network, "input_blocks") else 2
+
+
+def knows_few_words(clip: Any) -> bool:
+    """Whether the CLIP is the embedded base's, which knows its own vocabulary only."""
+    return type(getattr(clip, "tokenizer", None)).__name__ == "WordTokenizer"
+
+
+def column(levels: Tensor, like: Tensor) -> Tensor:
+    return levels.to(like.device, torch.float32).view(-1, *[1] * (like.ndim - 1))
+
+
+def own(value: Any) -> Any:
+    """A conditioning value that autograd can use: the host's come from inference mode."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, list):
+        return [own(item) for item in value]
+    return value
+
+
+def padded(said: dict[str, Any], length: int) -> dict[str, Any]:
+    """A text (1, n, d) with zeros up to `length`, and a mask of what is text."""
+    text = said["cross_attn"]
+    mask = said.get("attention_mask")
+    mask = torch.ones(1, text.shape[1]) if mask is None else mask
+    more = length - text.shape[1]
+    return {**said, "cross_attn": nn.functional.pad(text, (0, 0, 0, more)), "attention_mask": nn.functional.pad(mask, (0, more))}
+
+
+def joined(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The host's conditions of several rows as one batch; None where they have other shapes."""
+    told = {}
+    for name in rows[0]:
+        conditions = [row[name] for row in rows]
+        first = conditions[0]
+        if type(first).__name__ == "CONDConstant":
+            # Counts, such as the number of tokens of the longest text.
+            told[name] = max(c.cond for c in conditions) if isinstance(first.cond, int | float) else first.cond
+            continue
+        if not all(first.can_concat(condition) for condition in conditions[1:]):
+            return None
+        told[name] = first.concat(conditions[1:])
+    return told
+
+
+def alike(said: list[dict[str, Any]]) -> list[list[int]]:
+    """Rows that the host can sample in one batch: texts of one shape, and all else the same."""
+    groups: dict[str, list[int]] = {}
+    for index, values in enumerate(said):
+        parts = [f"{k}:{tuple(v.shape) if isinstance(v, Tensor) else v!r}" for k, v in sorted(values.items())]
+        # Tensors that are not one row each cannot be joined along the batch.
+        single = all(v.shape[:1] == (1,) for v in values.values() if isinstance(v, Tensor))
+        groups.setdefault("|".join(parts) if single else f"alone {index}", []).append(index)
+    return list(groups.values())
+
+
+def entry(said: list[dict[str, Any]]) -> list[list[Any]]:
+    """A CONDITIONING value of which each row of the batch takes its own text."""
+    joint = {k: torch.cat([s[k] for s in said]) if isinstance(v, Tensor) and len(said) > 1 else v for k, v in said[0].items()}
+    return [[joint.pop("cross_attn"), joint]]
+
+
+def outer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The outermost modules that have weights and are no mere lists."""
+    found = []
+    for child in model.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential | nn.ModuleDict):
+            found += outer_blocks(child)
+        elif any(True for _ in child.parameters()):
+            found.append(child)
+    return found
