@@ -21,9 +21,9 @@ class DemoModel(io.ComfyNode):
             aliases=["sparsedict base", "embedded model", "test model", "zorp"],
             inputs=[],
             outputs=[
-                io.Model.Output(tooltip="An SD3-shaped transformer, small."),
-                io.Clip.Output(tooltip="Its words. A text with a word that it does not know is refused, with the list of those it knows."),
-                io.Vae.Output(tooltip="Its codec: 4 pixels per latent cell, 16 channels."),
+                io.Model.Output("model", tooltip="An SD3-shaped transformer, small."),
+                io.Clip.Output("clip", tooltip="Its words. A text with a word that it does not know is refused, with the list of those it knows."),
+                io.Vae.Output("vae", tooltip="Its codec: 4 pixels per latent cell, 16 channels."),
             ],
         )
 

@@ -1,0 +1,74 @@
+"""Writes locales/en/nodeDefs.json from the nodes themselves, and says what the other languages lack.
+
+    COMFYUI_ROOT=… python -m sparsedict.tools.make_locales
+
+The front end takes a node's texts from there, in the user's language. The other languages are written by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+LOCALES = PROJECT / "locales"
+
+
+def definitions() -> dict[str, Any]:
+    """Node id → names and tooltips, in the front end's shape. The host must be importable."""
+    from ..nodes import SparseDictExtension
+
+    found = {}
+    for node in asyncio.run(SparseDictExtension().get_node_list()):
+        schema = node.GET_SCHEMA()
+        entry: dict[str, Any] = {"display_name": schema.display_name, "description": schema.description}
+        if schema.inputs:
+            entry["inputs"] = {item.id: _texts(item) for item in schema.inputs}
+        entry["outputs"] = {str(number): _texts(item) for number, item in enumerate(schema.outputs or [])}
+        found[schema.node_id] = entry
+    return found
+
+
+def _texts(item: Any) -> dict[str, str]:
+    texts = {"name": item.display_name or item.id.replace("_", " ")}
+    return {**texts, "tooltip": item.tooltip} if item.tooltip else texts
+
+
+def gaps(wanted: dict[str, Any], given: dict[str, Any], at: str = "") -> list[str]:
+    """Where two trees of texts differ in their keys: "−" is missing, "+" has nothing behind it any more."""
+    lines = [f"− {at}{key}" for key in wanted.keys() - given.keys()] + [f"+ {at}{key}" for key in given.keys() - wanted.keys()]
+    for key in wanted.keys() & given.keys():
+        if isinstance(wanted[key], dict):
+            lines += gaps(wanted[key], given[key], f"{at}{key}.")
+    return sorted(lines)
+
+
+def read(language: str) -> dict[str, Any]:
+    path = LOCALES / language / "nodeDefs.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def main() -> None:
+    root = Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75").resolve()
+    sys.path.insert(0, str(root))
+    sys.argv = ["main.py", "--cpu"]
+    import comfy.options  # the host reads sys.argv only when told so
+
+    comfy.options.enable_args_parsing()
+    import nodes  # noqa: F401
+
+    wanted = definitions()
+    path = LOCALES / "en" / "nodeDefs.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for language in sorted(folder.name for folder in LOCALES.iterdir() if folder.is_dir()):
+        for line in gaps(wanted, read(language)):
+            print(f"{language}: {line}")
+
+
+if __name__ == "__main__":
+    main()
