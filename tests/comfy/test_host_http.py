@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from host import PromptFailed
+from host import PromptFailed, PromptRefused
 from PIL import Image
 
 pytestmark = pytest.mark.xdist_group("comfy-server")  # one server for all of them
@@ -70,3 +70,42 @@ def test_an_interrupted_sampling_leaves_the_host_ready(server):
             server.result(prompt_id, timeout=30)
     assert failure.value.interrupted
     assert server.run(demo_graph("a big blue star on sand", seed=14, steps=2))["save"]["images"]
+
+
+def test_a_missing_file_is_refused_in_one_sentence_before_anything_runs(server):
+    graph = demo_graph("a big blue star on sand", seed=15)
+    graph["dict"] = {
+        "class_type": "SparseDictLoader", "inputs": {"model": ["demo", 0], "file": "friends/gone.safetensors", "strength": 1.0, "share": 1.0},
+    }  # fmt: skip
+    graph["sample"]["inputs"]["model"] = ["dict", 0]
+    with pytest.raises(PromptRefused) as refusal:
+        server.run(graph)
+    assert list(refusal.value.errors) == ["dict"]
+    assert [message for message in refusal.value.messages if "gone.safetensors" in message and "models/sparse_dicts" in message]
+
+
+def test_a_missing_picture_folder_is_refused_in_one_sentence(server):
+    graph = {
+        "set": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "gone", "caption": "", "word": ""}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["set", 0], "filename_prefix": "set"}},
+    }
+    with pytest.raises(PromptRefused, match="'gone' is no folder in ComfyUI's input folder"):
+        server.run(graph)
+    graph["set"]["inputs"]["folder"] = "demo: zorp"
+    outputs = server.run(graph)
+    assert len(outputs["save"]["images"]) == 5
+
+
+def test_only_what_depends_on_a_changed_widget_runs_again(server):
+    first = server.queue(demo_graph("a green ring on clay", seed=21, steps=2))
+    assert server.ran(first) >= {"sample", "decode"}
+    graph = demo_graph("a green ring on clay", seed=22, steps=2)
+    assert server.ran(server.queue(graph)) == {"sample", "decode", "save"}
+
+
+def test_texts_and_help_pages_reach_the_front_end(server):
+    texts = server.get("/i18n")
+    for language in ("en", "zh", "ja"):
+        assert "SparseDictDemoModel" in texts[language]["nodeDefs"]
+    assert server.get("/extensions/SparseDict/docs/SparseDictDemoModel.md").startswith(b"# Demo Model")
+    assert server.object_info("SparseDictDemoModel")["python_module"] == "custom_nodes.SparseDict"
