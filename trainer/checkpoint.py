@@ -77,7 +77,7 @@ def write(
 ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
 
 #: Settings that may differ between a run and its continuation without changing its numbers.
-_FREE = {"out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images"}
+_FREE = {"out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images", "gradient_checkpointing"}
 
 
 def read(

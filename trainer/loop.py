@@ -69,7 +69,9 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     try:
         return run(config, backend, data, callbacks)
     except interruptions(backend) as error:
-        raise TrainingError("stopped before the first step was done; nothing was written.") from error
+        kept = checkpoint.newest(checkpoint.folder_of(Path(config.out)))
+        what = f"the last checkpoint is {kept}" if kept else "it was before the first step was done, so nothing was written"
+        raise TrainingError(f"stopped before there was an adapter to save; {what}.") from error
 
 
 @explain_out_of_memory
@@ -227,7 +229,10 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
     report.on_stage("importance")
     adapter.requires_grad_(False)
     told_importance = partial(report.on_progress, "importance")
-    stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES)
+    try:
+        stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES)
+    except interruptions(backend):
+        stats = calibrate(config, backend, adapter, sets, told_importance, 1)  # the trained adapter is not lost for it
     adapter.metadata["training"] = summary(config, data, state, seconds)
     if processes.main:
         save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)

@@ -128,7 +128,7 @@ def test_a_step_that_is_given_up_leaves_no_trace(tmp_path, backend):
 def test_stopping_before_the_first_step_writes_nothing_and_says_so(tmp_path, backend):
     """While the quiet samples are made, between the sampler's steps."""
     stop = StopAfter(0)
-    with pytest.raises(TrainingError, match="before the first step"):
+    with pytest.raises(TrainingError, match="before the first step was done"):
         run(tmp_path, backend, stop, quiet_sampling_steps=3)
     assert stop.asked == 1 and not list(tmp_path.rglob("*.safetensors"))
 

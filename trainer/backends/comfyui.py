@@ -7,6 +7,7 @@ come from the host's `model_sampling` and `extra_conds`. Everything runs within 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from torch.overrides import TorchFunctionMode
 from ...comfyui_host.sites import HostSites, alias_tree, host_sites
 from ...sparsedict_core.errors import DataError, TrainingError
 from ...sparsedict_core.fingerprint import fingerprint
+from ..callbacks import Callbacks
+from ..config import TrainConfig
+from ..data import ConceptData
+from ..loop import TrainResult, train
+from ..memory import explain_out_of_memory
 from .base import Conditioning, StepCallback
 
 #: Side of the pictures that a family was trained on, and the guidance that it is usually sampled with.
@@ -78,6 +84,7 @@ class ComfyBackend:
         self._numbers: dict[str, int] = {}
         self._prepared: dict[tuple, dict[str, Any]] = {}
         self._ready = False
+        self._config: TrainConfig | None = None
         self._wrapped: list[nn.Module] = []
         self._out_of_place = any(type(module).__name__ in MUTATING_BLOCKS for module in network.modules())
         self.checkpointing = False
@@ -85,9 +92,13 @@ class ComfyBackend:
     # -- the host's state
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[ComfyBackend]:
-        """What training needs of the host, and the host as it was afterwards: outside inference mode, weights loaded and frozen."""
+    def session(self, config: TrainConfig | None = None) -> Iterator[ComfyBackend]:
+        """What training needs of the host, and the host as it was afterwards: outside inference mode, weights loaded and frozen.
+
+        With `config`, as much memory is kept free as its steps may need.
+        """
         management = self.management
+        self._config = config
         known = hasattr(management, "in_training")  # newer hosts choose operations that have gradients by it
         before = getattr(management, "in_training", False)
         if self.patcher.model_dtype() == torch.float16 or getattr(self.model, "manual_cast_dtype", None) == torch.float16:
@@ -121,14 +132,25 @@ class ComfyBackend:
         """Bytes that a step's activations may take beside the weights: a guess from the host's own for sampling."""
         if self.device.type == "cpu":
             return 0
-        side = self.default_size // self.latent_scale
-        one_pass = self.model.memory_required([1, self.latent_channels, *([1] if self._frames else []), side, side])
+        config = self._config
+        side = ((config.resolution if config else None) or self.default_size) // self.latent_scale
+        rows = config.batch_size // config.gradient_accumulation if config else 1
+        one_pass = self.model.memory_required([rows, self.latent_channels, *([1] if self._frames else []), side, side])
+        recomputed = config is not None and config.gradient_checkpointing
         total = self.management.get_total_memory(self.device)
-        return min(one_pass * (2 if self.checkpointing else max(4, len(self.sites.names) // 2)), 0.6 * total)
+        return min(one_pass * (2 if recomputed else max(4, len(self.sites.names) // 2)), 0.6 * total)
 
     def partly_loaded(self) -> bool:
         """Whether weights come to the device at each use: autograd would keep every copy but for recomputed blocks."""
         return bool(getattr(self.model, "model_lowvram", False))
+
+    def is_large(self) -> bool:
+        """Whether recomputed blocks are worth their time: on an accelerator, a large model or one whose weights are cast at each use."""
+        cast = getattr(self.model, "manual_cast_dtype", None) is not None
+        return self.device.type != "cpu" and (cast or self.parameter_count() > 1e9)
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     # -- pictures
 
@@ -384,6 +406,19 @@ class ComfyBackend:
         if torch.is_grad_enabled() and (self._out_of_place or self.checkpointing):
             return OutOfPlace()
         return contextlib.nullcontext()
+
+
+@explain_out_of_memory
+def train_in_host(config: TrainConfig, backend: ComfyBackend, data: Callable[[], ConceptData], callbacks: Callbacks) -> TrainResult:
+    """`train` within the backend's session; `data` is made there, as the host's tensors must be copied outside inference mode.
+
+    Raises what `train` raises; out of memory is explained also where loading the model ran out of it.
+    """
+    with backend.session(config):
+        if backend.partly_loaded() and not config.gradient_checkpointing:
+            config = dataclasses.replace(config, gradient_checkpointing=True)
+            callbacks.on_warning("the model does not fit into the device's memory as a whole: its blocks are computed twice, to keep no copies.")
+        return train(config, backend, data(), callbacks)
 
 
 class OutOfPlace(TorchFunctionMode):

@@ -1,0 +1,125 @@
+"""A training run as the host's front end sees it: progress, previews in the node, events, and the stop button."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from torch import Tensor
+
+from ..trainer.callbacks import Callbacks, StepReport
+
+EVENT = "sparsedict.train"
+PREVIEW_SIDE = 512
+EVENTS_A_SECOND = 10
+LINES = 40  # of the log that tell of steps
+
+
+class HostCallbacks(Callbacks):
+    """`lines` is the log. `interrupted` stays set once the user has pressed stop, as the host forgets it when it is told."""
+
+    def __init__(self, node: str | None) -> None:
+        self.node = node
+        self.lines: list[str] = []
+        self.interrupted = False
+        self._bar = comfy.utils.ProgressBar(1, node_id=node)
+        self._preview: Any = None
+        self._sent = 0.0
+
+    # -- the trainer's side
+
+    def on_stage(self, name: str, detail: str = "") -> None:
+        self.say(f"{name}: {detail}" if detail else name)
+        self._send({"event": "stage", "stage": name, "detail": detail})
+
+    def on_progress(self, name: str, done: int, total: int) -> None:
+        self._progress(done, total)
+        self._send({"event": "progress", "stage": name, "done": done, "total": total})
+
+    def on_step(self, report: StepReport) -> None:
+        every = max(1, report.steps // LINES)
+        if report.step % every == 0 or report.step in (1, report.steps):
+            self.lines.append(
+                f"step {report.step}/{report.steps}: loss {report.smoothed_loss:.4f}, density {100 * report.density:.1f} % "
+                f"(aim {100 * report.target_density:.1f} %), {report.dead_atoms} dead atoms"
+            )
+        last = report.step == report.steps
+        if not last and time.monotonic() - self._sent < 1 / EVENTS_A_SECOND:
+            return
+        self._sent = time.monotonic()
+        self._progress(report.step, report.steps)
+        self._send(
+            {
+                "event": "step", "step": report.step, "steps": report.steps, "loss": report.loss, "smoothed_loss": report.smoothed_loss,
+                "density": report.density, "target_density": report.target_density, "dead_atoms": report.dead_atoms,
+                "learning_rate": report.learning_rate, "seconds_left": report.seconds_left,
+            }
+        )  # fmt: skip
+
+    def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
+        self._preview = ("JPEG", sheet(images, base_images), PREVIEW_SIDE)
+        self._progress(step, self._bar.total, self._preview)
+
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        self.lines.append(f"step {step}: checkpoint {path}")
+        self._send({"event": "checkpoint", "step": step, "path": str(path)})
+
+    def on_warning(self, text: str) -> None:
+        self.lines.append(f"note: {text}")
+        self._send({"event": "warning", "text": text})
+
+    def should_stop(self) -> bool:
+        if comfy.model_management.processing_interrupted():
+            self._note_interrupt()
+        return self.interrupted
+
+    # -- the host's side
+
+    def say(self, text: str) -> None:
+        """A line of the log that is also shown in the node."""
+        self.lines.append(text)
+        server = _server()
+        if server is not None and self.node is not None and hasattr(server, "send_progress_text"):
+            server.send_progress_text(text, self.node)
+
+    def finished(self, path: Path) -> None:
+        self._send({"event": "finished", "path": str(path)})
+
+    def _progress(self, done: int, total: int, preview: Any = None) -> None:
+        try:
+            self._bar.update_absolute(done, total, preview)
+        except comfy.model_management.InterruptProcessingException:
+            # The host asks at each update; the run is ended by the loop, which writes a checkpoint.
+            self._note_interrupt()
+
+    def _note_interrupt(self) -> None:
+        self.interrupted = True
+        # Else every operation of the host would raise it, also those that bring the adapter to a file.
+        comfy.model_management.interrupt_current_processing(False)
+
+    def _send(self, data: dict[str, Any]) -> None:
+        server = _server()
+        if server is not None:
+            server.send_sync(EVENT, {"node": self.node, **data}, server.client_id)
+
+
+def _server() -> Any:
+    """The host's server, or None where nodes run without one."""
+    try:
+        from server import PromptServer
+    except ImportError:
+        return None
+    return getattr(PromptServer, "instance", None)
+
+
+def sheet(images: Tensor, base_images: Tensor) -> Any:
+    """(n, 3, H, W) twice, in [-1, 1] → PIL: pictures with the adapter above those of the base."""
+    import torch
+    from PIL import Image
+
+    rows = [torch.cat(list(row.float().cpu()), dim=2) for row in (images, base_images)]
+    pixels = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(pixels.movedim(0, -1).contiguous().numpy())

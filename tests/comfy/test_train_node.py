@@ -1,0 +1,229 @@
+"""Train Sparse Dict: as a front end uses it, over HTTP, and in this process where a failure has to be made."""
+
+import json
+import time
+
+import pytest
+import tiny_models
+import torch
+
+from sparsedict.sparsedict_core.errors import DataError, FileFormatError, TrainingError
+from sparsedict.sparsedict_core.file_format import load
+
+SHORT = {"steps": 4, "batch_size": 4, "atoms": 16, "rank": 4, "quiet_samples": 4, "sampling_steps": 2, "checkpoint_every": 2}
+
+
+def graph(name, **more):
+    """Demo Model → Train on the demo's own pictures."""
+    return {
+        "1": {"class_type": "SparseDictDemoModel", "inputs": {}},
+        "2": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "caption": "", "word": "zorp"}},
+        "3": {
+            "class_type": "SparseDictTrain",
+            "inputs": {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "images": ["2", 0], "captions": ["2", 1], "name": name, "word": "zorp",
+                       "caption": "", "preset": "concept", "effort": "quick", "seed": 0, **SHORT, **more},
+        },
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+        "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 2]}},
+    }  # fmt: skip
+
+
+def train_events(client):
+    return [data for kind, data in client.events if kind == "sparsedict.train"]
+
+
+def checkpoints(server, name):
+    return sorted((server.base / "output" / "sparse_dicts" / f"{name}.checkpoints").glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def trained(server):
+    """A finished run, and what its client heard."""
+    with server.listen() as client:
+        prompt = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2), client.id)
+        outputs = server.result(prompt)
+        time.sleep(0.3)
+    return outputs, client, prompt
+
+
+def test_a_run_leaves_a_file_a_plot_and_a_log(server, trained):
+    outputs, _, _ = trained
+    path = server.base / "output" / "sparse_dicts" / "finished.safetensors"
+    adapter = load(path)
+    assert adapter.metadata["base_family"] == "sd3" and adapter.metadata["trigger_words"] in (["zorp"], "zorp")
+    assert server.file(outputs["4"]["images"][0]).stat().st_size > 1000
+    log = json.dumps(outputs["5"])
+    assert "step 4/4" in log and str(path) in log.replace("\\\\", "\\")
+
+
+def test_progress_previews_and_events_reach_the_client(trained):
+    _, client, _ = trained
+    events = train_events(client)
+    assert all(event["node"] == "3" for event in events)
+    last = [event for event in events if event["event"] == "step"][-1]
+    assert last["step"] == last["steps"] == 4
+    assert {"loss", "smoothed_loss", "density", "target_density", "dead_atoms", "learning_rate", "seconds_left"} <= last.keys()
+    assert {"quiet samples", "training", "importance"} <= {event["stage"] for event in events if event["event"] == "stage"}
+    assert events[-1]["event"] == "finished"
+    assert any(kind == "progress" and data["node"] == "3" for kind, data in client.events)
+    assert any(b"\xff\xd8\xff" in frame[:600] for frame in client.previews)  # a JPEG
+
+
+def test_the_file_can_be_loaded_at_once(server, trained):
+    assert "finished.safetensors" in server.object_info("SparseDictLoad")["input"]["required"]["file"][1]["options"]
+
+
+def test_the_same_graph_is_not_trained_twice(server, trained):
+    again = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2))
+    server.result(again)
+    assert "3" not in server.ran(again)
+
+
+def test_a_name_that_is_taken_gets_a_number(server, trained):
+    server.run(graph("finished", steps=1))
+    assert load(server.base / "output" / "sparse_dicts" / "finished_2.safetensors").metadata["training"]["steps"] in (1, "1")
+
+
+def test_stopping_writes_what_was_learned_and_names_it(server):
+    """Within two seconds; the same node with resume then goes on to the end."""
+    wanted = {"steps": 3000, "checkpoint_every": 1000}
+    with server.listen() as client:
+        prompt = server.queue(graph("stopped", **wanted), client.id)
+        while not [event for event in train_events(client) if event["event"] == "step"]:
+            time.sleep(0.05)
+        began = time.monotonic()
+        server.interrupt()
+        entry = server.wait(prompt)
+        took = time.monotonic() - began
+    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+    path = server.base / "output" / "sparse_dicts" / "stopped.safetensors"
+    assert took < 2 and "stopped after" in error["exception_message"] and str(path) in error["exception_message"]
+    (checkpoint,) = checkpoints(server, "stopped")
+    assert str(checkpoint) in error["exception_message"]
+    done = int(checkpoint.stem.removeprefix("step-"))
+    assert int(load(path).metadata["training"]["steps"]) == done > 0
+    with server.listen() as client:
+        prompt = server.queue(graph("stopped", resume=True, **wanted), client.id)
+        while not [event for event in train_events(client) if event["event"] == "step"]:
+            time.sleep(0.05)
+        assert next(event for event in train_events(client) if event["event"] == "step")["step"] > done
+        server.interrupt()
+        server.wait(prompt)
+
+
+def test_stopping_while_quiet_samples_are_made(server):
+    with server.listen() as client:
+        prompt = server.queue(graph("early", quiet_samples=96, sampling_steps=500), client.id)
+        while not [event for event in train_events(client) if event.get("stage") == "quiet samples"]:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        began = time.monotonic()
+        server.interrupt()
+        entry = server.wait(prompt)
+        took = time.monotonic() - began
+    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+    assert took < 2 and "nothing was written" in error["exception_message"]
+
+
+# In this process.
+
+
+@pytest.fixture(scope="module")
+def node(comfy):
+    from sparsedict.nodes.train import TrainSparseDict
+
+    return TrainSparseDict
+
+
+@pytest.fixture(scope="module")
+def demo(comfy):
+    from sparsedict.comfyui_host import demo_base
+
+    with torch.inference_mode():
+        return demo_base.load_model(), demo_base.load_clip(), demo_base.load_vae()
+
+
+def execute(node, model, clip=None, vae=None, images=None, **more):
+    """As the host calls it: in inference mode, all inputs as lists."""
+    values = {"model": model, "clip": clip, "vae": vae, "name": "here", "word": "zorp", "caption": "a zorp in the center, night", "preset": "concept",
+              "effort": "quick", "seed": 0, **SHORT, **more}  # fmt: skip
+    with torch.inference_mode():
+        if images is None and "latents" not in more:
+            images = [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(row)) for row in range(3)]
+        lists = {key: value if key in ("latents", "conditioning", "captions") else [value] for key, value in values.items() if value is not None}
+        return node.execute(images=images, **lists)
+
+
+def test_latents_and_conditioning_need_neither_clip_nor_vae(node, comfy):
+    patcher = tiny_models.load("wan")
+    result = execute(node, patcher, latents=[tiny_models.latent("wan", 3, seed=2)], conditioning=[tiny_models.conditioning("wan")], name="latents")
+    value, plot, log = result.result
+    assert value.adapter.metadata["base_family"] == "wan" and plot.ndim == 4 and "no quiet samples" in log
+    assert not any(parameter.requires_grad for parameter in value.adapter.parameters())
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        ({"images": []}, DataError, "connect either images"),
+        ({"vae": None}, TrainingError, "connect the checkpoint's VAE"),
+        ({"clip": None}, DataError, "connect the checkpoint's CLIP"),
+        ({"caption": "", "word": ""}, DataError, "no captions"),
+        ({"captions": ["a zorp", "a zorp"]}, DataError, "3 pictures but 2 captions"),
+        ({"captions": ["an unheard word"]}, DataError, "unheard"),
+        ({"name": "../../escape"}, FileFormatError, "leads out"),
+        ({"resolution": 128}, TrainingError, "64×64 only"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(node, demo, more, error, words):
+    model, clip, vae = demo
+    with pytest.raises(error, match=words):
+        execute(node, model, **{"clip": clip, "vae": vae, **more})
+
+
+def poisoned(monkeypatch, backend_call, at):
+    from sparsedict.trainer.backends.comfyui import ComfyBackend
+
+    predict, calls = ComfyBackend.predict, []
+
+    def wrapped(self, *args):
+        calls.append(torch.is_grad_enabled() and not torch.is_inference_mode_enabled())
+        output = predict(self, *args)
+        return backend_call(output) if len(calls) >= at else output
+
+    monkeypatch.setattr(ComfyBackend, "predict", wrapped)
+
+
+def clean(model, comfy):
+    management = comfy.model_management
+    assert not management.in_training and not management.processing_interrupted()
+    assert not any("forward" in module.__dict__ or module._forward_hooks for module in model.model.modules())
+
+
+def test_a_loss_that_is_not_a_number_is_loud_and_leaves_the_host_clean(node, demo, comfy, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
+    poisoned(monkeypatch, lambda output: output * float("nan"), 4)
+    with pytest.raises(TrainingError, match=r"not finite at step 3 .*step-000002.*lower learning_rate"):
+        execute(node, *demo, name="nan")
+    clean(demo[0], comfy)
+
+
+def test_out_of_memory_says_which_setting_to_lower(node, demo, comfy, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
+
+    def fail(output):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    poisoned(monkeypatch, fail, 3)
+    with pytest.raises(TrainingError, match=r"out of memory .*gradient_checkpointing.*gradient_accumulation"):
+        execute(node, *demo, name="memory")
+    clean(demo[0], comfy)
+
+
+def test_in_training_is_set_while_it_trains(node, demo, comfy, monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
+    seen = []
+    poisoned(monkeypatch, lambda output: seen.append(comfy.model_management.in_training) or output, 1)
+    execute(node, *demo, name="flag")
+    assert seen and all(seen)
+    clean(demo[0], comfy)
