@@ -34,4 +34,5 @@ class SparseDictExtension(ComfyExtension):
         for entry in NODES:
             module, name = entry.split(":")
             found.append(getattr(import_module(f".{module}", __package__), name))
+        import_module(".routes", __package__).register()
         return found

@@ -11,6 +11,7 @@ import comfy.utils
 from torch import Tensor
 
 from ..trainer.callbacks import Callbacks, StepReport
+from .train_state import STATE
 
 EVENT = "sparsedict.train"
 PREVIEW_SIDE = 512
@@ -28,6 +29,7 @@ class HostCallbacks(Callbacks):
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
         self._preview: Any = None
         self._sent = 0.0
+        STATE.begin(node)
 
     # -- the trainer's side
 
@@ -60,8 +62,10 @@ class HostCallbacks(Callbacks):
         )  # fmt: skip
 
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
-        self._preview = ("JPEG", sheet(images, base_images), PREVIEW_SIDE)
+        picture = sheet(images, base_images)
+        self._preview = ("JPEG", picture, PREVIEW_SIDE)
         self._progress(step, self._bar.total, self._preview)
+        self._send({"event": "preview", "step": step, "prompts": list(prompts), "number": STATE.note_preview(picture)})
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         self.lines.append(f"step {step}: checkpoint {path}")
@@ -101,6 +105,7 @@ class HostCallbacks(Callbacks):
         comfy.model_management.interrupt_current_processing(False)
 
     def _send(self, data: dict[str, Any]) -> None:
+        STATE.note({"node": self.node, **data})
         server = _server()
         if server is not None:
             server.send_sync(EVENT, {"node": self.node, **data}, server.client_id)

@@ -1,0 +1,128 @@
+"""Read-only routes for the front end: what is in an adapter's file, and how the training run is going.
+
+Only files of the folders registered as `sparse_dicts` are read; a name or a link that leads out of them is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from ..sparsedict_core.atom_table import atom_table
+from ..sparsedict_core.errors import FileFormatError, SparseDictError
+from ..sparsedict_core.file_format import load
+from . import files
+from .train_state import STATE
+
+KEPT = 8  # answers in memory
+
+
+def served_path(name: str) -> Path:
+    """The real path of a file by its name in the host's lists. Raises FileFormatError for whatever may not be served."""
+    if not name or "\0" in name or not name.lower().endswith(".safetensors"):
+        raise FileFormatError(f"{name!r} is no name of a .safetensors file.")
+    linked = False
+    for folder in folder_paths.get_folder_paths(files.FOLDER):
+        root = os.path.realpath(folder)
+        asked = os.path.normpath(os.path.join(root, name))
+        if not _below(asked, root) or not os.path.isfile(asked):
+            continue
+        real = os.path.realpath(asked)
+        if any(_below(real, os.path.realpath(other)) for other in folder_paths.get_folder_paths(files.FOLDER)):
+            return Path(real)
+        linked = True
+    if linked:
+        raise FileFormatError(f"{name!r} is a link to outside of the {files.FOLDER} folders; add its folder to extra_model_paths.yaml.")
+    raise FileFormatError(files.missing(name))
+
+
+def _below(path: str, root: str) -> bool:
+    try:
+        return os.path.commonpath([path, root]) == root and path != root
+    except ValueError:  # other drives
+        return False
+
+
+def identity(path: Path, greedy: bool) -> str:
+    """Changes with the content; an ETag."""
+    status = path.stat()
+    return f'"1-{status.st_size:x}-{status.st_mtime_ns:x}{"-g" if greedy else ""}"'
+
+
+_answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+
+
+def adapter_answer(name: str, greedy: bool = False, known: str | None = None) -> tuple[int, str, bytes]:
+    """Status, ETag and body. `known` is the ETag that the browser has. Never raises for a bad name or file."""
+    try:
+        path = served_path(name)
+        tag = identity(path, greedy)
+        if known is not None and tag in [part.strip().removeprefix("W/") for part in known.split(",")]:
+            return 304, tag, b""
+        body = _answers.get((str(path), tag))
+        if body is None:
+            body = _body({"file": name, **atom_table(load(path), greedy)})
+            _answers[str(path), tag] = body
+            while len(_answers) > KEPT:
+                _answers.popitem(last=False)
+        return 200, tag, body
+    except FileFormatError as error:
+        missing = "is not in models" in str(error) or "link to outside" in str(error) or "no name" in str(error)
+        return 404 if missing else 422, "", _body({"error": str(error)})
+    except (SparseDictError, OSError) as error:
+        return 422, "", _body({"error": f"{name}: {error}"})
+
+
+def _body(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def register() -> bool:
+    """Adds the routes to the host's server, once; False where nodes run without one."""
+    try:
+        from aiohttp import web
+        from server import PromptServer
+    except ImportError:
+        return False
+    server = getattr(PromptServer, "instance", None)
+    if server is None or getattr(server, "_sparsedict_routes", False):
+        return False
+    server._sparsedict_routes = True
+
+    @server.routes.get("/sparsedict/adapter")
+    async def adapter(request: Any) -> Any:
+        query = request.rel_url.query
+        work = asyncio.get_running_loop().run_in_executor(
+            None, adapter_answer, query.get("file", ""), query.get("order") == "greedy", request.headers.get("If-None-Match")
+        )
+        status, tag, body = await work
+        headers = {"Cache-Control": "no-cache", **({"ETag": tag} if tag else {})}
+        if status == 304:
+            return web.Response(status=304, headers=headers)
+        answer = web.Response(status=status, body=body, headers=headers, content_type="application/json", charset="utf-8")
+        if len(body) > 10_000:
+            answer.enable_compression()
+        return answer
+
+    @server.routes.get("/sparsedict/train")
+    async def train(_: Any) -> Any:
+        job = STATE.job()
+        if job is not None:
+            running, _waiting = server.prompt_queue.get_current_queue()
+            job["running"] = job["finished"] is None and bool(running)
+        return web.json_response(job, headers={"Cache-Control": "no-store"})
+
+    @server.routes.get("/sparsedict/train/preview")
+    async def preview(_: Any) -> Any:
+        picture = STATE.preview()
+        if picture is None:
+            return web.Response(status=404)
+        return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    return True

@@ -1,0 +1,70 @@
+"""What the newest training run has said so far, so that a page that is loaded later can show it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+POINTS = 2000  # kept of a run; beyond that, every other one goes
+
+
+class TrainState:
+    """Filled by the prompt's thread, read by the server's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: dict[str, Any] | None = None
+        self._preview: bytes | None = None
+
+    def begin(self, node: str | None) -> None:
+        """A run starts in this node."""
+        with self._lock:
+            self._job = {"node": node, "points": [], "stage": None, "warnings": [], "finished": None, "previews": 0}
+            self._preview = None
+
+    def note(self, data: dict[str, Any]) -> None:
+        """An event of nodes/train_events.py."""
+        with self._lock:
+            job, kind = self._job, data["event"]
+            if job is None:
+                return
+            rest = {key: value for key, value in data.items() if key not in ("event", "node")}
+            if kind == "step":
+                job["points"].append(rest)
+                if len(job["points"]) > POINTS:
+                    # The newest stays, and every other one before it.
+                    job["points"] = job["points"][::-2][::-1]
+            elif kind in ("stage", "progress"):
+                job["stage"] = rest
+            elif kind == "warning":
+                job["warnings"].append(data["text"])
+            elif kind == "finished":
+                job["finished"] = data["path"]
+
+    def note_preview(self, picture: Any) -> int:
+        """A PIL picture; returns the number of previews so far."""
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "JPEG", quality=88)
+        with self._lock:
+            self._preview = buffer.getvalue()
+            if self._job is not None:
+                self._job["previews"] += 1
+                return self._job["previews"]
+        return 1
+
+    def job(self) -> dict[str, Any] | None:
+        """A copy for JSON; None before the first run."""
+        with self._lock:
+            if self._job is None:
+                return None
+            return {**self._job, "points": list(self._job["points"]), "warnings": list(self._job["warnings"])}
+
+    def preview(self) -> bytes | None:
+        """JPEG of the newest preview."""
+        with self._lock:
+            return self._preview
+
+
+#: The host runs one prompt at a time.
+STATE = TrainState()
