@@ -1,0 +1,281 @@
+"""Graphs in the front end's own format, laid out by group and column, and back to what the host's /prompt takes.
+
+Every node is checked against the host's /object_info: a widget that was renamed stops the script, not the user.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+ALWAYS, MUTED, BYPASSED = 0, 2, 4  # the front end's modes of a node
+COLOURS = {"base": "#3f789e", "data": "#8A8", "train": "#b06634", "use": "#8AA", "look": "#88A", "off": "#444"}
+PACK, CORE = "sparsedict", "comfy-core"
+NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+GAP, COLUMN_GAP, GROUP_GAP, TITLE = 50, 50, 70, 30
+
+Link = tuple["Node", int]
+
+
+class WorkflowError(Exception):
+    """A description that the host would not run."""
+
+
+def inputs_of(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Name → (type, options), in the order in which the front end makes them."""
+    return {name: (spec[0], spec[1] if len(spec) > 1 else {}) for kind in ("required", "optional") for name, spec in info["input"].get(kind, {}).items()}
+
+
+def is_widget(kind: Any, options: dict[str, Any]) -> bool:
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
+
+
+def widgets_of(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    return {name: spec for name, spec in inputs_of(info).items() if is_widget(*spec)}
+
+
+def has_seed_control(name: str, options: dict[str, Any]) -> bool:
+    """Whether the front end puts a "control after generate" behind the widget; its value is one more in `widgets_values`."""
+    return bool(options.get("control_after_generate", name in ("seed", "noise_seed")))
+
+
+def default_of(kind: Any, options: dict[str, Any]) -> Any:
+    if "default" in options:
+        return options["default"]
+    choices = kind if isinstance(kind, list) else options.get("options")
+    if choices:
+        return choices[0]
+    return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(str(kind), "")
+
+
+def problem(value: Any, kind: Any, options: dict[str, Any]) -> str | None:
+    """What the host would say about a widget's value; None if nothing."""
+    if isinstance(kind, list) or kind == "COMBO":
+        choices = kind if isinstance(kind, list) else options.get("options", [])
+        return None if value in choices else f"{value!r} is none of {choices}"
+    wanted = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}[kind]
+    if not isinstance(value, wanted) or (kind in ("INT", "FLOAT") and isinstance(value, bool)):
+        return f"{value!r} is no {kind}"
+    if kind in ("INT", "FLOAT") and not options.get("min", value) <= value <= options.get("max", value):
+        return f"{value!r} is not from {options.get('min')} to {options.get('max')}"
+    return None
+
+
+class Node:
+    """One node; `node["model"]` or `node[0]` is a link from an output."""
+
+    def __init__(self, number: int, kind: str, info: dict[str, Any] | None, title: str | None, mode: int, width: int) -> None:
+        self.id, self.kind, self.info, self.title, self.mode, self.width = number, kind, info, title, mode, width
+        self.sockets: dict[str, tuple[str, Link | None]] = {}
+        self.values: dict[str, Any] = {}
+        self.outputs: list[tuple[str, str]] = []
+        self.height, self.pos = 0, (0, 0)
+        self.more: dict[str, Any] = {}
+
+    def __getitem__(self, output: int | str) -> Link:
+        names = [name.lower() for name, _ in self.outputs]
+        index = output if isinstance(output, int) else names.index(output.lower())
+        if index >= len(self.outputs):
+            raise WorkflowError(f"{self.kind} has no output {output}.")
+        return self, index
+
+
+class Workflow:
+    """`with flow.group("Base", "base"): node = flow.add("KSampler", model=base["model"], steps=16)`; then `flow.to_dict()`.
+
+    A group is a column of nodes from top to bottom, `column()` begins another one beside it; groups go from left to right.
+    """
+
+    def __init__(self, name: str, object_info: dict[str, Any]) -> None:
+        self.name, self.object_info = name, object_info
+        self.nodes: list[Node] = []
+        self.groups: list[dict[str, Any]] = []
+        self._x, self._columns = 0, [[]]
+
+    # -- building
+
+    @contextmanager
+    def group(self, title: str, colour: str) -> Iterator[None]:
+        self._columns = [[]]
+        yield
+        left, top, bottom = self._x, 0, 0
+        for column in self._columns:
+            y = TITLE
+            for node in column:
+                node.pos = (self._x, y)
+                y += node.height + GAP
+            bottom = max(bottom, y - GAP)
+            self._x += max(node.width for node in column) + COLUMN_GAP
+        right = self._x - COLUMN_GAP
+        bounding = [left - 20, top - 70, right - left + 40, bottom - top + 90]
+        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": COLOURS[colour], "font_size": 24, "flags": {}})
+        self._x = right + GROUP_GAP
+
+    def column(self) -> None:
+        self._columns.append([])
+
+    def note(self, text: str, title: str = "Note", width: int = 400) -> Node:
+        node = self._place(Node(len(self.nodes) + 1, "MarkdownNote", None, title, ALWAYS, width))
+        node.values = {"text": text.strip()}
+        lines = sum(1 + len(line) * 7 // width for line in text.strip().splitlines())
+        node.height = 60 + 21 * lines
+        return node
+
+    def reroute(self, source: Link) -> Node:
+        kind = source[0].outputs[source[1]][1]
+        node = self._place(Node(len(self.nodes) + 1, "Reroute", None, None, ALWAYS, 75))
+        node.sockets, node.outputs, node.height = {"": ("*", source)}, [(kind, kind)], 26
+        return node
+
+    def add(
+        self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (), **values: Any
+    ) -> Node:
+        """A node of the host. `preview` is the height of the picture in it; `unchecked` names widgets that are lists of a user's own files."""
+        if kind not in self.object_info:
+            raise WorkflowError(f"{self.name}: the host has no node {kind}.")
+        info = self.object_info[kind]
+        node = Node(len(self.nodes) + 1, kind, info, title, state, wide)
+        node.outputs = list(zip(info["output_name"], info["output"], strict=True))
+        known = inputs_of(info)
+        for name in values.keys() - known.keys():
+            raise WorkflowError(f"{self.name}: {kind} has no input {name}; it has {', '.join(known)}.")
+        for name, (type_, options) in known.items():
+            if not is_widget(type_, options):
+                link = values.get(name)
+                if link is None and state == ALWAYS and name in info["input"].get("required", {}):
+                    raise WorkflowError(f"{self.name}: {kind} needs {name}.")
+                if link is not None:
+                    given = link[0].outputs[link[1]][1]
+                    if "*" not in (type_, given) and given not in type_.split(","):
+                        raise WorkflowError(f"{self.name}: {kind}.{name} is {type_}, not {given}.")
+                node.sockets[name] = (type_, link)
+                continue
+            value = values.get(name, default_of(type_, options))
+            wrong = None if name in unchecked else problem(value, type_, options)
+            if wrong:
+                raise WorkflowError(f"{self.name}: {kind}.{name}: {wrong}.")
+            node.values[name] = value
+        widgets = widgets_of(info)
+        tall = sum(bool(options.get("multiline")) for _, options in widgets.values())
+        seeds = sum(has_seed_control(name, options) for name, (type_, options) in widgets.items() if type_ == "INT")
+        node.height = 16 + 21 * max(len(node.sockets), len(node.outputs)) + 25 * (len(widgets) - tall + seeds) + 95 * tall + preview
+        return self._place(node)
+
+    def _place(self, node: Node) -> Node:
+        self.nodes.append(node)
+        self._columns[-1].append(node)
+        return node
+
+    # -- the front end's format
+
+    def to_dict(self) -> dict[str, Any]:
+        nodes, links = self._nodes_and_links()
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"sparsedict/{self.name}")),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(links),
+            "nodes": nodes,
+            "links": links,
+            "groups": self.groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
+            "version": 0.4,
+        }
+
+    def _nodes_and_links(self) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+        links: list[list[Any]] = []
+        leaving: dict[tuple[int, int], list[int]] = {}
+        arriving: dict[tuple[int, str], int] = {}
+        for node in self.nodes:
+            for slot, (name, (_, link)) in enumerate(node.sockets.items()):
+                if link is not None:
+                    number, (source, output) = len(links) + 1, link
+                    links.append([number, source.id, output, node.id, slot, source.outputs[output][1]])
+                    leaving.setdefault((source.id, output), []).append(number)
+                    arriving[node.id, name] = number
+        return [self._node(order, node, leaving, arriving) for order, node in enumerate(self.nodes)], links
+
+    def _node(self, order: int, node: Node, leaving: dict, arriving: dict) -> dict[str, Any]:
+        optional = node.info["input"].get("optional", {}) if node.info else {}
+        inputs: list[dict[str, Any]] = []
+        for name, (kind, _) in node.sockets.items():
+            inputs.append({"name": name, **({"shape": 7} if name in optional else {}), "type": kind, "link": arriving.get((node.id, name))})
+        widgets = widgets_of(node.info) if node.info else {}
+        for name, (kind, _) in widgets.items():
+            # The front end makes the sockets first, then one for each widget.
+            inputs.append({"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "widget": {"name": name}, "link": None})
+        outputs = [{"name": name, "type": kind, "links": leaving.get((node.id, slot))} for slot, (name, kind) in enumerate(node.outputs)]
+        if node.kind == "Reroute":
+            outputs[0]["name"] = ""
+        written: dict[str, Any] = {
+            "id": node.id, "type": node.kind, "pos": list(node.pos), "size": [node.width, node.height], "flags": {}, "order": order,
+            "mode": node.mode, "inputs": inputs, "outputs": outputs,
+        }  # fmt: skip
+        if node.title:
+            written["title"] = node.title
+        if node.kind == "Reroute":
+            return {**written, "properties": {"showOutputText": True, "horizontal": False}}
+        pack = PACK if node.kind.startswith("SparseDict") else CORE
+        written["properties"] = {} if node.info is None else {"cnr_id": pack, "Node name for S&R": node.kind}
+        written["widgets_values"] = list(self._widget_values(node, widgets))
+        return {**written, **(NOTE_COLOURS if node.info is None else {})}
+
+    @staticmethod
+    def _widget_values(node: Node, widgets: dict[str, tuple[Any, dict[str, Any]]]) -> Iterator[Any]:
+        for name, value in node.values.items():
+            yield value
+            if name in widgets and widgets[name][0] == "INT" and has_seed_control(name, widgets[name][1]):
+                yield "fixed"
+
+
+def named_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """Widget → value of a node in the front end's format. Raises WorkflowError if their number is another."""
+    values, found = list(node.get("widgets_values") or []), {}
+    for name, (kind, options) in widgets_of(info).items():
+        if not values:
+            raise WorkflowError(f"node {node['id']} ({node['type']}) has no value for {name}.")
+        found[name] = values.pop(0)
+        if kind == "INT" and has_seed_control(name, options) and values:
+            values.pop(0)
+    if values:
+        raise WorkflowError(f"node {node['id']} ({node['type']}) has more values than widgets: {values}.")
+    return found
+
+
+def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """What the front end would POST to /prompt: notes and reroutes gone, muted nodes cut out, bypassed ones passed through."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    links = {link[0]: link for link in workflow["links"]}
+
+    def source(number: int | None) -> list[Any] | None:
+        if number is None:
+            return None
+        _, origin, slot, *_ = links[number]
+        node = nodes[origin]
+        if node["mode"] == MUTED:
+            return None
+        if node["type"] == "Reroute":
+            return source(node["inputs"][0]["link"])
+        if node["mode"] == BYPASSED:
+            kind = node["outputs"][slot]["type"]
+            same = [given for given in node["inputs"] if given["type"] == kind]
+            return source(same[0]["link"]) if same else None
+        return [str(origin), slot]
+
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["mode"] != ALWAYS or node["type"] not in object_info:
+            if node["mode"] == ALWAYS and node["type"] not in ("Reroute", "MarkdownNote", "Note"):
+                raise WorkflowError(f"the host has no node {node['type']}.")
+            continue
+        given = named_values(node, object_info[node["type"]])
+        for entry in node["inputs"]:
+            link = source(entry["link"])
+            if link is not None:
+                given[entry["name"]] = link
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": given}
+    return prompt
