@@ -1,8 +1,8 @@
 """An adapter on the host's MODEL: forward hooks that are there exactly while that clone of the patcher is loaded.
 
 The host calls `inject` when it loads a patcher and `eject` when another clone takes its place, so weights are never patched and a
-change of strength or gains costs a few hooks. A clone of a clone shares its injection objects; what is hooked is therefore kept by
-patcher.
+change of strength or gains costs a few hooks. A clone of a clone shares its injection objects and is told to eject when it is
+collected, even if it was never loaded; what is hooked is therefore kept by patcher.
 """
 
 from __future__ import annotations
@@ -89,16 +89,13 @@ def apply_adapter(
 
     Raises SiteError if the adapter does not fit the model, SparseDictError for an empty range of percents.
     """
-    from comfy.patcher_extension import CallbacksMP, WrappersMP
+    from comfy.patcher_extension import WrappersMP
 
     if not 0 <= start_percent < end_percent <= 1:
         raise SparseDictError(f"the range {start_percent:g} to {end_percent:g} is empty; start must be below end, both from 0 to 1.")
     applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent)
     clone = patcher.clone()
-    _never_loaded(patcher, clone)
     clone.set_injections(KEY, [*applied_to(clone), applied])
-    if not clone.callbacks.get(CallbacksMP.ON_CLONE, {}).get(KEY):
-        clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _never_loaded)
     if (start_percent, end_percent) != (0.0, 1.0):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, applied.within_range)
     return clone
@@ -112,9 +109,3 @@ def applied_to(patcher: Any) -> list[AppliedAdapter]:
 def attachments_of(patcher: Any) -> list[Attachment]:
     """The hooks at work for `patcher`, in the order of `applied_to`; empty while the host has not loaded it."""
     return [attachment for applied in applied_to(patcher) if (attachment := applied.attachment(patcher)) is not None]
-
-
-def _never_loaded(parent: Any, clone: Any) -> None:
-    """The host copies its note that a patcher is injected to clones, which then would never be injected themselves, and whose
-    collection would eject the parent."""
-    clone.is_injected = False

@@ -443,6 +443,39 @@ def test_the_range_of_percents_is_a_range_of_noise_levels(comfy, apply, name):
     assert not torch.equal(first, second)
 
 
+def test_outside_its_range_an_adapter_is_silent_and_comes_back(comfy, apply):
+    from types import SimpleNamespace
+
+    from sparsedict.comfyui_host.injection import applied_to
+
+    applied = apply(loaded("sd3"), make_adapter(loaded("sd3")), start_percent=0.2, end_percent=0.5)
+    [one] = applied_to(applied)
+    one.inject(applied)
+    attachment = one.attachment(applied)
+
+    class Executor:
+        class_obj = SimpleNamespace(model_sampling=SimpleNamespace(percent_to_sigma=lambda percent: 1 - percent))
+        error = None
+
+        def __call__(self, x, sigma):
+            if self.error is not None:
+                raise self.error
+            return attachment.enabled
+
+    executor = Executor()
+    levels = {0.9: False, 0.8: True, 0.6: True, 0.5: False, 0.1: False}  # it begins at 1 − 0.2, and has ended at 1 − 0.5
+    for level, acts in levels.items():
+        assert one.within_range(executor, None, torch.tensor([level], dtype=torch.float64)) is acts, level
+        assert attachment.enabled
+    executor.error = RuntimeError("stopped")
+    with pytest.raises(RuntimeError, match="stopped"):
+        one.within_range(executor, None, torch.tensor([0.1]))
+    assert attachment.enabled
+    one.eject(applied)
+    one.eject(applied)
+    assert hooks(applied) == 0
+
+
 def test_an_empty_range_is_refused(comfy, apply):
     from sparsedict.sparsedict_core.errors import SparseDictError
 
