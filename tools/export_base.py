@@ -76,7 +76,7 @@ def write_card(work: Path, figures: dict[str, dict[str, float]]) -> None:
         "it says nothing about the quality on SDXL or Flux. Apache-2.0, trained from scratch on the renderer in `scenes.py`.",
         "",
         f"- transformer: `SD3Transformer2DModel`, 3 layers of 192, patch 2, 16 latent channels; {progress['images']:,} images, "
-        f"{facts['training_minutes']} minutes on two CPU threads shared with other work, flow matching, caption dropout 10 %",
+        f"{facts['training_minutes']} minutes on one to two CPU threads, flow matching, caption dropout 10 %",
         f"- codec: PCA of 4×4×3 patches and a convolutional decoder, {facts['codec']['psnr_db']:.1f} dB "
         f"({facts['codec']['psnr_linear_db']:.1f} dB without the decoder) on scenes, styled scenes and creatures",
         f"- text encoder: {len(WORDS)} words ({' '.join(WORDS)}) and {len(PLACEHOLDERS)} placeholder words that training "
