@@ -26,6 +26,11 @@ NODES = [
 class SparseDictExtension(ComfyExtension):
     """All nodes of the pack."""
 
+    async def on_load(self) -> None:
+        from .renames import register
+
+        await register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Imports the node files; none of them imports diffusers or matplotlib."""
         from importlib import import_module

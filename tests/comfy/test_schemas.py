@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,3 +58,30 @@ def test_search_aliases_reach_a_host_that_knows_them(comfy, monkeypatch):
     monkeypatch.setattr(dataclasses, "fields", lambda _: newer.__dataclass_fields__.values())
     DemoModel.define_schema()
     assert "zorp" in seen["search_aliases"]
+
+
+def test_a_renamed_node_is_told_to_a_host_that_can_replace_it(comfy, monkeypatch):
+    from comfy_api import latest
+
+    from sparsedict.nodes.renames import register
+
+    told = []
+
+    class Replacement:
+        async def register(self, entry):
+            told.append(entry)
+
+    entry = {"old_node_id": "SparseDictOld", "new_node_id": "SparseDictLoad"}
+    monkeypatch.delattr(latest.io, "NodeReplace", raising=False)
+    asyncio.run(register([entry]))
+    assert told == []
+    monkeypatch.setattr(latest.io, "NodeReplace", dict, raising=False)
+    monkeypatch.setattr(latest, "ComfyAPI", lambda: SimpleNamespace(node_replacement=Replacement()))
+    asyncio.run(register([entry]))
+    assert told == [entry]
+
+
+def test_renames_lead_to_nodes_that_exist(schemas):
+    from sparsedict.nodes.renames import RENAMED
+
+    assert all(entry["new_node_id"] in schemas and entry["old_node_id"] not in schemas for entry in RENAMED)
