@@ -1,0 +1,142 @@
+"""The example workflows: what the script makes, valid on this host, and run on it as the front end would send them, only shorter."""
+
+import json
+
+import pytest
+from host import PromptRefused
+from PIL import Image
+
+from sparsedict.tools.make_example_workflows import EXAMPLES, FOLDER, THUMBNAIL_BYTES, as_text, build
+from sparsedict.tools.ui_workflow import ALWAYS, MUTED, named_values, problem, to_prompt, widgets_of
+
+NAMES = sorted(EXAMPLES)
+OWN_FILES = {("CheckpointLoaderSimple", "ckpt_name")}  # lists of what the user has
+SHORT = {
+    "SparseDictTrain": {
+        "steps": 2, "batch_size": 2, "atoms": 16, "rank": 4, "quiet_samples": 2, "sampling_steps": 1, "preview_prompts": "", "checkpoint_every": 1000,
+    },
+    "KSampler": {"steps": 1},
+    "SparseDictProbe": {"steps": 2},
+    "SparseDictAtomSweep": {"count": 3},
+    "SparseDictDemoLatent": {"batch_size": 2},
+}  # fmt: skip
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shortened(prompt):
+    for node in prompt.values():
+        for widget, value in SHORT.get(node["class_type"], {}).items():
+            if not isinstance(node["inputs"][widget], list) and not (widget == "batch_size" and node["inputs"][widget] == 1):
+                node["inputs"][widget] = value
+    return prompt
+
+
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.object_info()
+
+
+def of_type(nodes, kind):
+    return [node for node in nodes if node["type"] == kind]
+
+
+def test_the_script_makes_the_files(server, object_info):
+    if server.get("/system_stats")["system"]["comfyui_version"] != "0.3.75":
+        pytest.skip("the files are written for 0.3.75; stock nodes of another host may have more widgets")
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES
+    for name, workflow in build(object_info).items():
+        assert read(name) == json.loads(as_text(workflow)), f"{name}: run `python -m sparsedict.tools.make_example_workflows`"
+
+
+def test_the_front_end_offers_them(server):
+    assert sorted(server.get("/workflow_templates")["SparseDict"]) == NAMES
+    assert json.loads(json.dumps(server.get(f"/api/workflow_templates/SparseDict/{NAMES[0]}.json"))) == read(NAMES[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_small_thumbnail(name):
+    path = FOLDER / f"{name}.jpg"
+    assert path.stat().st_size < THUMBNAIL_BYTES
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG" and max(picture.size) >= 256
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_widgets_and_links_are_what_the_host_has(name, object_info):
+    workflow = read(name)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for node in nodes.values():
+        if node["type"] not in object_info:
+            assert node["type"] in ("MarkdownNote", "Reroute")
+            continue
+        info = object_info[node["type"]]
+        assert [output["type"] for output in node["outputs"]] == info["output"]
+        widgets = widgets_of(info)
+        for widget, value in named_values(node, info).items():
+            if (node["type"], widget) not in OWN_FILES:
+                assert problem(value, *widgets[widget]) is None, (node["type"], widget)
+    for number, source, output, target, slot, kind in workflow["links"]:
+        assert number in nodes[source]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][slot]["link"] == number
+        assert kind in (nodes[source]["outputs"][output]["type"], "*")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_lies_on_anything(name):
+    workflow = read(name)
+    boxes = [(node["pos"][0], node["pos"][1] - 30, node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in workflow["nodes"]]
+    for index, one in enumerate(boxes):
+        for other in boxes[:index]:
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    groups = [group["bounding"] for group in workflow["groups"]]
+    for box in boxes:
+        assert any(x <= box[0] and y <= box[1] and box[2] <= x + w and box[3] <= y + h for x, y, w, h in groups)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_to_its_pictures(name, server, object_info):
+    prompt = shortened(to_prompt(read(name), object_info))
+    server.post("/free", {"free_memory": True})  # nothing from the example before
+    outputs = server.run(prompt)
+    saving = [node for node, entry in prompt.items() if entry["class_type"] == "SaveImage"]
+    assert saving
+    for node in saving:
+        assert outputs[node]["images"]
+        for entry in outputs[node]["images"]:
+            with Image.open(server.file(entry)) as picture:
+                assert min(picture.size) >= 64 and len(set(picture.convert("L").tobytes())) > 16
+    previews = [node for node, entry in prompt.items() if entry["class_type"] in ("PreviewImage", "PreviewAny")]
+    assert all(outputs[node] for node in previews)
+
+
+def test_a_sent_graph_has_no_muted_bypassed_or_drawn_nodes(object_info):
+    prompt = to_prompt(read("6_your_own_checkpoint"), object_info)
+    kinds = {node["class_type"] for node in prompt.values()}
+    assert not kinds & {"CheckpointLoaderSimple", "EmptyLatentImage", "FluxGuidance", "Reroute", "MarkdownNote"}
+    sampler = next(node for node in prompt.values() if node["class_type"] == "KSampler")
+    came_from = {name: prompt[link[0]]["class_type"] for name, link in sampler["inputs"].items() if isinstance(link, list)}
+    assert came_from["positive"] == came_from["negative"] == "CLIPTextEncode"
+    assert came_from["latent_image"] == "SparseDictDemoLatent"
+
+
+def test_the_swap_that_the_note_describes_leaves_a_checkpoint_to_choose(server, object_info):
+    """Unmute the loader, drag its outputs onto the reroutes: all that is missing is the user's file."""
+    workflow = read("6_your_own_checkpoint")
+    loader, latent = of_type(workflow["nodes"], "CheckpointLoaderSimple")[0], of_type(workflow["nodes"], "EmptyLatentImage")[0]
+    assert loader["mode"] == latent["mode"] == MUTED
+    loader["mode"] = latent["mode"] = ALWAYS
+    links = {link[0]: link for link in workflow["links"]}
+    sources = {"MODEL": (loader, 0), "CLIP": (loader, 1), "VAE": (loader, 2), "LATENT": (latent, 0)}
+    for reroute in of_type(workflow["nodes"], "Reroute"):
+        node, output = sources[reroute["outputs"][0]["type"]]
+        links[reroute["inputs"][0]["link"]][1:3] = [node["id"], output]
+    prompt = to_prompt(workflow, object_info)
+    prompt = {node: entry for node, entry in prompt.items() if not entry["class_type"].startswith("SparseDictDemo")}
+    assert "SparseDictTrain" in {entry["class_type"] for entry in prompt.values()}
+    with pytest.raises(PromptRefused) as refused:
+        server.run(prompt)
+    assert {error["type"] for node in refused.value.errors.values() for error in node["errors"]} == {"value_not_in_list"}
+    assert set(refused.value.errors) == {str(loader["id"])}
