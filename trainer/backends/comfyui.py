@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import dis
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -425,9 +428,15 @@ class OutOfPlace(TorchFunctionMode):
     """`x += y` makes a new x. Blocks that add to their input would spoil what autograd has saved of it, or a second run's input."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if function is torch.Tensor.__iadd__:
+        # `x += y` and `x.add_(y)` come as one function; only the former binds the name to what it returns.
+        if function is torch.Tensor.add_ and augments(sys._getframe(1)):
             return torch.add(*args)
         return function(*args, **(kwargs or {}))
+
+
+def augments(frame: FrameType) -> bool:
+    """Whether the statement that runs in `frame` is an augmented assignment."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("BINARY_OP", "INPLACE_ADD")
 
 
 def normalise(model: nn.Module) -> None:
