@@ -82,9 +82,9 @@ class TrainSparseDict(io.ComfyNode):
                 _switch("resume", "Go on from the newest checkpoint of the file of this name, with the same settings, to the same number of steps."),
             ],
             outputs=[
-                SparseDictSocket.Output("result", display_name="sparse dict"),
-                io.Image.Output("plot", display_name="loss plot"),
-                io.String.Output("log", display_name="log"),
+                SparseDictSocket.Output("result", display_name="sparse dict", tooltip="What was learned, as it is in the file."),
+                io.Image.Output("plot", display_name="loss plot", tooltip="The loss, and the share of active atoms with its aim, by step."),
+                io.String.Output("log", display_name="log", tooltip="What happened, and the file's name."),
             ],
             hidden=[io.Hidden.unique_id],
             is_input_list=True,
