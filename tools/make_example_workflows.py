@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .ui_workflow import BYPASSED, MUTED, Link, Node, Workflow, to_prompt
+from .ui_workflow import BYPASSED, MUTED, Link, Node, Workflow, blueprint, to_prompt
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "example_workflows"
+SUBGRAPHS = PROJECT / "subgraphs"  # hosts and front ends from about 0.3.70 on offer what lies there in the node library
+BLUEPRINT = "Train and apply Sparse Dict"
 DEMO = {"steps": 16, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 THUMBNAIL_SIDE, THUMBNAIL_BYTES = 512, 60_000
 SAVED = "SaveImage"
@@ -91,11 +93,11 @@ def train_apply_compare(flow: Example) -> None:
 Runs as it is, without a download: **Demo Model** is a small picture model that comes with SparseDict.
 
 1. Five pictures of a thing that the model does not know are loaded with their captions. Their word is *zorp*.
-2. **Train Sparse Dict** learns it. *quick* is 100 steps; *balanced* is better.
+2. **Train Sparse Dict** learns it in 300 steps (*balanced*): one to three minutes on a CPU. *quick* is 100.
 3. **Apply Sparse Dict** puts the result onto the model.
 4. Four pictures are made twice, with the same noise. **Top: the base. Bottom: with the dictionary.**
 
-Try: another prompt, *strength* 0 to 1.5 (only the bottom row is made again, nothing is trained again), *effort* balanced.
+Try: another prompt, *strength* 0 to 1.5 (only the bottom row is made again, nothing is trained again).
 
 The Demo Model knows about fifty words: shapes, colours, sizes, places and the backgrounds night, sand, forest, sky, stone and clay.
 An unknown word is refused with the list of those it knows.
@@ -108,7 +110,7 @@ The trained file is in *output/sparse_dicts* and in the list of **Load Sparse Di
         pictures = flow.add("SparseDictLoadImageSet", folder="demo: zorp")
         flow.add("PreviewImage", images=pictures["images"], preview=300)
     with flow.group("2 · Train", "train"):
-        trained = flow.train(pictures, "zorp", "zorp", preview_prompts="a zorp at the top on a sky background\na red circle on the left on a sand background")
+        trained = flow.train(pictures, "zorp", "zorp", effort="balanced", preview_prompts="a zorp at the top on a sky background\na red circle on the left on a sand background")
         flow.column()
         flow.add("PreviewImage", "Loss", images=trained["loss plot"], preview=300)
         flow.add("PreviewAny", "Log", source=trained["log"], preview=200)
@@ -133,7 +135,7 @@ def edit_one_picture(flow: Example) -> None:
 The dictionary learns **one** picture with its caption, *a blick in the center on a sky background*. Then the prompt changes and the subject stays.
 
 With all atoms the model holds on to that picture, background included. With **fewer atoms** the subject stays and the prompt gets its say:
-the grid shows growing shares of the importance, from 20 % to all, for the new prompt.
+the grid shows growing shares of the importance, from 40 % to all, for the new prompt.
 
 Choose the share you like in the grid and set it in **Select Atoms**; only that one picture is made again.
 
@@ -145,12 +147,12 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
         flow.add("PreviewImage", images=pictures["images"], preview=240)
         flow.add("PreviewAny", "Its caption", source=pictures["captions"], preview=60)
     with flow.group("2 · Train with the preset “edit”", "train"):
-        trained = flow.train(pictures, "blick", "blick", preset="edit")
+        trained = flow.train(pictures, "blick", "blick", preset="edit", effort="balanced")
     value = trained["sparse dict"]
     with flow.group("3 · The new prompt", "use"):
         words = flow.prompts("a blick on the left on a forest background")
     with flow.group("4 · All shares in a grid", "look"):
-        sweep = flow.add("SparseDictAtomSweep", sparse_dict=value, count=5, start=0.2, stop=1.0)
+        sweep = flow.add("SparseDictAtomSweep", sparse_dict=value, count=5, start=0.4, stop=1.0)
         flow.add("PreviewAny", "What each picture keeps", source=sweep[1], preview=120)
         model = flow.applied(sweep["sparse dicts"], "Apply each")
         flow.column()
@@ -158,7 +160,7 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
         grid = flow.grid(row, 5)
         flow.save(grid, "2_edit_shares", 140)
     with flow.group("5 · The share you like", "look"):
-        chosen = flow.add("SparseDictSelectAtoms", sparse_dict=value, mode="importance share", share=0.6)
+        chosen = flow.add("SparseDictSelectAtoms", sparse_dict=value, mode="importance share", share=0.85)
         flow.add("PreviewAny", "Atoms that stay", source=chosen[2], preview=40)
         model = flow.applied(chosen["sparse dict"])
         flow.column()
@@ -375,6 +377,18 @@ def build(object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return built
 
 
+def train_and_apply(object_info: dict[str, Any]) -> dict[str, Any]:
+    """The blueprint: pictures and a model in, the model with what was learned out."""
+    flow = Workflow(BLUEPRINT, object_info)
+    train = flow.place("SparseDictTrain", (0, 0), wide=400)
+    apply = flow.place("SparseDictApply", (480, 0), sparse_dict=train["sparse dict"])
+    inputs = {"model": [(train, "model"), (apply, "model")]}
+    inputs |= {name: [(train, name)] for name in ("clip", "vae", "images", "captions", "name", "word", "preset", "effort", "steps", "seed")}
+    inputs["strength"] = [(apply, "strength")]
+    outputs = {"model": apply["model"], "sparse dict": train["sparse dict"], "loss plot": train["loss plot"], "log": train["log"]}
+    return blueprint(flow, BLUEPRINT, inputs, outputs)
+
+
 def as_text(workflow: dict[str, Any]) -> str:
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
@@ -430,20 +444,20 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what would be written")
     arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
+    SUBGRAPHS.mkdir(exist_ok=True)
     with running_host(arguments.host.resolve()) as host:
         object_info = host.object_info()
-        for name, workflow in build(object_info).items():
-            if not name.startswith(arguments.only):
-                continue
-            path, text = FOLDER / f"{name}.json", as_text(workflow)
-            if arguments.check:
-                if not path.exists() or path.read_text(encoding="utf-8") != text:
-                    raise SystemExit(f"{path.name} is not what this script makes; run it without --check.")
-                continue
-            path.write_text(text, encoding="utf-8")
-            print(path.relative_to(PROJECT), f"{len(workflow['nodes'])} nodes")
-            if arguments.pictures:
-                thumbnail(pictures_of(host, name, workflow, object_info), path.with_suffix(".jpg"))
+        examples = {name: workflow for name, workflow in build(object_info).items() if name.startswith(arguments.only)}
+        texts = {FOLDER / f"{name}.json": as_text(workflow) for name, workflow in examples.items()}
+        texts[SUBGRAPHS / f"{BLUEPRINT}.json"] = as_text(train_and_apply(object_info))
+        for path, text in texts.items():
+            if not arguments.check:
+                path.write_text(text, encoding="utf-8")
+            elif not path.exists() or path.read_text(encoding="utf-8") != text:
+                raise SystemExit(f"{path.name} is not what this script makes; run it without --check.")
+        for name, workflow in examples.items() if arguments.pictures and not arguments.check else ():
+            thumbnail(pictures_of(host, name, workflow, object_info), FOLDER / f"{name}.jpg")
+            print(name)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ ALWAYS, MUTED, BYPASSED = 0, 2, 4  # the front end's modes of a node
 COLOURS = {"base": "#3f789e", "data": "#8A8", "train": "#b06634", "use": "#8AA", "look": "#88A", "off": "#444"}
 PACK, CORE = "sparsedict", "comfy-core"
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
+INPUT_NODE, OUTPUT_NODE = -10, -20  # the ends of a subgraph
 GAP, COLUMN_GAP, GROUP_GAP, TITLE = 50, 50, 70, 30
 
 Link = tuple["Node", int]
@@ -130,8 +131,15 @@ class Workflow:
         node.sockets, node.outputs, node.height = {"": ("*", source)}, [(kind, kind)], 26
         return node
 
+    def place(self, kind: str, pos: tuple[int, int], **more: Any) -> Node:
+        """A node where you say, its required sockets open: for a blueprint, which gets them from outside."""
+        node = self.add(kind, open_sockets=True, **more)
+        node.pos = pos
+        return node
+
     def add(
-        self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (), **values: Any
+        self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (), open_sockets: bool = False,
+        **values: Any,
     ) -> Node:
         """A node of the host. `preview` is the height of the picture in it; `unchecked` names widgets that are lists of a user's own files."""
         if kind not in self.object_info:
@@ -145,7 +153,7 @@ class Workflow:
         for name, (type_, options) in known.items():
             if not is_widget(type_, options):
                 link = values.get(name)
-                if link is None and state == ALWAYS and name in info["input"].get("required", {}):
+                if link is None and state == ALWAYS and not open_sockets and name in info["input"].get("required", {}):
                     raise WorkflowError(f"{self.name}: {kind} needs {name}.")
                 if link is not None:
                     given = link[0].outputs[link[1]][1]
@@ -247,11 +255,12 @@ def named_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """What the front end would POST to /prompt: notes and reroutes gone, muted nodes cut out, bypassed ones passed through."""
+    """What the front end would POST to /prompt: notes and reroutes gone, subgraphs opened, muted nodes cut out, bypassed ones passed through."""
+    workflow = flattened(workflow)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     links = {link[0]: link for link in workflow["links"]}
 
-    def source(number: int | None) -> list[Any] | None:
+    def source(number: int | str | None) -> list[Any] | None:
         if number is None:
             return None
         _, origin, slot, *_ = links[number]
@@ -272,10 +281,99 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
             if node["mode"] == ALWAYS and node["type"] not in ("Reroute", "MarkdownNote", "Note"):
                 raise WorkflowError(f"the host has no node {node['type']}.")
             continue
-        given = named_values(node, object_info[node["type"]])
+        given = {**named_values(node, object_info[node["type"]]), **node.get("overrides", {})}
         for entry in node["inputs"]:
             link = source(entry["link"])
             if link is not None:
                 given[entry["name"]] = link
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": given}
     return prompt
+
+
+# -- one node that stands for several
+
+
+def blueprint(flow: Workflow, title: str, inputs: dict[str, list[tuple[Node, str]]], outputs: dict[str, Link]) -> dict[str, Any]:
+    """`flow` as a subgraph, and a workflow that holds one node of it: what the front end takes from a pack's `subgraphs` folder.
+
+    `inputs`: a name outside → the sockets, or the one widget, that it leads to. `outputs`: a name outside → where it comes from.
+    """
+    inner = flow.to_dict()
+    nodes = {node["id"]: node for node in inner["nodes"]}
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    links = [dict(zip(keys, link, strict=True)) for link in inner["links"]]
+    number = inner["last_link_id"]
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"sparsedict/subgraph/{flow.name}")
+    right = max(node.pos[0] + node.width for node in flow.nodes)
+    inside_inputs, inside_outputs, outside_inputs, promoted, values = [], [], [], [], []
+    for slot, (name, targets) in enumerate(inputs.items()):
+        numbers = []
+        for node, target in targets:
+            number += 1
+            numbers.append(number)
+            place = next(index for index, entry in enumerate(nodes[node.id]["inputs"]) if entry["name"] == target)
+            entry = nodes[node.id]["inputs"][place]
+            entry["link"] = number
+            links.append(dict(zip(keys, (number, INPUT_NODE, slot, node.id, place, entry["type"]), strict=True)))
+        position = [-140, 60 + 20 * slot]
+        inside_inputs.append({"id": str(uuid.uuid5(identity, f"in {name}")), "name": name, "type": entry["type"], "linkIds": numbers, "pos": position})
+        if "widget" in entry:
+            promoted.append(["-1", name])
+            values.append(targets[0][0].values[targets[0][1]])
+        else:
+            outside_inputs.append({"name": name, "type": entry["type"], "link": None})
+    for slot, (name, (node, output)) in enumerate(outputs.items()):
+        number += 1
+        kind = node.outputs[output][1]
+        links.append(dict(zip(keys, (number, node.id, output, OUTPUT_NODE, slot, kind), strict=True)))
+        written = nodes[node.id]["outputs"][output]
+        written["links"] = [*(written["links"] or []), number]
+        inside_outputs.append({"id": str(uuid.uuid5(identity, f"out {name}")), "name": name, "type": kind, "linkIds": [number], "pos": [right + 120, 60 + 20 * slot]})
+    subgraph = {
+        "id": str(identity), "version": 1, "revision": 0, "config": {}, "name": title,
+        "state": {"lastGroupId": len(flow.groups), "lastNodeId": inner["last_node_id"], "lastLinkId": number, "lastRerouteId": 0},
+        "inputNode": {"id": INPUT_NODE, "bounding": [-240, 40, 120, 40 + 20 * len(inputs)]},
+        "outputNode": {"id": OUTPUT_NODE, "bounding": [right + 100, 40, 120, 40 + 20 * len(outputs)]},
+        "inputs": inside_inputs, "outputs": inside_outputs, "widgets": [], "nodes": inner["nodes"], "groups": inner["groups"], "links": links, "extra": {},
+    }  # fmt: skip
+    sockets = max(len(outside_inputs), len(outputs))
+    outer = {
+        "id": 1, "type": str(identity), "pos": [0, 0], "size": [340, 30 + 21 * sockets + 25 * len(values)], "flags": {}, "order": 0, "mode": ALWAYS,
+        "inputs": outside_inputs, "outputs": [{"name": name, "type": node.outputs[output][1], "links": None} for name, (node, output) in outputs.items()],
+        "title": title, "properties": {"proxyWidgets": promoted, "cnr_id": PACK}, "widgets_values": values,
+    }  # fmt: skip
+    return {
+        "id": inner["id"], "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": [outer], "links": [], "groups": [],
+        "definitions": {"subgraphs": [subgraph]}, "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip
+
+
+def flattened(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The nodes of each subgraph in its place, numbered `outer:inner` as the front end does; one level."""
+    definitions = {entry["id"]: entry for entry in workflow.get("definitions", {}).get("subgraphs", [])}
+    nodes, links = [], [list(link) for link in workflow["links"]]
+    for outer in workflow["nodes"]:
+        if outer["type"] not in definitions:
+            nodes.append(outer)
+            continue
+        inside = definitions[outer["type"]]
+        names = [entry["name"] for entry in inside["inputs"]]
+        arriving = {entry["name"]: entry["link"] for entry in outer["inputs"]}
+        values = dict(zip((name for _, name in outer["properties"]["proxyWidgets"]), outer["widgets_values"], strict=True))
+        inner = {node["id"]: {**node, "id": f"{outer['id']}:{node['id']}", "inputs": [dict(entry) for entry in node["inputs"]]} for node in inside["nodes"]}
+        for link in inside["links"]:
+            number = f"{outer['id']}:{link['id']}"
+            if link["origin_id"] == INPUT_NODE:
+                name, entry = names[link["origin_slot"]], inner[link["target_id"]]["inputs"][link["target_slot"]]
+                entry["link"] = arriving.get(name)
+                if name in values:
+                    inner[link["target_id"]].setdefault("overrides", {})[entry["name"]] = values[name]
+            elif link["target_id"] == OUTPUT_NODE:
+                for leaving in links:
+                    if leaving[1:3] == [outer["id"], link["target_slot"]]:
+                        leaving[1:3] = [inner[link["origin_id"]]["id"], link["origin_slot"]]
+            else:
+                inner[link["target_id"]]["inputs"][link["target_slot"]]["link"] = number
+                links.append([number, inner[link["origin_id"]]["id"], link["origin_slot"], inner[link["target_id"]]["id"], link["target_slot"], link["type"]])
+        nodes += inner.values()
+    return {**workflow, "nodes": nodes, "links": links}

@@ -6,7 +6,7 @@ import pytest
 from host import PromptRefused
 from PIL import Image
 
-from sparsedict.tools.make_example_workflows import EXAMPLES, FOLDER, THUMBNAIL_BYTES, as_text, build
+from sparsedict.tools.make_example_workflows import BLUEPRINT, EXAMPLES, FOLDER, SUBGRAPHS, THUMBNAIL_BYTES, as_text, build, train_and_apply
 from sparsedict.tools.ui_workflow import ALWAYS, MUTED, named_values, problem, to_prompt, widgets_of
 
 NAMES = sorted(EXAMPLES)
@@ -48,7 +48,9 @@ def test_the_script_makes_the_files(server, object_info):
         pytest.skip("the files are written for 0.3.75; stock nodes of another host may have more widgets")
     assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES
     for name, workflow in build(object_info).items():
-        assert read(name) == json.loads(as_text(workflow)), f"{name}: run `python -m sparsedict.tools.make_example_workflows`"
+        text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
+        assert text == as_text(workflow), f"{name}: run `python -m sparsedict.tools.make_example_workflows`"
+    assert (SUBGRAPHS / f"{BLUEPRINT}.json").read_text(encoding="utf-8") == as_text(train_and_apply(object_info))
 
 
 def test_the_front_end_offers_them(server):
@@ -140,3 +142,29 @@ def test_the_swap_that_the_note_describes_leaves_a_checkpoint_to_choose(server, 
         server.run(prompt)
     assert {error["type"] for node in refused.value.errors.values() for error in node["errors"]} == {"value_not_in_list"}
     assert set(refused.value.errors) == {str(loader["id"])}
+
+
+def test_the_blueprint_is_offered_and_runs(server, object_info):
+    offered = {entry["name"]: key for key, entry in server.get("/global_subgraphs").items()}
+    workflow = json.loads(server.get(f"/global_subgraphs/{offered[BLUEPRINT]}")["data"])
+    (outer,) = workflow["nodes"]
+    # What a user puts around it.
+    around = [
+        {"id": 2, "type": "SparseDictDemoModel", "mode": ALWAYS, "inputs": [], "outputs": []},
+        {"id": 3, "type": "SparseDictLoadImageSet", "mode": ALWAYS, "inputs": [], "outputs": [], "widgets_values": ["demo: zorp", "", "zorp"]},
+        {"id": 4, "type": "PreviewImage", "mode": ALWAYS, "inputs": [{"name": "images", "link": 9}], "outputs": []},
+    ]
+    sources = {"model": [2, 0], "clip": [2, 1], "vae": [2, 2], "images": [3, 0], "captions": [3, 1]}
+    for number, entry in enumerate(outer["inputs"]):
+        entry["link"] = number
+        workflow["links"].append([number, *sources[entry["name"]], outer["id"], number, entry["type"]])
+    workflow["links"].append([9, outer["id"], 2, 4, 0, "IMAGE"])
+    promoted = [name for _, name in outer["properties"]["proxyWidgets"]]
+    outer["widgets_values"][promoted.index("word")] = "zorp"
+    workflow["nodes"] += around
+    prompt = to_prompt(workflow, object_info)
+    train = next(node for node in prompt.values() if node["class_type"] == "SparseDictTrain")["inputs"]
+    apply = next(node for node in prompt.values() if node["class_type"] == "SparseDictApply")["inputs"]
+    assert train["word"] == "zorp" and train["model"] == apply["model"] == ["2", 0]
+    outputs = server.run(shortened(prompt))
+    assert outputs["4"]["images"]
