@@ -21,7 +21,7 @@ from .ui_workflow import BYPASSED, MUTED, Link, Node, Workflow, blueprint, to_pr
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "example_workflows"
-SUBGRAPHS = PROJECT / "subgraphs"  # hosts and front ends from about 0.3.70 on offer what lies there in the node library
+SUBGRAPHS = PROJECT / "subgraphs"  # what lies there is offered in the node library, by hosts that can
 BLUEPRINT = "Train and apply Sparse Dict"
 DEMO = {"steps": 16, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 THUMBNAIL_SIDE, THUMBNAIL_BYTES = 512, 60_000
@@ -62,6 +62,10 @@ class Example(Workflow):
 
     def applied(self, value: Link, title: str | None = None, **more: Any) -> Link:
         return self.add("SparseDictApply", title, model=self.model, sparse_dict=value, **more)["model"]
+
+    def select(self, value: Link, **more: Any) -> Node:
+        # Its picker of atoms takes more room than its widgets.
+        return self.add("SparseDictSelectAtoms", wide=400, preview=370, sparse_dict=value, **more)
 
     def picture(self, title: str, model: Link, words: tuple[Link, Link], seed: int, **more: Any) -> Link:
         settings = {**DEMO, **more}
@@ -110,7 +114,8 @@ The trained file is in *output/sparse_dicts* and in the list of **Load Sparse Di
         pictures = flow.add("SparseDictLoadImageSet", folder="demo: zorp")
         flow.add("PreviewImage", images=pictures["images"], preview=300)
     with flow.group("2 · Train", "train"):
-        trained = flow.train(pictures, "zorp", "zorp", effort="balanced", preview_prompts="a zorp at the top on a sky background\na red circle on the left on a sand background")
+        shown = "a zorp at the top on a sky background\na red circle on the left on a sand background"
+        trained = flow.train(pictures, "zorp", "zorp", effort="balanced", preview_prompts=shown)
         flow.column()
         flow.add("PreviewImage", "Loss", images=trained["loss plot"], preview=300)
         flow.add("PreviewAny", "Log", source=trained["log"], preview=200)
@@ -145,7 +150,7 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
     with flow.group("1 · One picture", "data"):
         pictures = flow.add("SparseDictLoadImageSet", folder="demo: blick-edit")
         flow.add("PreviewImage", images=pictures["images"], preview=240)
-        flow.add("PreviewAny", "Its caption", source=pictures["captions"], preview=60)
+        flow.add("PreviewAny", "Its caption", source=pictures["captions"], preview=100)
     with flow.group("2 · Train with the preset “edit”", "train"):
         trained = flow.train(pictures, "blick", "blick", preset="edit", effort="balanced")
     value = trained["sparse dict"]
@@ -160,8 +165,8 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
         grid = flow.grid(row, 5)
         flow.save(grid, "2_edit_shares", 140)
     with flow.group("5 · The share you like", "look"):
-        chosen = flow.add("SparseDictSelectAtoms", sparse_dict=value, mode="importance share", share=0.85)
-        flow.add("PreviewAny", "Atoms that stay", source=chosen[2], preview=40)
+        chosen = flow.select(value, mode="importance share", share=0.85)
+        flow.add("PreviewAny", "Atoms that stay", source=chosen[2], preview=100)
         model = flow.applied(chosen["sparse dict"])
         flow.column()
         one = flow.picture("With the selection", model, words, 5)
@@ -269,7 +274,7 @@ Try: a prompt without *zorp*: far less fires.
     with flow.group("Where the atoms act", "look"):
         flow.save(probed["image"], "5_probe", 420)
     with flow.group("Keep what this prompt uses", "use"):
-        few = flow.add("SparseDictSelectAtoms", sparse_dict=probed["sparse dict"], mode="share", share=0.1)["sparse dict"]
+        few = flow.select(probed["sparse dict"], mode="share", share=0.1)["sparse dict"]
         part = flow.applied(few, "Apply the tenth")
         flow.column()
         made = [flow.picture("Base", flow.model, words, 2), flow.picture("All atoms", whole, words, 2)]

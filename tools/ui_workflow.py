@@ -138,9 +138,9 @@ class Workflow:
         return node
 
     def add(
-        self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (), open_sockets: bool = False,
-        **values: Any,
-    ) -> Node:
+        self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (),
+        open_sockets: bool = False, **values: Any,
+    ) -> Node:  # fmt: skip
         """A node of the host. `preview` is the height of the picture in it; `unchecked` names widgets that are lists of a user's own files."""
         if kind not in self.object_info:
             raise WorkflowError(f"{self.name}: the host has no node {kind}.")
