@@ -445,14 +445,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", type=Path, default=Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75"))
     parser.add_argument("--pictures", action="store_true", help="run the examples and make the thumbnails too")
-    parser.add_argument("--only", default="", help="only the examples whose name begins so")
+    parser.add_argument("--only", nargs="+", default=[""], help="only the examples whose name begins so")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what would be written")
     arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     SUBGRAPHS.mkdir(exist_ok=True)
     with running_host(arguments.host.resolve()) as host:
         object_info = host.object_info()
-        examples = {name: workflow for name, workflow in build(object_info).items() if name.startswith(arguments.only)}
+        examples = {name: workflow for name, workflow in build(object_info).items() if name.startswith(tuple(arguments.only))}
         texts = {FOLDER / f"{name}.json": as_text(workflow) for name, workflow in examples.items()}
         texts[SUBGRAPHS / f"{BLUEPRINT}.json"] = as_text(train_and_apply(object_info))
         for path, text in texts.items():
