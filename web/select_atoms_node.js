@@ -1,0 +1,141 @@
+// @ts-check
+/** Puts the atom selector on the nodes Select Atoms, and keeps it, the node's widgets and the file before it in step. */
+
+import { MIN_HEIGHT, mount } from "./atom_selector.js";
+import { DEFAULT_CHOICE, composed } from "./selection.js";
+import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
+
+/** @typedef {import("./upstream.js").Source} Source @typedef {import("./selection.js").TableJson} TableJson */
+
+const FIELDS_SHOWN = "sparsedict_fields";
+const WIDTH = 420;
+const LOOK = 400; // milliseconds between looks at what is connected
+
+/** Tables by file, and whether they hold the greedy order. Files that changed are asked for again when the page is reloaded or refreshed. */
+const cache = new Map();
+
+export function forgetFiles() {
+  cache.clear();
+}
+
+/** @param {any} api @param {string} file @param {boolean} greedy @returns {Promise<TableJson | {error: string}>} */
+function fetchTable(api, file, greedy) {
+  const key = `${greedy ? "greedy" : "plain"} ${file}`;
+  if (!cache.has(key)) {
+    const asked = api
+      .fetchApi(`/sparsedict/adapter?file=${encodeURIComponent(file)}${greedy ? "&order=greedy" : ""}`)
+      .then((/** @type {Response} */ answer) => answer.json())
+      .catch(() => ({ error: `${file} cannot be read: the server does not answer.` }));
+    cache.set(key, asked);
+    asked.then((/** @type {any} */ json) => json.error && setTimeout(() => cache.delete(key), 3000));
+  }
+  return cache.get(key);
+}
+
+/**
+ * @param {any} node
+ * @param {{app: any, api: any}} host
+ */
+export function addSelector(node, { app, api }) {
+  const container = document.createElement("div");
+  container.style.cssText = `width: 100%; height: 100%; min-height: ${MIN_HEIGHT}px;`;
+  let greedy = false, shown = "", closed = false;
+
+  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields });
+  const widget = node.addDOMWidget("atom_selector", "sparsedict_atom_selector", container, {
+    serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT, getValue: () => "", setValue: () => {},
+  });
+  widget.serialize = false;
+  node.sparsedictSelector = selector;
+
+  /** The choice into the node's own widgets: that is where the workflow, the queue and the cache look. @param {import("./selection.js").Choice} choice */
+  function write(choice) {
+    for (const [name, value] of Object.entries(choice)) {
+      const field = node.widgets.find((/** @type {any} */ each) => each.name === name);
+      // Not over the widget's callback, which would round the share to what the field shows.
+      if (field && field.value !== value) field.value = value;
+    }
+    node.graph?.setDirtyCanvas?.(true, true);
+    app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+  }
+
+  function needGreedy() {
+    if (greedy) return;
+    greedy = true;
+    shown = "";
+  }
+
+  function toggleFields() {
+    node.properties[FIELDS_SHOWN] = !node.properties[FIELDS_SHOWN];
+    showFields();
+  }
+
+  /** The plain widgets, hidden while the panel stands for them; those that are linked stay. */
+  function showFields() {
+    const linked = linkedWidgets(node);
+    for (const field of node.widgets) {
+      if (!(field.name in DEFAULT_CHOICE)) continue;
+      field.hidden = !node.properties[FIELDS_SHOWN] && !linked.includes(field.name);
+      (field.options ??= {}).hidden = field.hidden;
+    }
+    const [width, height] = node.computeSize();
+    node.setSize([Math.max(width, node.size[0]), node.properties[FIELDS_SHOWN] ? Math.max(height, node.size[1]) : Math.max(height, MIN_HEIGHT + 60)]);
+    node.graph?.setDirtyCanvas?.(true, true);
+  }
+
+  /** @param {Source} source @returns {Promise<TableJson | {error: string}>} */
+  async function load(source) {
+    if ("file" in source) return fetchTable(api, source.file, greedy);
+    if (!("parts" in source)) return { error: source.missing };
+    const parts = [];
+    for (const { name, source: part } of source.parts) {
+      const json = await load(part);
+      if ("error" in json) return json;
+      parts.push({ name, json });
+    }
+    return composed(parts);
+  }
+
+  async function look() {
+    if (closed) return;
+    const source = sourceOf(node), linked = linkedWidgets(node), key = JSON.stringify([source, greedy, linked]);
+    if (key !== shown) {
+      shown = key;
+      selector.setLinked(linked);
+      if (linked.length) showFields();
+      const json = await load(source);
+      if (key !== shown || closed) return;
+      if ("error" in json) {
+        selector.setMessage(json.error);
+        selector.setTable(null);
+        // It may be there a little later, as after a copy.
+        if (filesOf(source).length) setTimeout(() => (shown = shown === key ? "" : shown), 4000);
+      } else {
+        selector.setTable(json, "chain" in source ? source.chain : []);
+      }
+    }
+    selector.setValue(choiceOf(node));
+  }
+  // The front end tells of changed links, but not of values that change in nodes before this one.
+  const timer = setInterval(look, LOOK);
+
+  const configured = node.onConfigure, connected = node.onConnectionsChange, removed = node.onRemoved;
+  node.onConfigure = function (/** @type {any[]} */ ...rest) {
+    configured?.apply(this, rest);
+    showFields();
+    look();
+  };
+  node.onConnectionsChange = function (/** @type {any[]} */ ...rest) {
+    connected?.apply(this, rest);
+    look();
+  };
+  node.onRemoved = function (/** @type {any[]} */ ...rest) {
+    removed?.apply(this, rest);
+    closed = true;
+    clearInterval(timer);
+    selector.destroy();
+  };
+  node.size[0] = Math.max(node.size[0], WIDTH);
+  showFields();
+  queueMicrotask(look);
+}

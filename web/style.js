@@ -1,0 +1,57 @@
+// @ts-check
+/** The look of the pack's panels, in the host's own colours. */
+
+const CSS = `
+.sd-panel { --sd-text: var(--input-text, #ddd); --sd-muted: var(--descrip-text, #999); --sd-field: var(--comfy-input-bg, #222);
+  --sd-border: var(--border-color, #4e4e4e); --sd-accent: var(--p-primary-color, #3b9eff);
+  box-sizing: border-box; width: 100%; height: 100%; min-width: 0; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
+  font: 12px/1.35 Inter, system-ui, sans-serif; color: var(--sd-text); position: relative; user-select: none; text-align: left; }
+.sd-panel * { box-sizing: border-box; }
+.sd-row { display: flex; align-items: center; gap: 6px; min-width: 0; }
+.sd-wrap { flex-wrap: wrap; row-gap: 5px; }
+.sd-grow { flex: 1 1 0; min-width: 0; }
+.sd-headline { font-size: 14px; font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.sd-aside { color: var(--sd-muted); white-space: nowrap; overflow: hidden; text-overflow: ellipsis; font-variant-numeric: tabular-nums; }
+.sd-panel button, .sd-panel select, .sd-panel input:not([type=checkbox]) { font: inherit; color: var(--sd-text); background: var(--sd-field);
+  border: 1px solid var(--sd-border); border-radius: 5px; height: 24px; padding: 0 6px; min-width: 0; }
+.sd-panel button { cursor: pointer; }
+.sd-panel button:hover:not(:disabled), .sd-panel select:hover, .sd-panel input:not([type=checkbox]):hover { border-color: var(--sd-muted); }
+.sd-panel button:disabled { opacity: 0.35; cursor: default; }
+.sd-panel button[aria-pressed=true] { border-color: var(--sd-accent); box-shadow: inset 0 0 0 1px var(--sd-accent); }
+.sd-panel :is(button, select, input, canvas):focus-visible { outline: 2px solid var(--sd-accent); outline-offset: 1px; }
+.sd-icon { width: 24px; padding: 0 !important; font-size: 14px !important; line-height: 1; }
+.sd-panel label { display: inline-flex; align-items: center; gap: 5px; color: var(--sd-muted); white-space: nowrap; }
+.sd-panel input[type=checkbox] { accent-color: var(--sd-accent); margin: 0; }
+.sd-panel input.sd-number { width: 76px; text-align: right; font-variant-numeric: tabular-nums; }
+.sd-panel input.sd-wrong { border-color: var(--error-text, #e5484d); }
+.sd-canvas { display: block; width: 100%; background: var(--sd-field); border-radius: 6px; }
+.sd-slider { display: block; width: 100%; height: 64px; flex: none; background: var(--sd-field); border-radius: 6px; cursor: ew-resize; touch-action: none; }
+.sd-hold { position: relative; flex: 1 1 0; min-height: 130px; background: var(--sd-field); border-radius: 6px; }
+.sd-map { display: block; position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 6px; cursor: crosshair; touch-action: none; }
+.sd-empty { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; padding: 12px 24px; text-align: center;
+  color: var(--sd-muted); pointer-events: none; white-space: pre-line; }
+.sd-tip { position: absolute; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);
+  border: 1px solid var(--sd-border); box-shadow: 0 2px 8px rgb(0 0 0 / 0.35); white-space: nowrap; line-height: 1.4; }
+.sd-tip b { font-weight: 600; }
+.sd-tip span { color: var(--sd-muted); }
+.sd-legend { width: 72px; height: 8px; border-radius: 4px; flex: none; }
+.sd-small { font-size: 11px; color: var(--sd-muted); white-space: nowrap; }
+.sd-message { color: var(--error-text, #e5484d); font-size: 11px; min-height: 0; overflow-wrap: anywhere; }
+.sd-message:empty { display: none; }
+.sd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.sd-preview { display: block; max-width: 100%; border-radius: 6px; min-height: 0; object-fit: contain; flex: 1 1 0; }
+.sd-stop { border-color: var(--error-text, #e5484d) !important; }
+.sd-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(84px, 1fr)); gap: 6px; }
+.sd-figure { background: var(--sd-field); border-radius: 6px; padding: 4px 8px; min-width: 0; }
+.sd-figure b { display: block; font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.sd-figure span { font-size: 11px; color: var(--sd-muted); }
+`;
+
+/** Once for the page. */
+export function addStyle() {
+  if (document.getElementById("sparsedict-style")) return;
+  const style = document.createElement("style");
+  style.id = "sparsedict-style";
+  style.textContent = CSS;
+  document.head.append(style);
+}
