@@ -440,6 +440,9 @@ def test_probe_follows_gains_and_ranges(nodes, model, value):
     _, _, text = probe(nodes, applied(nodes, model, value, end_percent=0.3), top=1, steps=6)
     start, _, end = text.splitlines()[1].split()[-3:]
     assert float(start) > 0 and float(end) == 0
+    _, _, text = probe(nodes, applied(nodes, model, value, start_percent=0.6), top=1, steps=6)
+    start, _, end = text.splitlines()[1].split()[-3:]
+    assert float(start) == 0 and float(end) > 0
 
 
 def test_probe_says_what_is_missing(nodes, model, value):
