@@ -247,3 +247,14 @@ def test_texts_of_other_lengths_share_a_batch(comfy):
             alone = backend.predict(noisy[1:], levels[1:], backend.encode_captions(["conditioning 0"]))
         assert both.isfinite().all()
         assert torch.allclose(both[1:], alone, atol=1e-4) == exact
+
+
+def test_noise_levels_are_those_of_the_family(comfy):
+    """SD3's logit-normal times are shifted by 3 (median 3/4); SD1.5's are its own thousand sigmas, all as likely."""
+    generator = torch.Generator().manual_seed(0)
+    flow = backend_for("sd3")[0].sample_noise_levels(4001, generator, (8, 8))
+    assert flow.median() == pytest.approx(0.75, abs=0.02) and 0 < flow.min() and flow.max() < 1
+    backend, _ = backend_for("sd15")
+    discrete = backend.sample_noise_levels(4000, generator, (8, 8))
+    table = backend.model_sampling.sigmas
+    assert bool(torch.isin(discrete, table).all()) and discrete.median() == pytest.approx(float(table[500]), rel=0.1)
