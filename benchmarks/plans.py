@@ -10,6 +10,7 @@ from .runs import Run
 PARAMETERS = 51_840  # of the default adapter on the embedded base; a peer's rank is the nearest to it
 CONCEPTS = ("zorp", "quax")
 SEARCH_CONCEPTS = ("zorp", "quax")
+TIE = 0.01  # fidelities nearer than this are no reason to prefer a setting
 # Trials a method: four settings each. Ours: the method's default, and what it may be too careful in.
 OURS = (
     {"quiet_weight": 0.1, "settings": {}},
@@ -52,22 +53,21 @@ def label(run: Mapping[str, Any]) -> str:
     return "LoRA" if run["quiet_weight"] == 0 else "LoRA + quiet term"
 
 
-def value(result: Mapping[str, Any]) -> float:
-    """What a search maximises, the same for all: fidelity less half the drift; plain LoRA has nothing that trades the one for the other."""
-    return result["concept_fidelity"] - (0.5 * result["drift"] if label(result["run"]) != "LoRA" else 0.0)
-
-
 def winners(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The best setting of each method, by the mean of `value` over the search's concepts."""
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    """The best setting of each method by mean fidelity over the search's concepts; of those within TIE of it, the one that drifts least."""
+    groups: dict[str, dict[tuple, list[Mapping[str, Any]]]] = {}
     for result in results:
-        groups.setdefault(setting(result["run"]), []).append(result)
-    best: dict[str, tuple[float, Mapping[str, Any]]] = {}
-    for group in groups.values():
-        mean, name = sum(map(value, group)) / len(group), label(group[0]["run"])
-        if name not in best or mean > best[name][0]:
-            best[name] = (mean, group[0])
-    return {name: result for name, (_, result) in best.items()}
+        groups.setdefault(label(result["run"]), {}).setdefault(setting(result["run"]), []).append(result)
+
+    def mean(group: list[Mapping[str, Any]], name: str) -> float:
+        return sum(result[name] for result in group) / len(group)
+
+    best = {}
+    for name, trials in groups.items():
+        top = max(mean(group, "concept_fidelity") for group in trials.values())
+        close = [group for group in trials.values() if mean(group, "concept_fidelity") >= top - TIE]
+        best[name] = min(close, key=lambda group: mean(group, "drift"))[0]
+    return best
 
 
 def report_runs(chosen: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[Run]:
