@@ -13,6 +13,8 @@ from .plans import label
 from .runs import RESULTS, read_results
 
 PAGE = "RESULTS.md"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- made by python -m sparsedict.benchmarks tables -->\n", "<!-- end of what is made -->"
 INTRODUCTION = """# Results
 
 Made by `python -m sparsedict.benchmarks tables` from the files in `results/`; nothing here is typed in. The embedded base's world is small
@@ -69,7 +71,7 @@ def pruning(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_tables(results: Path = RESULTS) -> Path:
-    """Write RESULTS.md beside `results`; returns its path."""
+    """Write RESULTS.md beside `results`, and the README's tables where they are the project's own; returns the page's path."""
     parts, found = [INTRODUCTION], read_results("E1", results)
     if found:
         parts += ["## E1 Personalisation\n", personalisation(found), "\n## E2 Pruning (sparse dictionary)\n", pruning(found)]
@@ -78,7 +80,22 @@ def write_tables(results: Path = RESULTS) -> Path:
         parts += ["\n## The search\n", search_table(searched)]
     path = results.parent / PAGE
     write_atomically(path, ("\n".join(parts) + "\n").encode())
+    if results == RESULTS and found and BEGIN in README.read_text("utf-8"):
+        write_atomically(README, with_results(README.read_text("utf-8")).encode())
     return path
+
+
+def readme_part(results: Path = RESULTS) -> str:
+    """What the README shows of the results."""
+    found = read_results("E1", results)
+    return f"{personalisation(found)}\n\n{pruning(found)}\n"
+
+
+def with_results(text: str, results: Path = RESULTS) -> str:
+    """The README's text with its tables made anew between the marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{readme_part(results)}{END}{after}"
 
 
 def search_table(results: Sequence[Mapping[str, Any]]) -> str:

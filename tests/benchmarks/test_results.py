@@ -1,0 +1,63 @@
+"""What the README and RESULTS.md say is what the result files hold, and a queue goes on where it stopped."""
+
+import json
+
+import pytest
+
+from sparsedict.benchmarks import personalisation, plans, tables
+from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
+
+
+def test_readme_and_results_page_are_made_from_the_files(tmp_path):
+    readme = tables.README.read_text("utf-8")
+    assert tables.BEGIN in readme and tables.with_results(readme) == readme, "run: python -m sparsedict.benchmarks tables"
+    copy = tmp_path / "results"
+    for path in RESULTS.rglob("*.json"):
+        target = copy / path.relative_to(RESULTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    assert tables.write_tables(copy).read_text("utf-8") == (RESULTS.parent / tables.PAGE).read_text("utf-8")
+
+
+def test_every_method_has_as_many_trials_and_none_saw_the_report():
+    assert len({len(trials) for _, trials in plans.TRIALS.values()}) == 1
+    assert {run.split for run in plans.search_runs()} == {"search"}
+    assert {result["run"]["split"] for result in read_results("E1")} == {"report"}
+
+
+def test_presets_and_demo_use_what_the_search_found():
+    from sparsedict.demo.plan import Plan
+    from sparsedict.trainer import PRESETS, TrainConfig
+
+    found, preset, plan = plans.winners(read_results("E1-search")), TrainConfig(**PRESETS["concept"]), Plan()
+    ours = found["sparse dictionary"]["run"]
+    assert preset.quiet_weight == ours["quiet_weight"] and all(getattr(preset, k) == v for k, v in ours["settings"].items())
+    assert plan.lora_rate == found["LoRA"]["run"]["learning_rate"]
+    quiet = found["LoRA + quiet term"]["run"]
+    assert (plan.lora_quiet_rate, plan.lora_quiet_weight) == (quiet["learning_rate"], quiet["quiet_weight"])
+
+
+def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path, monkeypatch):
+    class World:
+        def __init__(self, base):
+            self.backend = type("Backend", (), {"fingerprint": lambda self: base})()
+
+    measured = []
+
+    def measure(run, world, parameters):
+        measured.append(run)
+        return {"concept_fidelity": 0.5, "drift": 0.1, "base_fingerprint": world.backend.fingerprint()}
+
+    monkeypatch.setattr(personalisation, "measure", measure)
+    runs = [Run("ours", "zorp", seed) for seed in (0, 1)]
+    personalisation.work_through("T", runs, World("a"), 1, tmp_path)
+    personalisation.work_through("T", runs, World("a"), 1, tmp_path)
+    assert len(measured) == 2
+    personalisation.work_through("T", runs[:1], World("b"), 1, tmp_path)
+    assert len(measured) == 3 and json.loads(result_path("T", runs[0], tmp_path).read_text())["base_fingerprint"] == "b"
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"quiet_weight": 0.0}, {"settings": {"nested": 0.5}}, {"split": "search"}])
+def test_a_result_file_belongs_to_one_setting(change):
+    plain = {"method": "ours", "concept": "zorp", "seed": 0}
+    assert Run(**plain).key != Run(**{**plain, **change}).key
