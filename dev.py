@@ -161,7 +161,7 @@ def pytest_command(environment: Environment, arguments: list[str]) -> list[str]:
     paths = [ROOT / argument.split("::")[0] for argument in arguments if not argument.startswith("-")]
     # Only what lies in tests/ is meant as a path: `-k demo` is not, though there is a folder demo/.
     names_a_path = any(path.exists() and path.resolve().is_relative_to(tests) for path in paths)
-    workers = [] if any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments) else ["-n", "2", "--dist", "loadgroup"]
+    workers = [] if any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in arguments) else ["-n", "2"]
     return [
         str(environment.python), "-m", "pytest", "-c", str(tests / "pytest.ini"), "--rootdir", str(tests),
         *workers, *arguments, *([] if names_a_path else [str(tests)]),

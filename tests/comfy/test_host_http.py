@@ -6,8 +6,6 @@ import pytest
 from host import PromptFailed, PromptRefused
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group("comfy-server")  # one server for all of them
-
 
 def demo_graph(caption: str, seed: int = 1, steps: int = 16) -> dict:
     """Stock nodes around the Demo Model."""
