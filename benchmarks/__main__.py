@@ -1,4 +1,4 @@
-"""The evidence, by command: `python -m sparsedict.benchmarks search | report | tables`. Done runs are skipped, so any part can be resumed."""
+"""The evidence, by command: `python -m sparsedict.benchmarks search | report | host-speed | tables`. Done runs are skipped, so any part can be resumed."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def report(paths: tuple[Path, Path], seeds: int, concepts: str) -> None:
     from .tables import write_tables
 
     click.echo(write_tables(results))
+
+
+@main.command("host-speed")
+@click.option("--part", "parts", type=click.Choice(["training", "sampling", "change"]), multiple=True, help="Only these; all without it.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--label", default="", help="Kept beside the others under this name, and left out of the tables.")
+@click.pass_obj
+def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], repeats: int, label: str) -> None:
+    """CPU time in ComfyUI, beside its own LoRA: training steps, sampling, changes of strength."""
+    from .host_speed import ROWS, measure
+
+    measure(set(parts or ROWS), paths[0], repeats, label, click.echo)
 
 
 @main.command()
