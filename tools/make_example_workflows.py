@@ -213,19 +213,19 @@ Two dictionaries are trained apart: a **concept** (*zorp*, five pictures) and a 
 
 The grid, all from the same noise: **base · concept · style · both**.
 
-Try: *strength 2* of Compose from 0 to 1.5. In addresses the parts are told apart by their names: `zorp:L3.image[17]`.
+The style is added at 0.7, so that it leaves the concept its colours. Try: *strength 2* of Compose from 0 to 1.5. In addresses the parts are told apart by their names: `zorp:L3.image[17]`.
 **Save Sparse Dict** writes both as one file; it is muted here (select it and press Ctrl+M).
 """
     )
     values = []
-    for word, name, preset in (("zorp", "concept", "concept"), ("fendo", "style", "style")):
+    for word, name, effort in (("zorp", "concept", "balanced"), ("fendo", "style", "quick")):
         with flow.group(f"Learn the {name} “{word}”", "train"):
             pictures = flow.add("SparseDictLoadImageSet", folder=f"demo: {word}")
             flow.add("PreviewImage", images=pictures["images"], preview=300)
             flow.column()
-            values.append(flow.train(pictures, word, word, preset=preset)["sparse dict"])
+            values.append(flow.train(pictures, word, word, preset=name, effort=effort)["sparse dict"])
     with flow.group("Compose and apply", "use"):
-        both = flow.add("SparseDictCompose", dict_1=values[0], dict_2=values[1])["sparse dict"]
+        both = flow.add("SparseDictCompose", dict_1=values[0], dict_2=values[1], strength_2=0.7)["sparse dict"]
         flow.add("SparseDictSave", state=MUTED, sparse_dict=both, filename="zorp_fendo", folder="models/sparse_dicts")
         flow.column()
         models = [
@@ -337,7 +337,7 @@ takes minutes, once for a model and size. 0 turns it off.
         pictures = flow.add("SparseDictLoadImageSet", folder="demo: zorp")
         flow.add("PreviewImage", images=pictures["images"], preview=300)
     with flow.group("2 · Train", "train"):
-        trained = flow.train(pictures, "my_concept", "zorp")
+        trained = flow.train(pictures, "my_concept", "zorp", effort="balanced")
         flow.column()
         flow.add("PreviewImage", "Loss", images=trained["loss plot"], preview=300)
         flow.add("PreviewAny", "Log", source=trained["log"], preview=200)
