@@ -6,6 +6,7 @@ Modules are found by name, never by class: the host's Linears are many kinds (ca
 from __future__ import annotations
 
 import difflib
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,30 @@ def diffusion_model(patcher: Any) -> nn.Module:
     return getattr(model, "_orig_mod", model)  # torch.compile
 
 
+#: What was found in a model, with the host's name of each of its modules: a large model has thousands to look through.
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[HostSites, list[tuple[str, nn.Module]]]] = weakref.WeakKeyDictionary()
+
+
 def host_sites(patcher: Any) -> HostSites:
     """The sites of the model in `patcher` (a ModelPatcher). Raises SiteError for a family that is not known."""
     model = diffusion_model(patcher)
+    found, places = _KNOWN.get(model, (None, []))
+    if found is None or not all(_is_at(model, name, module) for name, module in places):
+        found = _host_sites(patcher, model)
+        inside = {id(module): name for name, module in model.named_modules()}
+        _KNOWN[model] = found, [(inside[id(module)], module) for module in found.modules.values()]
+    return HostSites(found.family, found.component, list(found.names), dict(found.modules))
+
+
+def _is_at(model: nn.Module, name: str, module: nn.Module) -> bool:
+    """Whether `module` is still what `name` leads to; other packs exchange modules."""
+    inner: Any = model
+    for part in name.split("."):
+        inner = inner._modules.get(part) if isinstance(inner, nn.Module) else None
+    return inner is module
+
+
+def _host_sites(patcher: Any, model: nn.Module) -> HostSites:
     modules = dict(model.named_modules())
     present = frozenset(modules)
     config = getattr(getattr(patcher.model, "model_config", None), "unet_config", {})

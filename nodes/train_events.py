@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,8 @@ class HostCallbacks(Callbacks):
 
 
 def _server() -> Any:
-    """The host's server, or None where nodes run without one."""
-    try:
-        from server import PromptServer
-    except ImportError:
-        return None
-    return getattr(PromptServer, "instance", None)
+    """The host's server, or None where nodes run without one. Looked up, not imported: where it is not running already, it never will."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def sheet(images: Tensor, base_images: Tensor) -> Any:

@@ -176,15 +176,17 @@ class SparseSite(nn.Module):
 
     def tensors(self) -> SiteTensors:
         """The tensors that the update is computed from, as they are."""
+        # Read at every call of the model's Linears, and a module's attributes are slow.
+        parameters, buffers = self._parameters, self._buffers
         return SiteTensors(
-            self.encoder_weight,
-            self.encoder_basis,
-            self.encoder_bias,
-            self.encoder_mean,
-            self.encoder_scale,
+            parameters["encoder_weight"],
+            parameters.get("encoder_basis"),
+            parameters["encoder_bias"],
+            buffers["encoder_mean"],
+            buffers["encoder_scale"],
             self.threshold,
-            self.dictionary_weight,
-            self.dictionary_basis,
+            parameters["dictionary_weight"],
+            parameters.get("dictionary_basis"),
         )
 
     def coefficients(self, x: Tensor) -> Tensor:

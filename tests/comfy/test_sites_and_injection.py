@@ -71,6 +71,21 @@ def test_sites_are_found_under_diffusers_names(family, patcher):
     assert [n.layer for n in sites.names] == sorted(n.layer for n in sites.names)
 
 
+def test_an_exchanged_module_is_seen(comfy):
+    """What was found in a model is kept; another pack may put a module of its own in a site's place."""
+    from sparsedict.comfyui_host.sites import host_sites
+
+    patcher = tiny_models.load("wan")
+    before = host_sites(patcher)
+    assert host_sites(patcher) == before
+    path, module = next(iter(before.modules.items()))
+    attention = next(parent for parent in patcher.model.modules() if any(child is module for child in parent.children()))
+    name = next(name for name, child in attention.named_children() if child is module)
+    other = nn.Linear(module.weight.shape[1], module.weight.shape[0])
+    setattr(attention, name, other)
+    assert host_sites(patcher).modules[path] is other
+
+
 def test_every_attention_output_is_a_site(family, patcher):
     from sparsedict.comfyui_host.sites import host_sites
 
