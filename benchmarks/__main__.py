@@ -13,7 +13,9 @@ from .runs import RESULTS
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the result files.")
-@click.option("--cache", type=click.Path(path_type=Path), default=Path("out/benchmarks"), show_default=True, help="Folder of the quiet samples.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), default=Path("out/benchmarks"), show_default=True, help="Folder of the quiet samples."
+)
 @click.option("--threads", type=int, default=os.cpu_count(), show_default=True)
 @click.pass_context
 def main(context: click.Context, results: Path, cache: Path, threads: int) -> None:
@@ -57,14 +59,16 @@ def report(paths: tuple[Path, Path], seeds: int, concepts: str) -> None:
 
 @main.command("host-speed")
 @click.option("--part", "parts", type=click.Choice(["training", "sampling", "change"]), multiple=True, help="Only these; all without it.")
+@click.option("--model", "models", type=click.Choice(["demo", "wan", "sd15"]), multiple=True, help="Only these; all without it.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--label", default="", help="Kept beside the others under this name, and left out of the tables.")
 @click.pass_obj
-def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], repeats: int, label: str) -> None:
+def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], models: tuple[str, ...], repeats: int) -> None:
     """CPU time in ComfyUI, beside its own LoRA: training steps, sampling, changes of strength."""
-    from .host_speed import ROWS, measure
+    from .host_speed import MODELS, ROWS, measure
+    from .tables import write_tables
 
-    measure(set(parts or ROWS), paths[0], repeats, label, click.echo)
+    measure(parts or tuple(ROWS), models or MODELS, paths[0], repeats, click.echo)
+    click.echo(write_tables(paths[0]))
 
 
 @main.command()
