@@ -268,7 +268,7 @@ Try: a prompt without *zorp*: far less fires.
         whole = flow.applied(value)
         flow.column()
         probed = flow.add(
-            "SparseDictProbe", model=whole, positive=words[0], negative=words[1], latent_image=flow.latent, vae=flow.vae, seed=2, **DEMO
+            "SparseDictProbe", model=whole, positive=words[0], negative=words[1], latent_image=flow.latent, vae=flow.vae, seed=2, top=30, **DEMO
         )
         flow.add("PreviewAny", "Strongest atoms", source=probed[2], preview=220, wide=420)
     with flow.group("Where the atoms act", "look"):
