@@ -134,7 +134,8 @@ def host_speed(results: Sequence[Mapping[str, Any]]) -> str:
                    "strength / LoRA everywhere ↓", "selection / LoRA on them ↓"],
     }  # fmt: skip
     titles = {
-        "training": "A training step: the node against TrainLoraNode, as many trained numbers, data, batch and dtype alike.",
+        "training": "A training step: the node against TrainLoraNode, as many trained numbers, data, batch and dtype alike. "
+        "(A batch of B in TrainLoraNode runs every caption with every picture, B² rows; the rows of batch 1 compare like with like.)",
         "sampling": "20 steps of sampling, in units of an unmerged LoRA on the same Linears.",
         "change": "From a new strength or selection to a loaded model.",
     }
