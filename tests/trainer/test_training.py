@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -177,8 +178,12 @@ def test_quiet_samples_are_made_once(tmp_path, backend, monkeypatch):
 
 
 def test_the_quiet_term_quietens(tmp_path, backend):
-    ratio = [run(tmp_path / str(w), backend, steps=30, quiet_weight=w, quiet_ramp=(0.0, 0.1)).log[-1]["quiet_ratio"] for w in (1e-9, 3.0)]
-    assert ratio[1] < 0.8 * ratio[0]
+    def late_ratio(weight):
+        # One step's ratio is noisy: few rows, and another noise level each time.
+        log = run(tmp_path / str(weight), backend, steps=40, quiet_weight=weight, quiet_ramp=(0.0, 0.1)).log
+        return statistics.median(entry["quiet_ratio"] for entry in log[-15:])
+
+    assert late_ratio(3.0) < 0.8 * late_ratio(1e-9)
 
 
 def test_without_quiet_samples_it_warns_and_trains(tmp_path, backend):
