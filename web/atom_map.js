@@ -384,7 +384,7 @@ export class AtomMap {
     context.drawImage(this.small, 0, 0, this.columns, this.rows, 0, 0, width, height);
     // Cells that are large enough stand apart.
     context.fillStyle = theme.field;
-    if (h >= 5) for (let row = 1; row < this.rows; row++) context.fillRect(0, row * h - 0.5, width, 1);
+    if (h >= 9) for (let row = 1; row < this.rows; row++) context.fillRect(0, row * h - 0.5, width, 1);
     if (w >= 5) for (let column = 1; column < this.columns; column++) context.fillRect(column * w - 0.5, 0, 1, height);
     context.strokeStyle = theme.dark ? "rgb(255 255 255 / 0.9)" : "rgb(0 0 0 / 0.85)";
     context.lineWidth = Math.max(0.6, Math.min(1.5, w / 2, h / 4 + 0.4));

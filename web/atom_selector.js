@@ -33,7 +33,8 @@ const MODE_NAMES = {
  * @param {HTMLElement} container
  * @param {Choice} value
  * @param {(choice: Choice) => void} onChange called once for each change that a person has finished
- * @param {{needGreedy?: () => void, toggleFields?: () => void}} [host] what the panel asks of its surroundings
+ * @param {{needGreedy?: () => void, toggleFields?: () => void, undoes?: boolean}} [host] what the panel asks of its surroundings;
+ *   with `undoes`, Ctrl+Z is theirs and only the panel's own buttons go through its history
  * @returns {Selector}
  */
 export function mount(container, value, onChange, host = {}) {
@@ -63,8 +64,8 @@ export function mount(container, value, onChange, host = {}) {
 
   const headline = make("span", { className: "sd-headline" });
   const aside = make("span", { className: "sd-aside sd-grow" });
-  const undoButton = make("button", { className: "sd-icon", type: "button", title: "Undo (Ctrl+Z)", "aria-label": "Undo", onclick: () => undo() }, "↶");
-  const redoButton = make("button", { className: "sd-icon", type: "button", title: "Redo (Ctrl+Y)", "aria-label": "Redo", onclick: () => redo() }, "↷");
+  const undoButton = make("button", { className: "sd-icon", type: "button", title: "Undo here", "aria-label": "Undo", onclick: () => undo() }, "↶");
+  const redoButton = make("button", { className: "sd-icon", type: "button", title: "Redo here", "aria-label": "Redo", onclick: () => redo() }, "↷");
   const fieldsButton = make("button", {
     className: "sd-icon", type: "button", title: "Show the node's plain fields, to connect them", "aria-label": "Show the plain fields",
     onclick: () => host.toggleFields?.(),
@@ -130,17 +131,17 @@ export function mount(container, value, onChange, host = {}) {
     "div", { className: "sd-panel", role: "group", "aria-label": "Atom selector" },
     make("div", { className: "sd-row" }, headline, aside, undoButton, redoButton, fieldsButton),
     slider.canvas,
-    make("div", { className: "sd-row sd-wrap" }, ...presets, make("span", { className: "sd-grow" }), mode, amount, ordering),
+    make("div", { className: "sd-row sd-wrap" }, ...presets, make("span", { className: "sd-grow" }), mode, amount),
     hold,
     make("div", { className: "sd-row" }, title, lowest, legend, highest),
     make("div", { className: "sd-row" }, addresses),
-    make("div", { className: "sd-row sd-wrap" }, make("label", {}, "layers ", layers), make("label", { title: "Take the share or number in every site" }, perSite, "per site"),
+    make("div", { className: "sd-row sd-wrap", style: "column-gap:12px" }, ordering, make("label", {}, "layers ", layers), make("label", { title: "Take the share or number in every site" }, perSite, "per site"),
       make("label", { title: "Keep exactly what would have gone" }, invert, "invert"),
       make("label", { title: "Change the atoms that stay so that they come as near to the whole as they can (needs moments in the file)" }, refit, "refit")),
     problem, spoken,
   );
   panel.addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.target instanceof HTMLInputElement) return;
+    if (host.undoes || !(event.ctrlKey || event.metaKey) || event.altKey || event.target instanceof HTMLInputElement) return;
     const key = event.key.toLowerCase();
     const act = key === "z" && !event.shiftKey ? undo : key === "y" || (key === "z" && event.shiftKey) ? redo : null;
     // With nothing left to undo here, the key is the host's.
@@ -347,7 +348,7 @@ export function mount(container, value, onChange, host = {}) {
   }
 
   function theme() {
-    const found = readTheme(panel);
+    const found = readTheme();
     slider.theme = found;
     slider.draw();
     map.setTheme(found);
@@ -384,7 +385,7 @@ export function mount(container, value, onChange, host = {}) {
       follow();
       tip.hidden = true;
       if (table) {
-        const words = table.triggerWords.length ? ` · ${table.triggerWords.join(", ")}` : "";
+        const words = table.triggerWords.length ? ` · trigger ${table.triggerWords.join(", ")}` : "";
         title.textContent = `${table.title || "untitled"}${words}`;
         title.title = title.textContent;
         [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), `${tidy(map.most ?? 0)} importance`];

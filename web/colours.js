@@ -15,9 +15,9 @@ const STEPS = 256;
 const DARK = [[0.33, 0.06, 285], [0.47, 0.13, 285], [0.6, 0.14, 235], [0.76, 0.13, 165], [0.93, 0.15, 105]];
 const LIGHT = [[0.9, 0.05, 110], [0.79, 0.11, 160], [0.62, 0.12, 220], [0.46, 0.16, 275], [0.29, 0.12, 295]];
 
-/** The theme as it is where `element` stands. @param {Element} element @returns {Theme} */
-export function readTheme(element) {
-  const style = getComputedStyle(element);
+/** The theme as it is now. @returns {Theme} */
+export function readTheme() {
+  const style = getComputedStyle(document.body);
   /** @param {string} name @param {string} fallback */
   const get = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
   const field = get("--comfy-input-bg", "#222");
@@ -60,7 +60,7 @@ function scales(dark, behind) {
     const rgb = oklab(lab[0], lab[1], lab[2]);
     scale[step] = packed(rgb);
     // What is left out keeps a trace of its lightness, and no hue.
-    const grey = oklab(lab[0], 0, 0), weight = 0.08 + 0.17 * (step / (STEPS - 1));
+    const grey = oklab(lab[0], 0, 0), weight = 0.14 + 0.26 * (step / (STEPS - 1));
     faded[step] = packed(grey.map((value, i) => value * weight + behind[i] * (1 - weight)));
   }
   return { scale, faded };

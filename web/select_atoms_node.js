@@ -41,9 +41,9 @@ export function addSelector(node, { app, api }) {
   container.style.cssText = `width: 100%; height: 100%; min-height: ${MIN_HEIGHT}px;`;
   let greedy = false, shown = "", closed = false;
 
-  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields });
+  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, undoes: true });
   const widget = node.addDOMWidget("atom_selector", "sparsedict_atom_selector", container, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT, getValue: () => "", setValue: () => {},
+    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => MIN_HEIGHT, getValue: () => "", setValue: () => {},
   });
   widget.serialize = false;
   node.sparsedictSelector = selector;
@@ -77,9 +77,12 @@ export function addSelector(node, { app, api }) {
       if (!(field.name in DEFAULT_CHOICE)) continue;
       field.hidden = !node.properties[FIELDS_SHOWN] && !linked.includes(field.name);
       (field.options ??= {}).hidden = field.hidden;
+      // The host leaves room for hidden widgets too, unless they say that they need none.
+      if (field.hidden) field.computeSize = () => [0, -4];
+      else delete field.computeSize;
     }
     const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, node.size[0]), node.properties[FIELDS_SHOWN] ? Math.max(height, node.size[1]) : Math.max(height, MIN_HEIGHT + 60)]);
+    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
     node.graph?.setDirtyCanvas?.(true, true);
   }
 
