@@ -4,12 +4,17 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addSelector, forgetFiles } from "./select_atoms_node.js";
+import { addMonitor, listen } from "./train_node.js";
 
 app.registerExtension({
   name: "SparseDict",
+  setup() {
+    listen(api);
+  },
   /** @param {any} node */
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });
+    if (node.comfyClass === "SparseDictTrain") addMonitor(node, api);
   },
   /** The node definitions are read anew (R): so are the files. */
   refreshComboInNodes: forgetFiles,

@@ -1,0 +1,217 @@
+// @ts-check
+/** The panel of Train Sparse Dict: how a run is going, drawn from its events. Knows nothing of the host. */
+
+import { fitted, make, onThemeChange, readTheme } from "./colours.js";
+import { addStyle } from "./style.js";
+
+/**
+ * @typedef {{step: number, steps: number, loss: number, smoothed_loss: number, density: number, target_density: number,
+ *   dead_atoms: number, learning_rate: number, seconds_left: number | null}} Point
+ * @typedef {{node: string | null, points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
+ *   warnings: string[], finished: string | null, previews: number, running?: boolean}} Job  as /sparsedict/train gives it
+ */
+
+export const MONITOR_HEIGHT = 250;
+const MOST = 4000; // points kept; beyond that, every other one goes
+
+/**
+ * @param {HTMLElement} container
+ * @param {{stop: () => void, previewUrl: (number: number) => string}} host
+ */
+export function mountMonitor(container, host) {
+  addStyle();
+  /** @type {Point[]} */
+  let points = [];
+  let running = false, theme = readTheme(), frame = 0;
+
+  const headline = make("span", { className: "sd-headline" }, "Not trained yet");
+  const aside = make("span", { className: "sd-aside sd-grow" });
+  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: "Ends the run after this step; the adapter so far is written and can be resumed", onclick: () => {
+    stop.disabled = true;
+    stop.textContent = "stopping …";
+    host.stop();
+  } }, "Stop and keep");
+  const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": "Loss" });
+  const densities = make("canvas", { className: "sd-canvas", style: "height:44px;flex:none", role: "img", "aria-label": "Density against its target" });
+  const empty = make("div", { className: "sd-empty" }, "The loss is drawn here while it trains.");
+  /** @type {Record<string, HTMLElement>} */
+  const figures = {};
+  const grid = make("div", { className: "sd-figures" });
+  for (const [name, title] of [["loss", "loss"], ["density", "density (aim)"], ["dead", "dead atoms"], ["rate", "learning rate"], ["left", "time left"]]) {
+    figures[name] = make("b", {}, "–");
+    grid.append(make("div", { className: "sd-figure" }, figures[name], make("span", {}, title)));
+  }
+  const picture = make("img", { className: "sd-preview", hidden: true, alt: "Newest previews, above the base's pictures of the same prompts and noise" });
+  const problem = make("div", { className: "sd-message", role: "status" });
+  const panel = make("div", { className: "sd-panel", role: "group", "aria-label": "Training monitor" },
+    make("div", { className: "sd-row" }, headline, aside, stop),
+    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, picture, problem);
+  container.append(panel);
+  const sizes = new ResizeObserver(later);
+  sizes.observe(panel);
+  const endTheme = onThemeChange(() => {
+    theme = readTheme();
+    later();
+  });
+
+  function later() {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      draw();
+    });
+  }
+
+  /** @param {Point} point */
+  function add(point) {
+    if (points.length && point.step <= points[points.length - 1].step) points = [];
+    points.push(point);
+    if (points.length > MOST) points = points.filter((_, i) => i % 2 === 1 || i === points.length - 1);
+    show();
+  }
+
+  /** @param {boolean} now */
+  function setRunning(now) {
+    running = now;
+    stop.hidden = !now;
+    stop.disabled = false;
+    stop.textContent = "Stop and keep";
+  }
+
+  function show() {
+    const last = points[points.length - 1];
+    empty.hidden = !!last;
+    if (last) {
+      headline.textContent = `step ${last.step} of ${last.steps}`;
+      figures.loss.textContent = digits(last.smoothed_loss);
+      figures.density.textContent = `${digits(100 * last.density, 2)} % (${digits(100 * last.target_density, 2)})`;
+      figures.dead.textContent = String(last.dead_atoms);
+      figures.rate.textContent = digits(last.learning_rate, 2);
+      figures.left.textContent = last.seconds_left === null || last.seconds_left === undefined || !running ? "–" : time(last.seconds_left);
+    } else {
+      for (const figure of Object.values(figures)) figure.textContent = "–";
+    }
+    later();
+  }
+
+  function draw() {
+    const width = losses.offsetWidth, height = losses.offsetHeight;
+    if (!width || !height) return;
+    const context = fitted(losses, width, height);
+    context.clearRect(0, 0, width, height);
+    const below = fitted(densities, densities.offsetWidth, densities.offsetHeight);
+    below.clearRect(0, 0, densities.offsetWidth, densities.offsetHeight);
+    if (!points.length) return;
+    const steps = points[points.length - 1].steps, x = (/** @type {Point} */ point) => 6 + (point.step / steps) * (width - 12);
+    const values = points.flatMap((point) => [point.loss, point.smoothed_loss]).filter(Number.isFinite).sort((a, b) => a - b);
+    // A few wild steps shall not flatten all others.
+    const low = values[0], high = Math.max(values[Math.floor(0.99 * (values.length - 1))], low * 1.0001 + 1e-9);
+    const y = (/** @type {number} */ value) => height - 8 - ((Math.min(value, high) - low) / (high - low)) * (height - 26);
+    line(context, points, x, (point) => y(point.loss), theme.muted, 1, 0.45);
+    line(context, points, x, (point) => y(point.smoothed_loss), theme.accent, 2, 1);
+    label(context, `loss  ${digits(high)}`, 8, 4);
+    label(context, digits(low), 8, height - 15);
+    const most = Math.max(...points.map((point) => Math.max(point.density, point.target_density)), 1e-6), tall = densities.offsetHeight;
+    const at = (/** @type {number} */ value) => tall - 4 - (value / most) * (tall - 10);
+    line(below, points, x, (point) => at(point.target_density), theme.muted, 1, 1, [4, 3]);
+    line(below, points, x, (point) => at(point.density), theme.accent, 1.5, 1);
+    label(below, "density", 8, tall - 15);
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {string} text @param {number} x @param {number} y */
+  function label(context, text, x, y) {
+    context.font = "10px sans-serif";
+    context.textBaseline = "top";
+    context.fillStyle = theme.muted;
+    context.fillText(text, x, y);
+  }
+
+  show();
+  return {
+    /** An event as nodes/train_events.py sends it. @param {any} event */
+    note(event) {
+      if (event.event === "step") {
+        if (!running) setRunning(true);
+        aside.textContent = "";
+        add(event);
+      } else if (event.event === "stage" || event.event === "progress") {
+        if (!running) {
+          points = [];
+          problem.textContent = "";
+          picture.hidden = true;
+          setRunning(true);
+        }
+        if (!points.length || event.event === "stage") headline.textContent = event.stage;
+        aside.textContent = event.total ? `${event.done} of ${event.total}` : event.detail ?? "";
+        if (!points.length) show();
+      } else if (event.event === "preview") {
+        picture.src = host.previewUrl(event.number);
+        picture.hidden = false;
+      } else if (event.event === "warning") {
+        problem.textContent = event.text;
+      } else if (event.event === "finished") {
+        setRunning(false);
+        headline.textContent = "Trained";
+        aside.textContent = aside.title = event.path;
+      }
+    },
+    /** What the server remembers of a run, after a reload. @param {Job} job */
+    restore(job) {
+      points = job.points.slice();
+      setRunning(!!job.running);
+      show();
+      if (!points.length && job.stage) headline.textContent = job.stage.stage;
+      if (job.previews) {
+        picture.src = host.previewUrl(job.previews);
+        picture.hidden = false;
+      }
+      problem.textContent = job.warnings[job.warnings.length - 1] ?? "";
+      if (job.finished) {
+        headline.textContent = "Trained";
+        aside.textContent = aside.title = job.finished;
+      }
+    },
+    /** The host says that the run is over, and why. @param {string} text */
+    ended(text) {
+      if (!running) return;
+      setRunning(false);
+      headline.textContent = text;
+      show();
+      headline.textContent = points.length ? `${text} at step ${points[points.length - 1].step}` : text;
+    },
+    points: () => points.length,
+    destroy() {
+      sizes.disconnect();
+      endTheme();
+      panel.remove();
+    },
+  };
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context @param {Point[]} points @param {(point: Point) => number} x @param {(point: Point) => number} y
+ * @param {string} colour @param {number} width @param {number} alpha @param {number[]} [dash]
+ */
+function line(context, points, x, y, colour, width, alpha, dash = []) {
+  context.beginPath();
+  points.forEach((point, i) => (i ? context.lineTo(x(point), y(point)) : context.moveTo(x(point), y(point))));
+  context.setLineDash(dash);
+  context.globalAlpha = alpha;
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.lineJoin = "round";
+  context.stroke();
+  context.setLineDash([]);
+  context.globalAlpha = 1;
+}
+
+/** @param {number} value @param {number} [count] */
+function digits(value, count = 3) {
+  return Number.isFinite(value) ? String(Number(value.toPrecision(count))) : "–";
+}
+
+/** @param {number} seconds */
+function time(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  return whole < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}

@@ -1,0 +1,54 @@
+// @ts-check
+/** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
+
+import { MONITOR_HEIGHT, mountMonitor } from "./train_monitor.js";
+
+/** @type {Set<{node: any, monitor: ReturnType<typeof mountMonitor>}>} */
+const open = new Set();
+
+/** Once. @param {any} api */
+export function listen(api) {
+  api.addEventListener("sparsedict.train", (/** @type {CustomEvent} */ event) => {
+    for (const { node, monitor } of open) if (isNode(node, event.detail.node)) monitor.note(event.detail);
+  });
+  for (const [name, text] of [["execution_error", "Stopped"], ["execution_interrupted", "Interrupted"]]) {
+    api.addEventListener(name, () => open.forEach(({ monitor }) => monitor.ended(text)));
+  }
+}
+
+/** A node in a subgraph runs under its path: 12:3. @param {any} node @param {string | null} id */
+function isNode(node, id) {
+  return id !== null && String(id).split(":").pop() === String(node.id);
+}
+
+/** @param {any} node @param {any} api */
+export function addMonitor(node, api) {
+  const container = document.createElement("div");
+  container.style.cssText = `width: 100%; height: 100%; min-height: ${MONITOR_HEIGHT}px;`;
+  const monitor = mountMonitor(container, {
+    stop: () => api.interrupt?.(),
+    previewUrl: (number) => api.apiURL(`/sparsedict/train/preview?number=${number}`),
+  });
+  const widget = node.addDOMWidget("train_monitor", "sparsedict_train_monitor", container, {
+    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => MONITOR_HEIGHT, getValue: () => "", setValue: () => {},
+  });
+  widget.serialize = false;
+  node.sparsedictMonitor = monitor;
+  const entry = { node, monitor };
+  open.add(entry);
+  const removed = node.onRemoved;
+  node.onRemoved = function (/** @type {any[]} */ ...rest) {
+    removed?.apply(this, rest);
+    open.delete(entry);
+    monitor.destroy();
+  };
+  // The node has its id only after it was put into the graph.
+  setTimeout(async () => {
+    try {
+      const job = await (await api.fetchApi("/sparsedict/train")).json();
+      if (job && open.has(entry) && !monitor.points() && isNode(node, job.node)) monitor.restore(job);
+    } catch {
+      // An older server of the pack, or none: the monitor starts with the next run.
+    }
+  }, 0);
+}
