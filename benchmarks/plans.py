@@ -53,8 +53,13 @@ def label(run: Mapping[str, Any]) -> str:
     return "LoRA" if run["quiet_weight"] == 0 else "LoRA + quiet term"
 
 
+def preferred(run: Mapping[str, Any]) -> bool:
+    """Nested training in a quarter of the steps, of ours: with less of it a tenth of the atoms kept 85 % of the fidelity, at no gain in full."""
+    return run["method"] == "ours" and not run["settings"]
+
+
 def winners(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The best setting of each method by mean fidelity over the search's concepts; of those within TIE of it, the one that drifts least."""
+    """The best setting of each method by mean fidelity over the search's concepts; of those within TIE of it, the preferred one, else the one that drifts least."""
     groups: dict[str, dict[tuple, list[Mapping[str, Any]]]] = {}
     for result in results:
         groups.setdefault(label(result["run"]), {}).setdefault(setting(result["run"]), []).append(result)
@@ -66,7 +71,7 @@ def winners(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]
     for name, trials in groups.items():
         top = max(mean(group, "concept_fidelity") for group in trials.values())
         close = [group for group in trials.values() if mean(group, "concept_fidelity") >= top - TIE]
-        best[name] = min(close, key=lambda group: mean(group, "drift"))[0]
+        best[name] = min(close, key=lambda group: (not preferred(group[0]["run"]), mean(group, "drift")))[0]
     return best
 
 

@@ -19,8 +19,8 @@ class Plan:
     slider_parts: int = 10
     # The best of a search that gave every method as many trials, on other prompts: python -m sparsedict.benchmarks search
     lora_rate: float = 1e-2
-    lora_quiet_rate: float = 1e-2
-    lora_quiet_weight: float = 0.1
+    lora_quiet_rate: float = 3e-2
+    lora_quiet_weight: float = 0.03
     edit_lora_rate: float = 3e-3
     sampling_steps: int = STEPS
     drift_prompts: int = DRIFT_PROMPTS

@@ -269,7 +269,7 @@ def build_sets(
     cache = Path(config.cache) if config.cache else Path(config.out).parent
     sets, quiet = [], []
     if config.quiet_samples == 0:
-        report.on_warning("no quiet samples: other prompts will change about twice as much, and with few images far more.")
+        report.on_warning("no quiet samples: other prompts will change more, with few images far more.")
     buckets = buckets_for(backend, data, resolution)
     made = 0
     for bucket, count in zip(buckets, bucket_counts(config.quiet_samples, [len(b.indices) for b in buckets]), strict=True):
