@@ -7,6 +7,7 @@ const CSS = `
   box-sizing: border-box; width: 100%; height: 100%; min-width: 0; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
   font: 12px/1.35 Inter, system-ui, sans-serif; color: var(--sd-text); position: relative; user-select: none; text-align: left; }
 .sd-panel * { box-sizing: border-box; }
+.sd-panel [hidden] { display: none !important; }
 .sd-row { display: flex; align-items: center; gap: 6px; min-width: 0; }
 .sd-wrap { flex-wrap: wrap; row-gap: 5px; }
 .sd-grow { flex: 1 1 0; min-width: 0; }

@@ -194,6 +194,7 @@ def test_the_monitor_draws_a_run_and_knows_it_after_a_reload(page, server):
     page.evaluate("() => app.queuePrompt(0, 1)")
     page.wait_for_function(f"() => {monitor}.points() > 0")
     page.get_by_text("Trained", exact=True).wait_for()
+    assert page.get_by_text("The loss is drawn here while it trains.").is_hidden() and page.locator("img.sd-preview").is_hidden()
     job = server.get("/sparsedict/train")
     assert job["finished"].endswith("watched.safetensors") and not job["running"] and job["points"][-1]["step"] == 6
     start(page, server)
