@@ -262,7 +262,7 @@ def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
 def test_schedules():
     config = TrainConfig(steps=100)
     assert target_density(config, 0) == 1 and target_density(config, 50) == pytest.approx(0.1) == target_density(config, 99)
-    assert quiet_weight(config, 14) == 0 and quiet_weight(config, 45) == pytest.approx(0.1)
+    assert quiet_weight(config, 14) == 0 and quiet_weight(config, 45) == pytest.approx(config.quiet_weight)
     assert lr_factor(config, 0) == 1 / 20 and lr_factor(config, 60) == 1 and lr_factor(config, 99) == pytest.approx(1 / 30)
     with pytest.raises(TrainingError, match="known are"):
         lr_factor(TrainConfig(lr_schedule="steps"), 0)
