@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import json
 import logging
-import os
 import platform
 import statistics
 import sys
@@ -28,8 +27,9 @@ from torch import Tensor, nn
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.config import AdapterConfig
+from ..tools.comfy_host import PROJECT, default_root
+from ..tools.host_in_process import make_base, start
 
-PROJECT = Path(__file__).resolve().parents[1]
 TABLE = "E7-host"
 IMAGES = 8
 PROMPTS = ["a large red circle", "a small blue square", "a green triangle", "a yellow circle on the left"]
@@ -40,7 +40,7 @@ SHARES = (0.25, 0.10)
 
 def find_host() -> Path:
     """The host's folder. Raises SystemExit with what to do."""
-    root = Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75").resolve()
+    root = default_root()
     if not (root / "main.py").exists():
         raise SystemExit(f"there is no ComfyUI at {root}; run `python3 dev.py comfy --setup-only`, or set COMFYUI_ROOT.")
     return root
@@ -48,21 +48,7 @@ def find_host() -> Path:
 
 def start_host(root: Path, folder: Path) -> str:
     """Make the host's modules importable, on the CPU, with folders of their own; returns its version."""
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-        (folder / name).mkdir(exist_ok=True)
-    sys.path.insert(0, str(root))
-    arguments = sys.argv
-    sys.argv = ["main.py", "--cpu", "--disable-metadata", "--base-directory", str(folder)]
-    try:
-        import comfy.options
-
-        comfy.options.enable_args_parsing()
-        import comfy.cli_args
-        import comfy.model_management
-
-        import nodes  # noqa: F401  (as the host's own start does; later imports rely on it)
-    finally:
-        sys.argv = arguments
+    start(root, make_base(folder))
     import comfy.utils
     import comfyui_version
 

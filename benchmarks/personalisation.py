@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
 import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..demo_model.glyphs import GLYPHS
 from ..evaluation.lora import applied_lora, rank_for, train_lora
+from ..evaluation.machine import machine, peak_memory_bytes
+from ..evaluation.pruning import pruned_scores
 from ..evaluation.suite import Suite
-from ..sparsedict_core import Selection, SparseAdapter, prune, select
 from ..sparsedict_core.atomic_write import write_atomically
 from ..tools.make_demo_images import concept_data
 from ..trainer import PRESETS, TrainConfig, train
@@ -71,7 +67,10 @@ def measure(run: Run, world: World, parameters: int) -> dict[str, Any]:
                 score = suite.score().to_dict()
             found = {**score, "parameters": adapter.parameter_count(), "train_seconds": result.seconds}
             if run.split == "report":
-                found["pruning"] = pruned_scores(suite, world, adapter)
+                found["pruning"] = [
+                    {"order": order, "share": share, "atoms": kept.kept, **score.to_dict()}
+                    for order, share, kept, score in pruned_scores(suite, world.backend.denoiser, adapter, SHARES)
+                ]
         else:
             sets, _ = build_sets(config, world.backend, data, Processes(world.backend.device), Callbacks())
             assert run.learning_rate is not None, "a peer's rate is searched"
@@ -81,21 +80,8 @@ def measure(run: Run, world: World, parameters: int) -> dict[str, Any]:
             found = {**score, "parameters": lora.parameters, "train_seconds": lora.seconds}
     return {
         "run": asdict(run), **found, "base_fingerprint": world.backend.fingerprint(), "wall_seconds": time.time() - began,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024),
-        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "peak_memory_bytes": peak_memory_bytes(), "machine": machine(),
     }  # fmt: skip
-
-
-def pruned_scores(suite: Suite, world: World, adapter: SparseAdapter) -> list[dict[str, Any]]:
-    """Fidelity and drift at each share, in both orders."""
-    rows = []
-    for order, refit in (("importance", False), ("greedy", True)):
-        for share in SHARES:
-            result = select(adapter, Selection(keep=share, order=order), refit=refit)
-            smaller = prune(adapter, result, refit=refit)
-            with smaller.attach(world.backend.denoiser, component="transformer"):
-                rows.append({"order": order, "share": share, "atoms": result.kept, **suite.score().to_dict()})
-    return rows
 
 
 def work_through(table: str, runs: list[Run], world: World, parameters: int, results: Path = RESULTS) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from .runs import Run
 
 PARAMETERS = 51_840  # of the default adapter on the embedded base; a peer's rank is the nearest to it
 CONCEPTS = ("zorp", "quax")
-SEARCH_CONCEPTS = ("zorp", "quax")
 TIE = 0.01  # fidelities nearer than this are no reason to prefer a setting
 # Trials a method: four settings each. Ours: the method's default, and what it may be too careful in.
 OURS = (
@@ -18,7 +17,7 @@ OURS = (
     {"quiet_weight": 0.01, "settings": {}},
     {"quiet_weight": 0.03, "settings": {"nested": 0.1}},
 )
-LORA = ({"learning_rate": rate, "quiet_weight": 0.0} for rate in (3e-3, 1e-2, 2e-2, 3e-2))
+LORA = tuple({"learning_rate": rate, "quiet_weight": 0.0} for rate in (3e-3, 1e-2, 2e-2, 3e-2))
 LORA_QUIET = (
     {"learning_rate": 1e-2, "quiet_weight": 0.1},
     {"learning_rate": 1e-2, "quiet_weight": 0.03},
@@ -27,7 +26,7 @@ LORA_QUIET = (
 )
 TRIALS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "sparse dictionary": ("ours", OURS),
-    "LoRA": ("lora", tuple(LORA)),
+    "LoRA": ("lora", LORA),
     "LoRA + quiet term": ("lora", LORA_QUIET),
 }
 
@@ -35,7 +34,7 @@ TRIALS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
 def search_runs() -> list[Run]:
     return [
         Run(method, concept, 0, split="search", **trial)
-        for concept in SEARCH_CONCEPTS
+        for concept in CONCEPTS
         for method, trials in TRIALS.values()
         for trial in trials
     ]

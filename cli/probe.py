@@ -69,8 +69,8 @@ def look(
 
     from ..pictures import to_image
     from ..sparsedict_core.addresses import format_address
+    from ..sparsedict_core.fired import fired_atoms
     from ..sparsedict_core.importance import ImportanceStats
-    from ..sparsedict_core.token_grid import on_grid
 
     adapter = attachment.adapter
     maps: dict[str, Tensor] = {}
@@ -93,17 +93,9 @@ def look(
                 noisy = backend.add_noise(latents, noise, level_row)
                 backend.predict(noisy, level_row, conditioning)
 
-    atoms = []
-    for key, site in adapter.sites.items():
-        if not site.atoms:
-            continue
-        norms, relative, fires = stats.contribution(adapter, key), stats.relative(adapter, key), stats.firing_rate(key)
-        for row in norms.argsort(descending=True).tolist():
-            if norms[row] <= 0:
-                break
-            spread = None if site.name.stream == "text" else on_grid(maps[key][:, row] / levels, latent_size)
-            atoms.append({
-                "address": format_address(adapter, key, row), "norm": float(norms[row]), "relative": float(relative[row]),
-                "fires": float(fires[row]), "map": spread,
-            })  # fmt: skip
-    return image, sorted(atoms, key=lambda atom: -atom["norm"])
+    places = {key: total / levels for key, total in maps.items() if adapter.sites[key].name.stream != "text"}
+    atoms = [
+        {"address": format_address(adapter, atom.key, atom.row), "norm": atom.norm, "relative": atom.relative, "fires": atom.fires, "map": atom.map}
+        for atom in fired_atoms(stats, adapter, places, latent_size)
+    ]
+    return image, atoms

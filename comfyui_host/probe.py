@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.fired import FiredAtom, fired_atoms
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
-from ..sparsedict_core.token_grid import on_grid
 from .injection import KEY, applied_to
 from .sites import host_sites
 
@@ -22,19 +21,6 @@ POSITIVE, OTHER = "positive", "other"
 
 #: Families whose joint tokens are the picture's first and then the text's.
 TEXT_LAST = ("hunyuan_video",)
-
-
-@dataclass(frozen=True)
-class Atom:
-    """One atom that fired: norm it added a token, of the output, share of the tokens it fires at, norm by part of the sampling."""
-
-    key: str
-    row: int
-    norm: float
-    relative: float
-    fires: float
-    by_part: list[float]
-    map: Tensor | None  # (h, w), None for what is not in a place
 
 
 class Probe:
@@ -92,22 +78,12 @@ class Probe:
 
     # -- what happened --------------------------------------------------------------------------------------
 
-    def strongest(self, latent_size: tuple[int, ...]) -> list[Atom]:
+    def strongest(self, latent_size: tuple[int, ...]) -> list[FiredAtom]:
         """All atoms that fired for the positive prompt, strongest first; `latent_size` (h, w) or (frames, h, w)."""
-        found = []
-        for key in self.stats.site_keys:
-            norms = self.stats.contribution(self.adapter, key, prompt=POSITIVE) * self._gains(key)
-            relative = self.stats.relative(self.adapter, key, prompt=POSITIVE) * self._gains(key)
-            fires = self.stats.firing_rate(key, prompt=POSITIVE)
-            seen = self.stats.buckets
-            parts = [self.stats.contribution(self.adapter, key, part, POSITIVE) * self._gains(key) if part in seen else None for part in PARTS]
-            for row in norms.argsort(descending=True).tolist():
-                if norms[row] <= 0:
-                    break
-                grid = on_grid(self._maps[key][:, row] / max(1, self._calls), latent_size, self.text_first) if key in self._maps else None
-                by_part = [0.0 if part is None else float(part[row]) for part in parts]
-                found.append(Atom(key, row, float(norms[row]), float(relative[row]), float(fires[row]), by_part, grid))
-        return sorted(found, key=lambda atom: -atom.norm)
+        maps = {key: total / max(1, self._calls) for key, total in self._maps.items()}
+        return fired_atoms(
+            self.stats, self.adapter, maps, latent_size, prompt=POSITIVE, buckets=PARTS, gains=self.applied.gains, text_first=self.text_first
+        )
 
     def with_importance(self) -> SparseAdapter:
         """A copy of the adapter whose importance is that of the positive prompt."""
@@ -118,10 +94,6 @@ class Probe:
             else:
                 site.importance = torch.zeros_like(site.importance)
         return copy
-
-    def _gains(self, key: str) -> Tensor:
-        gains = (self.applied.gains or {}).get(key)
-        return torch.ones(self.adapter.sites[key].atoms).double() if gains is None else gains.abs().double()
 
 
 def picture(patcher: Any, latents: Tensor, vae: Any = None) -> Any:

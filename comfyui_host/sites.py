@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..sparsedict_core.adapter import SparseAdapter, module_widths
+from ..sparsedict_core.adapter import SparseAdapter, check_widths
 from ..sparsedict_core.errors import SiteError
 from ..sparsedict_core.site import SiteName
 from ..sparsedict_core.site_discovery import Discovery
@@ -116,13 +116,7 @@ def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, nn.Module]:
             "load the base model that the adapter was made for."
         )
     found = {key: sites.modules[site.name.path] for key, site in adapter.sites.items()}
-    for key, module in found.items():
-        site, widths = adapter.sites[key], module_widths(module)
-        if widths is not None and widths != (site.d_in, site.d_out):
-            raise SiteError(
-                f"{site.name.path} maps {widths[0]} channels to {widths[1]} in this {sites.family} model, the adapter was made for "
-                f"{site.d_in} to {site.d_out}; load the base model that it was made for."
-            )
+    check_widths(adapter, found, f"this {sites.family} model", "load the base model that it was made for")
     return found
 
 

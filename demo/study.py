@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..demo_model.glyphs import GLYPHS, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
 from ..evaluation.lora import applied_lora, rank_for, train_lora
+from ..evaluation.machine import machine, peak_memory_bytes
+from ..evaluation.pruning import pruned_scores
 from ..evaluation.suite import Suite, asked, spearman
-from ..sparsedict_core import Selection, SparseAdapter, compose, prune, save, select
+from ..sparsedict_core import Selection, SparseAdapter, compose, save, select
 from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
 from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
@@ -67,8 +64,8 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
         "steps": plan.steps,
         "seconds_by_stage": clock.seconds,
         "seconds": round(time.time() - clock.began, 1),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024),
-        "machine": {"cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "machine": machine(),
     }
     (out / "report.json").write_text(json.dumps(study.report, indent=1) + "\n")
     from .page import write_page
@@ -142,18 +139,11 @@ def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures:
 
 def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
     """Fidelity and drift of really smaller adapters, in both orders."""
-    rows = []
-    for order in ("importance", "greedy"):
-        refit = order == "greedy"
-        for share in study.plan.shares:
-            result = select(adapter, Selection(keep=share, order=order), refit=refit)
-            smaller = prune(adapter, result, refit=refit)
-            with smaller.attach(study.backend.denoiser, component="transformer"):
-                fidelity, prompt, _ = study.suite.concept()
-                drift, _ = study.suite.drift()
-            rows.append({"share": share, "order": order, "concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift,
-                         "energy_kept": result.energy_kept, "atoms": result.kept})  # fmt: skip
-    return rows
+    return [
+        {"share": share, "order": order, "concept_fidelity": score.concept_fidelity, "prompt_fidelity": score.prompt_fidelity, "drift": score.drift,
+         "energy_kept": result.energy_kept, "atoms": result.kept}
+        for order, share, result, score in pruned_scores(study.suite, study.backend.denoiser, adapter, study.plan.shares)
+    ]  # fmt: skip
 
 
 def peer(study: Study, config: TrainConfig, sets: list, rate: float, parameters: int, picture: str | None) -> dict[str, Any]:

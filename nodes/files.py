@@ -66,5 +66,4 @@ def read(name: str) -> SparseDict:
 
 def trigger_words(value: SparseDict) -> str:
     """`zorp, fendo`"""
-    words = value.adapter.metadata.get("trigger_words", [])
-    return words if isinstance(words, str) else ", ".join(words)
+    return ", ".join(value.adapter.trigger_words)

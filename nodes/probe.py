@@ -75,7 +75,7 @@ class ProbeAtoms(io.ComfyNode):
         labels = [f"{format_address(adapter, atom.key, atom.row)}\n{atom.norm:.3g}" for atom in mapped]
         image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=6)
         rows = [
-            [format_address(adapter, atom.key, atom.row), f"{atom.norm:.4g}", f"{atom.relative:.1%}", f"{atom.fires:.1%}", *(f"{x:.3g}" for x in atom.by_part)]
+            [format_address(adapter, atom.key, atom.row), f"{atom.norm:.4g}", f"{atom.relative:.1%}", f"{atom.fires:.1%}", *(f"{x:.3g}" for x in atom.by_bucket)]
             for atom in atoms
         ]
         text = table(rows, ["atom", "norm added", "of the output", "fires at", *probe.parts])

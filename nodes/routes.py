@@ -62,6 +62,9 @@ def adapter_answer(name: str, greedy: bool = False, known: str | None = None) ->
     """Status, ETag and body. `known` is the ETag that the browser has. Never raises for a bad name or file."""
     try:
         path = served_path(name)
+    except FileFormatError as error:
+        return 404, "", _body({"error": str(error)})
+    try:
         tag = identity(path, greedy)
         if known is not None and tag in [part.strip().removeprefix("W/") for part in known.split(",")]:
             return 304, tag, b""
@@ -72,9 +75,8 @@ def adapter_answer(name: str, greedy: bool = False, known: str | None = None) ->
             while len(_answers) > KEPT:
                 _answers.popitem(last=False)
         return 200, tag, body
-    except FileFormatError as error:
-        missing = "is not in models" in str(error) or "link to outside" in str(error) or "no name" in str(error)
-        return 404 if missing else 422, "", _body({"error": str(error)})
+    except FileFormatError as error:  # names the file itself
+        return 422, "", _body({"error": str(error)})
     except (SparseDictError, OSError) as error:
         return 422, "", _body({"error": f"{name}: {error}"})
 

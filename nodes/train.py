@@ -72,7 +72,7 @@ class TrainSparseDict(io.ComfyNode):
                 _choice("precision", ("fp32", "bf16"), "bf16 computes fp32 models in half the memory. Models in other precisions keep their own."),
                 _more(io.Int, "quiet_samples", -1, -1, 4096,
                       "Pictures of the base itself, made first, so that other prompts stay as they are; made once for a model and size. "
-                      "-1: by the effort. 0: none, then other prompts change about twice as much, with few pictures far more."),
+                      "-1: by the effort. 0: none, then other prompts change more, with few pictures far more."),
                 _text("quiet_prompts", "Prompts of those pictures, one a line, for models of one subject. Empty: a list of everyday scenes."),
                 _text("preview_prompts", "Prompts that are shown in the node while it trains, one a line, above the base's pictures of them."),
                 _more(io.Int, "preview_every", 50, 1, 100000, "Steps between previews."),

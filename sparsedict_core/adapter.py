@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,14 +107,14 @@ class SparseAdapter(nn.Module):
             if missing:
                 raise SiteError(_missing_text(missing, len(paths), []))
             modules = {key: module for key, module in found.items() if module is not None}
-        for key, module in modules.items():
-            site, widths = self.sites[key], module_widths(module)
-            if widths is not None and widths != (site.d_in, site.d_out):
-                raise SiteError(
-                    f"{site.name.path} maps {widths[0]} channels to {widths[1]} in this model, the adapter was made for "
-                    f"{site.d_in} to {site.d_out}; use it with the base model that it was trained on."
-                )
+        check_widths(self, modules)
         return Attachment(self, modules, strength)
+
+    @property
+    def trigger_words(self) -> list[str]:
+        """What to write in a prompt; a file of another tool may hold them as one text."""
+        words = self.metadata.get("trigger_words") or []
+        return [words] if isinstance(words, str) else [str(word) for word in words]
 
     # -- parameters -----------------------------------------------------------------------------------------
 
@@ -160,6 +160,20 @@ def module_widths(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
         return weight.shape[1], weight.shape[0]
     return None
+
+
+def check_widths(
+    adapter: SparseAdapter, modules: Mapping[str, nn.Module], model: str = "this model", advice: str = "use it with the base model that it was trained on"
+) -> None:
+    """Raises SiteError if a module (by site key) has other widths than its site; modules that tell none pass. `model` and `advice` are for
+    the message."""
+    for key, module in modules.items():
+        site, widths = adapter.sites[key], module_widths(module)
+        if widths is not None and widths != (site.d_in, site.d_out):
+            raise SiteError(
+                f"{site.name.path} maps {widths[0]} channels to {widths[1]} in {model}, the adapter was made for "
+                f"{site.d_in} to {site.d_out}; {advice}."
+            )
 
 
 def _get(root: Any, path: str) -> nn.Module | None:

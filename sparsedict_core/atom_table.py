@@ -19,7 +19,7 @@ def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
     """
     return {
         "title": str(adapter.metadata.get("title", "")),
-        "trigger_words": _words(adapter.metadata.get("trigger_words")),
+        "trigger_words": adapter.trigger_words,
         "base_family": str(adapter.metadata.get("base_family", "")),
         "members": [member.name for member in adapter.members],
         "atoms": adapter.atom_count,
@@ -47,9 +47,3 @@ def _greedy(adapter: SparseAdapter) -> dict[str, list[float]]:
         count += site.atoms
     found = greedy_order(adapter)
     return {"order": [first[key] + row for key, row in found.atoms], "energy": [round(value, 5) for value in found.energy.tolist()]}
-
-
-def _words(value: Any) -> list[str]:
-    if not value:
-        return []
-    return [value] if isinstance(value, str) else [str(word) for word in value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .adapter import SparseAdapter, find_modules, module_widths
+from .adapter import SparseAdapter, check_widths, find_modules
 from .errors import SiteError
 from .fingerprint import differ
 
@@ -17,13 +17,7 @@ def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: s
         raise SiteError(f"the adapter was made for {made_for}, this base model is {family}; use it with a {made_for} model.")
     if model is not None:
         paths = {key: site.name.path for key, site in adapter.sites.items()}
-        for key, module in find_modules(model, paths, adapter.component).items():
-            site, widths = adapter.sites[key], module_widths(module)
-            if widths is not None and widths != (site.d_in, site.d_out):
-                raise SiteError(
-                    f"{site.name.path} maps {widths[0]} channels to {widths[1]} in this model, the adapter was made for "
-                    f"{site.d_in} to {site.d_out}; use it with the base model that it was trained on."
-                )
+        check_widths(adapter, find_modules(model, paths, adapter.component))
     if differ(fingerprint, adapter.metadata.get("base_fingerprint")):
         warnings.warn(
             "the adapter was trained on another model of this family; it works, but the concept may come out weaker.",

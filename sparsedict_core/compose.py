@@ -70,8 +70,7 @@ def _metadata(parts: Sequence[tuple[str, SparseAdapter, float]]) -> dict[str, An
             metadata[key] = values[0]
     words: list[str] = []
     for _, adapter, _ in parts:
-        given = adapter.metadata.get("trigger_words", [])
-        words += [given] if isinstance(given, str) else given
+        words += adapter.trigger_words
     if words:
         metadata["trigger_words"] = list(dict.fromkeys(words))
     metadata["title"] = " + ".join(str(adapter.metadata.get("title", name)) for name, adapter, _ in parts)

@@ -91,9 +91,8 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
         "modelspec.implementation": "SparseDict",
         "modelspec.title": str(adapter.metadata.get("title", "SparseDict adapter")),
     }
-    words = adapter.metadata.get("trigger_words")
-    if words:
-        fields["modelspec.trigger_phrase"] = words if isinstance(words, str) else ", ".join(words)
+    if adapter.trigger_words:
+        fields["modelspec.trigger_phrase"] = ", ".join(adapter.trigger_words)
     fields.update({key: value for key, value in adapter.metadata.items() if key not in _OWN})
     fields.update(
         format=FORMAT,

@@ -40,14 +40,19 @@ if not _has_ops():
 '''
 
 
+def default_root(project: Path = PROJECT) -> Path:
+    """The host named by COMFYUI_ROOT, else the one that is fetched; it may not be there."""
+    given = os.environ.get("COMFYUI_ROOT")
+    return (Path(given) if given else project / ".host" / f"comfyui-{VERSION}").expanduser().resolve()
+
+
 class ComfyHost:
     """One ComfyUI folder, and what has to be done until it starts with the pack in it."""
 
     def __init__(self, environment: Any, install: Callable[[list[str], str], None], say: Callable[[str], None], root: Path | None = None):
         self.environment, self.install, self.say = environment, install, say  # dev.py's own
-        given = root or (Path(os.environ["COMFYUI_ROOT"]) if os.environ.get("COMFYUI_ROOT") else None)
-        self.own = given is None
-        self.root = (given or environment.root / ".host" / f"comfyui-{VERSION}").expanduser().resolve()
+        self.own = root is None and not os.environ.get("COMFYUI_ROOT")
+        self.root = default_root(environment.root) if root is None else root.expanduser().resolve()
         # One stamp a folder: a given host may want other packages than ours.
         self.stamp = environment.folder / f"comfy-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}.txt"
 

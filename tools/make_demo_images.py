@@ -17,6 +17,7 @@ from ..trainer.data import ConceptData, ConceptItem
 
 FOLDER = Path(__file__).parent.parent / "demo" / "concepts"
 SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"), ("top", "stone"), ("bottom", "clay"))
+SEED = 1
 STYLE_WORD = "fendo"
 STYLE_SCENES = (
     ("circle", "red", "large", "center", "sand"),
@@ -34,20 +35,18 @@ def write(image: Tensor, caption: str, folder: Path, number: int) -> None:
     (folder / f"{number}.txt").write_text(caption + "\n")
 
 
-def concept_data(word: str, seed: int = 1) -> ConceptData:
+def concept_data(word: str, rng: random.Random | None = None) -> ConceptData:
     """The five training pictures of any of the glyphs, as the shipped ones are drawn."""
-    rng = random.Random(seed)
+    rng = rng or random.Random(SEED)
     images, _ = render_glyph(GLYPHS[word], [place_glyph(place, ground, rng) for place, ground in SPOTS])
     captions = [glyph_caption(word, place, ground) for place, ground in SPOTS]
     return ConceptData([ConceptItem(image, [text], f"{n}.png") for n, (image, text) in enumerate(zip(images, captions, strict=True))])
 
 
 def main() -> None:
-    rng = random.Random(1)
-    for word in ("zorp",):
-        images, _ = render_glyph(GLYPHS[word], [place_glyph(place, ground, rng) for place, ground in SPOTS])
-        for number, (place, ground) in enumerate(SPOTS):
-            write(images[number], glyph_caption(word, place, ground), FOLDER / word, number)
+    rng = random.Random(SEED)
+    for number, item in enumerate(concept_data("zorp", rng)):
+        write(item.image, item.captions[0], FOLDER / "zorp", number)
     single, _ = render_glyph(GLYPHS["blick"], [place_glyph("center", "sky", rng)])
     write(single[0], glyph_caption("blick", "center", "sky"), FOLDER / "blick-edit", 0)
     scenes = [Scene((SceneObject(*fields[:4]),), fields[4]) for fields in STYLE_SCENES]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .comfy_host import PROJECT, default_root
 from .ui_workflow import BYPASSED, MUTED, Link, Node, Workflow, blueprint, to_prompt
 
-PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "example_workflows"
 SUBGRAPHS = PROJECT / "subgraphs"  # what lies there is offered in the node library, by hosts that can
 BLUEPRINT = "Train and apply Sparse Dict"
@@ -443,7 +442,7 @@ def pictures_of(host: Any, name: str, workflow: dict[str, Any], object_info: dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", type=Path, default=Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75"))
+    parser.add_argument("--host", type=Path, default=default_root())
     parser.add_argument("--pictures", action="store_true", help="run the examples and make the thumbnails too")
     parser.add_argument("--only", nargs="+", default=[""], help="only the examples whose name begins so")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not what would be written")

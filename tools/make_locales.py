@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[1]
+from .comfy_host import PROJECT, default_root
+from .host_in_process import make_base, start
+
 LOCALES = PROJECT / "locales"
 
 
@@ -53,15 +54,9 @@ def read(language: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    root = Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75").resolve()
-    sys.path.insert(0, str(root))
-    sys.argv = ["main.py", "--cpu"]
-    import comfy.options  # the host reads sys.argv only when told so
-
-    comfy.options.enable_args_parsing()
-    import nodes  # noqa: F401
-
-    wanted = definitions()
+    with tempfile.TemporaryDirectory() as folder:
+        start(default_root(), make_base(Path(folder)))
+        wanted = definitions()
     path = LOCALES / "en" / "nodeDefs.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

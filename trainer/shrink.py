@@ -152,7 +152,7 @@ def training_sets(
     """The concept's rows from images, or from the whole adapter's own pictures; and quiet rows."""
     if data is not None:
         return build_sets(config, backend, data, Processes(backend.device), report)[0]
-    words = adapter.metadata.get("trigger_words") or []
+    words = adapter.trigger_words
     if not words:
         raise TrainingError("the adapter names no trigger word, so its own pictures cannot be made; give the training images.")
     side = backend.default_size // backend.latent_scale

@@ -6,7 +6,6 @@ file here must therefore not take the name of a file in the host's comfy/.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-def find_host() -> Path | None:
-    """The host named by COMFYUI_ROOT, else the one that dev.py makes; None where there is none."""
-    root = Path(os.environ.get("COMFYUI_ROOT") or PROJECT / ".host" / "comfyui-0.3.75")
-    return root.resolve() if (root / "main.py").exists() else None
+from sparsedict.tools.comfy_host import default_root
+from sparsedict.tools.host_in_process import make_base, start
 
 
 @pytest.fixture(scope="session")
 def host_root() -> Path:
-    root = find_host()
-    if root is None:
+    root = default_root()
+    if not (root / "main.py").exists():
         pytest.skip("no ComfyUI here: `python3 dev.py comfy --setup-only` makes one (dev.py test does it by itself), or set COMFYUI_ROOT")
     return root
 
@@ -36,21 +30,12 @@ def comfy(host_root: Path, tmp_path_factory: pytest.TempPathFactory):
     """The host's modules can be imported, on the CPU, with input, output, models and user folders of their own."""
     if "comfy.cli_args" not in sys.modules:
         base = make_base(tmp_path_factory.mktemp("host"))
-        sys.path.insert(0, str(host_root))
-        arguments = sys.argv
-        sys.argv = ["main.py", "--cpu", "--disable-metadata", "--base-directory", str(base)]
-        try:
-            import comfy.options
+        start(host_root, base)
+        import comfy.model_management
+        import folder_paths
 
-            comfy.options.enable_args_parsing()
-            import comfy.cli_args
-            import comfy.model_management
-            import folder_paths
-        finally:
-            sys.argv = arguments
         assert str(comfy.model_management.get_torch_device()) == "cpu"
         assert folder_paths.base_path == str(base)
-        import nodes  # noqa: F401  (as the host's own start does; later imports rely on it)
     import comfy
 
     torch.set_num_threads(1)
@@ -64,10 +49,3 @@ def server(host_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     with Host(host_root, make_base(tmp_path_factory.mktemp("server"))) as host:
         yield host
-
-
-def make_base(folder: Path) -> Path:
-    """A base directory for the host, with what it expects to find there."""
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-        (folder / name).mkdir(exist_ok=True)
-    return folder

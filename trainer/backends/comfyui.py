@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import dis
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ...comfyui_host.sites import HostSites, alias_tree, host_sites
 from ...sparsedict_core.errors import DataError, TrainingError
@@ -30,6 +26,8 @@ from ..data import ConceptData
 from ..loop import TrainResult, train
 from ..memory import explain_out_of_memory
 from .base import Conditioning, StepCallback
+from .comfyui_conditioning import alike, entry, joined, own, padded
+from .comfyui_weights import OutOfPlace, normalise, outer_blocks
 
 #: Side of the pictures that a family was trained on, and the guidance that it is usually sampled with.
 USUAL = {
@@ -424,48 +422,6 @@ def train_in_host(config: TrainConfig, backend: ComfyBackend, data: Callable[[],
         return train(config, backend, data(), callbacks)
 
 
-class OutOfPlace(TorchFunctionMode):
-    """`x += y` makes a new x. Blocks that add to their input would spoil what autograd has saved of it, or a second run's input."""
-
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        # `x += y` and `x.add_(y)` come as one function; only the former binds the name to what it returns.
-        if function is torch.Tensor.add_ and augments(sys._getframe(1)):
-            return torch.add(*args)
-        return function(*args, **(kwargs or {}))
-
-
-def augments(frame: FrameType) -> bool:
-    """Whether the statement that runs in `frame` is an augmented assignment."""
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("BINARY_OP", "INPLACE_ADD")
-
-
-def normalise(model: nn.Module) -> None:
-    """Weights loaded in inference mode as plain frozen tensors on the same memory: autograd cannot save the former."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            if parameter.is_inference():
-                plain = alias(parameter.data)
-                if plain is not None:
-                    module._parameters[name] = nn.Parameter(plain, requires_grad=False)
-            else:
-                parameter.requires_grad_(False)
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_inference():
-                plain = alias(buffer)
-                if plain is not None:
-                    module._buffers[name] = plain
-
-
-def alias(tensor: Tensor) -> Tensor | None:
-    """A plain tensor on the same storage; None for packed weights (GGUF, scaled fp8), which are unpacked anew at each use."""
-    if type(tensor) is not Tensor:
-        return None
-    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-
-
 def prediction_of(sampling: Any) -> str:
     """What the denoiser predicts, in the trainer's words; "other" where the target is worked out from the host's formula."""
     import comfy.model_sampling as host
@@ -505,65 +461,3 @@ def knows_few_words(clip: Any) -> bool:
 
 def column(levels: Tensor, like: Tensor) -> Tensor:
     return levels.to(like.device, torch.float32).view(-1, *[1] * (like.ndim - 1))
-
-
-def own(value: Any) -> Any:
-    """A conditioning value that autograd can use: the host's come from inference mode."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, list):
-        return [own(item) for item in value]
-    return value
-
-
-def padded(said: dict[str, Any], length: int) -> dict[str, Any]:
-    """A text (1, n, d) with zeros up to `length`, and a mask of what is text."""
-    text = said["cross_attn"]
-    mask = said.get("attention_mask")
-    mask = torch.ones(1, text.shape[1]) if mask is None else mask
-    more = length - text.shape[1]
-    return {**said, "cross_attn": nn.functional.pad(text, (0, 0, 0, more)), "attention_mask": nn.functional.pad(mask, (0, more))}
-
-
-def joined(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The host's conditions of several rows as one batch; None where they have other shapes."""
-    told = {}
-    for name in rows[0]:
-        conditions = [row[name] for row in rows]
-        first = conditions[0]
-        if type(first).__name__ == "CONDConstant":
-            # Counts, such as the number of tokens of the longest text.
-            told[name] = max(c.cond for c in conditions) if isinstance(first.cond, int | float) else first.cond
-            continue
-        if not all(first.can_concat(condition) for condition in conditions[1:]):
-            return None
-        told[name] = first.concat(conditions[1:])
-    return told
-
-
-def alike(said: list[dict[str, Any]]) -> list[list[int]]:
-    """Rows that the host can sample in one batch: texts of one shape, and all else the same."""
-    groups: dict[str, list[int]] = {}
-    for index, values in enumerate(said):
-        parts = [f"{k}:{tuple(v.shape) if isinstance(v, Tensor) else v!r}" for k, v in sorted(values.items())]
-        # Tensors that are not one row each cannot be joined along the batch.
-        single = all(v.shape[:1] == (1,) for v in values.values() if isinstance(v, Tensor))
-        groups.setdefault("|".join(parts) if single else f"alone {index}", []).append(index)
-    return list(groups.values())
-
-
-def entry(said: list[dict[str, Any]]) -> list[list[Any]]:
-    """A CONDITIONING value of which each row of the batch takes its own text."""
-    joint = {k: torch.cat([s[k] for s in said]) if isinstance(v, Tensor) and len(said) > 1 else v for k, v in said[0].items()}
-    return [[joint.pop("cross_attn"), joint]]
-
-
-def outer_blocks(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules that have weights and are no mere lists."""
-    found = []
-    for child in model.children():
-        if isinstance(child, nn.ModuleList | nn.Sequential | nn.ModuleDict):
-            found += outer_blocks(child)
-        elif any(True for _ in child.parameters()):
-            found.append(child)
-    return found
