@@ -109,7 +109,7 @@ def test_all_nodes_are_there_and_explained(nodes):
 
 
 def test_importing_the_nodes_is_light(host_root):
-    """No diffusers, matplotlib or click, and quick."""
+    """No diffusers, matplotlib or click at start. How long it takes is in benchmarks (host-speed)."""
     import subprocess
     import sys
 
@@ -117,17 +117,15 @@ def test_importing_the_nodes_is_light(host_root):
         f"import sys; sys.argv=['main.py','--cpu']; sys.path.insert(0, {str(host_root)!r})\n"
         "import comfy.options; comfy.options.enable_args_parsing()\n"
         "import folder_paths, comfy.samplers, comfy.model_management, nodes\n"
-        "import asyncio, time, comfy_api.latest; known=set(sys.modules); t=time.process_time()\n"
+        "import asyncio, comfy_api.latest; known=set(sys.modules)\n"
         "from sparsedict.nodes import SparseDictExtension\n"
         "[c.GET_SCHEMA() for c in asyncio.run(SparseDictExtension().get_node_list())]\n"
         "new={m.split('.')[0] for m in set(sys.modules)-known}\n"
         "bad=new & {'diffusers','matplotlib','click','accelerate','jinja2','skimage'}\n"
         "assert not bad, bad\n"
-        "print(time.process_time()-t)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.strip().splitlines()[-1]) < 0.6
 
 
 # -- files --------------------------------------------------------------------------------------------------------

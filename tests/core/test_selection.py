@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 import torch
@@ -226,14 +225,3 @@ def test_pruning_again_with_the_kept_moments(model, x, adapter):
     assert twice.atom_count == 8 and result.total == 36 and len(twice.metadata["lineage"]) == 2
     for key, site in twice.sites.items():
         assert set(site.atom_ids.tolist()) <= set(once.sites[key].atom_ids.tolist())
-
-
-def test_greedy_order_is_fast_enough():
-    sites = [SparseSite.create(SiteName(f"s.{i}", i), 64, 64, AdapterConfig(atoms=128, rank=16)) for i in range(5)]
-    for site in sites:
-        torch.nn.init.normal_(site.dictionary_basis)
-        c = torch.rand(300, 128) * torch.rand(128)
-        site.moments = c.T @ c
-    start = time.perf_counter()
-    greedy_order(SparseAdapter(sites, AdapterConfig()))
-    assert time.perf_counter() - start < 1
