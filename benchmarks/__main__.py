@@ -27,31 +27,48 @@ def main(context: click.Context, results: Path, cache: Path, threads: int) -> No
     context.obj = (results, cache)
 
 
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """A list with commas; None for all."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+METHODS = click.option("--methods", callback=names, help="Only these, by their names in the tables, with commas between.")
+CONCEPTS = click.option("--concepts", callback=names, default=",".join(plans.CONCEPTS), show_default=True)
+SEEDS = click.option("--seeds", type=click.IntRange(1), default=plans.SEEDS, show_default=True)
+
+
 @main.command()
+@METHODS
 @click.pass_obj
-def search(paths: tuple[Path, Path]) -> None:
+def search(paths: tuple[Path, Path], methods: list[str] | None) -> None:
     """Each method's settings, as many trials each, on prompts that the report never uses."""
-    from .personalisation import World, work_through
+    from .personalisation import measure
+    from .queue import work_through
+    from .training import World
 
     results, cache = paths
-    found = work_through("E1-search", plans.search_runs(), World(cache), plans.PARAMETERS, results)
+    found = work_through("E1-search", plans.search_runs(methods), World(cache), measure, results)
     for name, best in plans.winners(found).items():
         run = best["run"]
         click.echo(f"{name}: rate {run['learning_rate']}, quiet weight {run['quiet_weight']}, {run['settings']}")
 
 
 @main.command()
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--concepts", default=",".join(plans.CONCEPTS), show_default=True)
+@METHODS
+@CONCEPTS
+@SEEDS
 @click.pass_obj
-def report(paths: tuple[Path, Path], seeds: int, concepts: str) -> None:
-    """The searched winners on new prompts and noise, over concepts and seeds."""
-    from .personalisation import World, work_through
+def report(paths: tuple[Path, Path], methods: list[str] | None, concepts: list[str], seeds: int) -> None:
+    """E1 and E2: the searched winners on new prompts and noise, over concepts and seeds."""
+    from .personalisation import measure
+    from .queue import work_through
     from .runs import read_results
+    from .training import World
 
     results, cache = paths
     winners = plans.winners(read_results("E1-search", results))
-    work_through("E1", plans.report_runs(winners, concepts.split(","), seeds), World(cache), plans.PARAMETERS, results)
+    chosen = {name: best for name, best in winners.items() if methods is None or name in methods}
+    work_through("E1", plans.report_runs(chosen, concepts, seeds), World(cache), measure, results)
     from .tables import write_tables
 
     click.echo(write_tables(results))

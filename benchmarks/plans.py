@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..evaluation.peers import LABELS
 from .runs import Run
 
+OURS_LABEL, QUIET_SUFFIX = "sparse dictionary", " + quiet term"
+
 PARAMETERS = 51_840  # of the default adapter on the embedded base; a peer's rank is the nearest to it
-CONCEPTS = ("zorp", "quax")
+SEARCH_CONCEPTS = ("zorp", "quax")
+CONCEPTS = ("zorp", "quax", "blick", "mib")
+SEEDS = 5
 TIE = 0.01  # fidelities nearer than this are no reason to prefer a setting
 # Trials a method: four settings each. Ours: the method's default, and what it may be too careful in.
 OURS = (
@@ -17,26 +22,44 @@ OURS = (
     {"quiet_weight": 0.01, "settings": {}},
     {"quiet_weight": 0.03, "settings": {"nested": 0.1}},
 )
-LORA = tuple({"learning_rate": rate, "quiet_weight": 0.0} for rate in (3e-3, 1e-2, 2e-2, 3e-2))
 LORA_QUIET = (
     {"learning_rate": 1e-2, "quiet_weight": 0.1},
     {"learning_rate": 1e-2, "quiet_weight": 0.03},
     {"learning_rate": 1e-2, "quiet_weight": 0.01},
     {"learning_rate": 3e-2, "quiet_weight": 0.03},
 )
-TRIALS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
-    "sparse dictionary": ("ours", OURS),
-    "LoRA": ("lora", LORA),
-    "LoRA + quiet term": ("lora", LORA_QUIET),
+# Rates by what a peer's numbers are: OFT's turn the weight itself, VeRA's scale a random projection.
+RATES: dict[str, tuple[float, ...]] = {
+    "lora": (3e-3, 1e-2, 2e-2, 3e-2),
+    "dora": (3e-3, 1e-2, 2e-2, 3e-2),
+    "oft": (1e-3, 3e-3, 1e-2, 3e-2),
+    "lokr": (3e-3, 1e-2, 2e-2, 3e-2),
+    "loha": (3e-3, 1e-2, 3e-2, 1e-1),
+    "shira": (3e-3, 1e-2, 2e-2, 3e-2),
+    "vera": (3e-3, 1e-2, 3e-2, 1e-1),
+    "full": (3e-4, 1e-3, 3e-3, 1e-2),
 }
+PEER_QUIET_WEIGHT = 0.03  # what the search chose for ours and for LoRA
 
 
-def search_runs() -> list[Run]:
+def trials() -> dict[str, tuple[str, tuple[dict[str, Any], ...]]]:
+    """The settings that are searched, by the method's name in the tables: as many for each."""
+    found: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {OURS_LABEL: ("ours", OURS)}
+    for method, rates in RATES.items():
+        found[LABELS[method]] = (method, tuple({"learning_rate": rate, "quiet_weight": 0.0} for rate in rates))
+        quiet = tuple({"learning_rate": rate, "quiet_weight": PEER_QUIET_WEIGHT} for rate in rates)
+        found[LABELS[method] + QUIET_SUFFIX] = (method, LORA_QUIET if method == "lora" else quiet)
+    return found
+
+
+def search_runs(names: Iterable[str] | None = None) -> list[Run]:
+    """All trials of the methods named, or of all."""
     return [
         Run(method, concept, 0, split="search", **trial)
-        for concept in CONCEPTS
-        for method, trials in TRIALS.values()
-        for trial in trials
+        for name, (method, settings) in trials().items()
+        if names is None or name in names
+        for concept in SEARCH_CONCEPTS
+        for trial in settings
     ]
 
 
@@ -48,8 +71,8 @@ def setting(run: Mapping[str, Any]) -> tuple:
 def label(run: Mapping[str, Any]) -> str:
     """The method's name in the tables."""
     if run["method"] == "ours":
-        return "sparse dictionary"
-    return "LoRA" if run["quiet_weight"] == 0 else "LoRA + quiet term"
+        return OURS_LABEL
+    return LABELS[run["method"]] + (QUIET_SUFFIX if run["quiet_weight"] else "")
 
 
 def preferred(run: Mapping[str, Any]) -> bool:

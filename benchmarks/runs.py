@@ -10,6 +10,9 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 
+# Fields that came later count only where they aren't their default, so that older results keep their names.
+LATER: dict[str, Any] = {"preset": "concept", "parameters": None}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -24,11 +27,17 @@ class Run:
     # Rates and settings are chosen on "search", whose prompts and noise "report" never shows.
     split: str = "report"
     settings: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig (ours, and the schedule of all)
+    preset: str = "concept"
+    parameters: int | None = None  # a peer's; None: as many as the default adapter's
 
     @property
     def key(self) -> str:
         """Readable front, exact back: the hash covers every field."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        values = asdict(self)
+        for name, default in LATER.items():
+            if values[name] == default:
+                del values[name]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.method}-{self.concept}-{self.split}-{self.seed}-{digest}"
 
 

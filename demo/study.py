@@ -12,7 +12,7 @@ from ..demo_model.glyphs import GLYPHS, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
-from ..evaluation.lora import applied_lora, rank_for, train_lora
+from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.pruning import pruned_scores
 from ..evaluation.suite import Suite, asked, spearman
@@ -148,9 +148,9 @@ def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
 
 def peer(study: Study, config: TrainConfig, sets: list, rate: float, parameters: int, picture: str | None) -> dict[str, Any]:
     """LoRA of as many parameters, trained and measured likewise."""
-    rank = rank_for(parameters, study.backend)
-    lora = train_lora(config, study.backend, sets, rank, rate)
-    with applied_lora(study.backend, lora):
+    rank = size_for("lora", parameters, study.backend)
+    lora = train_peer(config, study.backend, sets, "lora", rank, rate)
+    with applied_peer(study.backend, lora):
         fidelity, prompt, images = study.suite.concept()
         drift, flipped = study.suite.drift()
     if picture:
@@ -224,9 +224,9 @@ def edit_stage(study: Study) -> None:
     sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
     with study.clock.stage("editing: LoRA likewise, lower strength", 90):
         rate = study.plan.edit_lora_rate
-        lora = train_lora(config, study.backend, sets, rank_for(adapter.parameter_count(), study.backend), rate)
+        lora = train_peer(config, study.backend, sets, "lora", size_for("lora", adapter.parameter_count(), study.backend), rate)
         for strength in study.plan.edit_strengths:
-            with applied_lora(study.backend, lora, strength):
+            with applied_peer(study.backend, lora, strength):
                 row = measured()
             strips[f"LoRA at {strength:g}"] = row.pop("_images")
             rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **row})

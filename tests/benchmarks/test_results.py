@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from sparsedict.benchmarks import personalisation, plans, tables
+from sparsedict.benchmarks import plans, tables
+from sparsedict.benchmarks.queue import work_through
 from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
 
 
@@ -20,7 +21,7 @@ def test_readme_and_results_page_are_made_from_the_files(tmp_path):
 
 
 def test_every_method_has_as_many_trials_and_none_saw_the_report():
-    assert len({len(trials) for _, trials in plans.TRIALS.values()}) == 1
+    assert len({len(trials) for _, trials in plans.trials().values()}) == 1
     assert {run.split for run in plans.search_runs()} == {"search"}
     assert {result["run"]["split"] for result in read_results("E1")} == {"report"}
 
@@ -37,23 +38,22 @@ def test_presets_and_demo_use_what_the_search_found():
     assert (plan.lora_quiet_rate, plan.lora_quiet_weight) == (quiet["learning_rate"], quiet["quiet_weight"])
 
 
-def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path, monkeypatch):
+def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path):
     class World:
         def __init__(self, base):
             self.backend = type("Backend", (), {"fingerprint": lambda self: base})()
 
     measured = []
 
-    def measure(run, world, parameters):
+    def measure(run, world):
         measured.append(run)
-        return {"concept_fidelity": 0.5, "drift": 0.1, "base_fingerprint": world.backend.fingerprint()}
+        return {"concept_fidelity": 0.5, "drift": 0.1}
 
-    monkeypatch.setattr(personalisation, "measure", measure)
     runs = [Run("ours", "zorp", seed) for seed in (0, 1)]
-    personalisation.work_through("T", runs, World("a"), 1, tmp_path)
-    personalisation.work_through("T", runs, World("a"), 1, tmp_path)
+    work_through("T", runs, World("a"), measure, tmp_path)
+    work_through("T", runs, World("a"), measure, tmp_path)
     assert len(measured) == 2
-    personalisation.work_through("T", runs[:1], World("b"), 1, tmp_path)
+    work_through("T", runs[:1], World("b"), measure, tmp_path)
     assert len(measured) == 3 and json.loads(result_path("T", runs[0], tmp_path).read_text())["base_fingerprint"] == "b"
 
 
