@@ -15,6 +15,7 @@ NODES = [
     "inspect:InspectSparseDict",
     "probe:ProbeAtoms",
     "sweep:AtomSweep",
+    "sweep_viewer:SweepViewer",
     "train:TrainSparseDict",
     "save:SaveSparseDict",
     "load_image_set:LoadImageSet",

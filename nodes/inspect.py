@@ -23,7 +23,7 @@ class InspectSparseDict(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("image", display_name="image"),
-                io.String.Output("text", tooltip="Sites, strongest atoms, base model and training."),
+                io.String.Output("text", display_name="text", tooltip="Sites, strongest atoms, base model and training."),
             ],
             is_output_node=True,
         )

@@ -41,7 +41,7 @@ class ProbeAtoms(io.ComfyNode):
             outputs=[
                 SparseDictSocket.Output("result", display_name="sparse dict", tooltip="With the importance of its atoms for this prompt."),
                 io.Image.Output("image", display_name="image", tooltip="The picture, and where in it the strongest atoms act."),
-                io.String.Output("text", tooltip="The strongest atoms: what they add, how often they fire, at which part of the sampling."),
+                io.String.Output("text", display_name="text", tooltip="The strongest atoms: what they add, how often they fire, at which part of the sampling."),
             ],
         )
 

@@ -1,6 +1,7 @@
-"""Read-only routes for the front end: what is in an adapter's file, and how the training run is going.
+"""Routes for the front end, which change nothing: what is in an adapter's file, how the training run is going, a sweep as a GIF.
 
-Only files of the folders registered as `sparse_dicts` are read; a name or a link that leads out of them is refused.
+Only files of the folders registered as `sparse_dicts` are read, and pictures that Sweep Viewer has left in the host's temp folder; a name
+or a link that leads out of them is refused.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import FileFormatError, SparseDictError
 from ..sparsedict_core.file_format import load
 from . import files
+from .sweep_viewer import NAME as SWEEP
 from .train_state import STATE
 
 KEPT = 8  # answers in memory
+MOST_FRAMES, WIDEST = 100, 1024  # of an animation; as many as Atom Sweep has steps
 
 
 def served_path(name: str) -> Path:
@@ -81,6 +84,30 @@ def adapter_answer(name: str, greedy: bool = False, known: str | None = None) ->
         return 422, "", _body({"error": f"{name}: {error}"})
 
 
+def sweep_answer(data: Any) -> tuple[int, bytes]:
+    """Status and body: {"frames": file names, "labels": texts} → a GIF, or why there is none. Never raises for what a browser sent."""
+    from PIL import Image
+
+    from ..pictures import gif_bytes
+
+    frames, labels = (data.get("frames"), data.get("labels")) if isinstance(data, dict) else (None, None)
+    if not (_texts(frames) and _texts(labels) and 0 < len(frames) <= MOST_FRAMES and len(labels) == len(frames)):
+        return 400, _body({"error": f"a GIF takes 1 to {MOST_FRAMES} pictures of a Sweep Viewer, and a label for each."})
+    folder, pictures = os.path.realpath(folder_paths.get_temp_directory()), []
+    for name in frames:
+        path = os.path.realpath(os.path.join(folder, name))
+        if os.path.dirname(path) != folder or not os.path.basename(path).startswith(SWEEP) or not os.path.isfile(path):
+            return 404, _body({"error": "the sweep's pictures are gone, as after a restart of the server; run Sweep Viewer again."})
+        with Image.open(path) as picture:
+            picture.thumbnail((WIDEST, WIDEST))
+            pictures.append(picture.convert("RGB"))
+    return 200, gif_bytes(pictures, labels)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) and "\0" not in text for text in value)
+
+
 def _body(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -111,6 +138,15 @@ def register() -> bool:
         if len(body) > 10_000:
             answer.enable_compression()
         return answer
+
+    @server.routes.post("/sparsedict/sweep_gif")
+    async def sweep_gif(request: Any) -> Any:
+        try:
+            data = await request.json()
+        except ValueError:
+            data = None
+        status, body = await asyncio.get_running_loop().run_in_executor(None, sweep_answer, data)
+        return web.Response(status=status, body=body, content_type="image/gif" if status == 200 else "application/json")
 
     @server.routes.get("/sparsedict/train")
     async def train(_: Any) -> Any:

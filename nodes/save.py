@@ -42,7 +42,7 @@ class SaveSparseDict(io.ComfyNode):
                 ),
                 io.String.Input("trigger_words", display_name="trigger words", default="", tooltip="Separated by commas. Empty: those that it has."),
             ],
-            outputs=[io.String.Output("path", tooltip="The file that was written.")],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
             is_output_node=True,
         )  # fmt: skip
 

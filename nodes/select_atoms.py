@@ -35,7 +35,7 @@ class SelectAtoms(io.ComfyNode):
                     "top: that many atoms; threshold: atoms of at least that importance; addresses: the atoms named in `atoms`.",
                 ),
                 io.Float.Input(
-                    "share", default=0.25, min=0.0, max=1.0, step=0.01, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
+                    "share", default=0.25, min=0.0, max=1.0, step=0.001, round=False, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
                 ),
                 io.Int.Input("top", default=64, min=0, max=1_000_000, tooltip="For the mode top: how many atoms stay."),
                 io.Float.Input(
@@ -57,8 +57,8 @@ class SelectAtoms(io.ComfyNode):
             ],
             outputs=[
                 SparseDictSocket.Output("result", display_name="sparse dict"),
-                io.String.Output("addresses", tooltip="The addresses of the atoms that stay, as short as they can be written."),
-                io.Int.Output("count", tooltip="How many atoms stay."),
+                io.String.Output("addresses", display_name="addresses", tooltip="The addresses of the atoms that stay, as short as they can be written."),
+                io.Int.Output("count", display_name="count", tooltip="How many atoms stay."),
             ],
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ class AtomSweep(io.ComfyNode):
             ],
             outputs=[
                 SparseDictSocket.Output("sparse_dicts", display_name="sparse dicts", is_output_list=True),
-                io.String.Output("labels", is_output_list=True, tooltip="What each selection keeps, to write under its picture."),
+                io.String.Output("labels", display_name="labels", is_output_list=True, tooltip="What each selection keeps, to write under its picture."),
             ],
         )  # fmt: skip
 

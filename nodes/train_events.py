@@ -15,7 +15,6 @@ from ..trainer.callbacks import Callbacks, StepReport
 from .train_state import STATE
 
 EVENT = "sparsedict.train"
-PREVIEW_SIDE = 512
 EVENTS_A_SECOND = 10
 LINES = 40  # of the log that tell of steps
 
@@ -28,7 +27,6 @@ class HostCallbacks(Callbacks):
         self.lines: list[str] = []
         self.interrupted = False
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
-        self._preview: Any = None
         self._sent = 0.0
         STATE.begin(node)
 
@@ -63,10 +61,8 @@ class HostCallbacks(Callbacks):
         )  # fmt: skip
 
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
-        picture = sheet(images, base_images)
-        self._preview = ("JPEG", picture, PREVIEW_SIDE)
-        self._progress(step, self._bar.total, self._preview)
-        self._send({"event": "preview", "step": step, "prompts": list(prompts), "number": STATE.note_preview(picture)})
+        # Not as the host's own preview: the node would show it twice, and the host forgets it at the end of the run.
+        self._send({"event": "preview", "step": step, "prompts": list(prompts), "number": STATE.note_preview(sheet(images, base_images))})
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         self.lines.append(f"step {step}: checkpoint {path}")
@@ -93,9 +89,9 @@ class HostCallbacks(Callbacks):
     def finished(self, path: Path) -> None:
         self._send({"event": "finished", "path": str(path)})
 
-    def _progress(self, done: int, total: int, preview: Any = None) -> None:
+    def _progress(self, done: int, total: int) -> None:
         try:
-            self._bar.update_absolute(done, total, preview)
+            self._bar.update_absolute(done, total)
         except comfy.model_management.InterruptProcessingException:
             # The host asks at each update; the run is ended by the loop, which writes a checkpoint.
             self._note_interrupt()

@@ -4,13 +4,14 @@ Nothing here knows a host, a model or a file format. Matplotlib is imported only
 """
 
 from .charts import cumulative_curve, importance_map, training_curves
-from .images import gif, image_strip, save_image, to_image, to_images
+from .images import gif, gif_bytes, image_strip, save_image, to_image, to_images
 from .overlays import coefficient_map
 
 __all__ = [
     "coefficient_map",
     "cumulative_curve",
     "gif",
+    "gif_bytes",
     "image_strip",
     "importance_map",
     "save_image",

@@ -110,6 +110,22 @@ def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
 
 def gif(images: Sequence[Image.Image], path: Path, labels: Sequence[str] | None = None, seconds: float = 0.5, side: int = 256) -> Path:
     """An endless animation, the last frame held for longer."""
+    first, options = _frames(images, labels, seconds, side)
+    return save_image(first, path, **options)
+
+
+def gif_bytes(images: Sequence[Image.Image], labels: Sequence[str] | None = None, seconds: float = 0.5, side: int = 256) -> bytes:
+    """As `gif`, for a browser."""
+    import io
+
+    first, options = _frames(images, labels, seconds, side)
+    buffer = io.BytesIO()
+    first.save(buffer, format="GIF", **options)
+    return buffer.getvalue()
+
+
+def _frames(images: Sequence[Image.Image], labels: Sequence[str] | None, seconds: float, side: int) -> tuple[Image.Image, dict[str, Any]]:
+    """The first frame, and what Pillow wants beside it."""
     from PIL import Image
 
     labels = labels or [""] * len(images)
@@ -118,4 +134,4 @@ def gif(images: Sequence[Image.Image], path: Path, labels: Sequence[str] | None 
     palette = image_strip([frames[0], frames[-1]]).quantize(256, method=Image.Quantize.MEDIANCUT)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [round(seconds * 1000)] * (len(frames) - 1) + [round(seconds * 3000)]
-    return save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    return frames[0], {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}

@@ -25,6 +25,7 @@ BLUEPRINT = "Train and apply Sparse Dict"
 DEMO = {"steps": 16, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 THUMBNAIL_SIDE, THUMBNAIL_BYTES = 512, 60_000
 SAVED = "SaveImage"
+TRAINING = 470  # room for the monitor of a run, with previews
 
 
 class Example(Workflow):
@@ -41,7 +42,7 @@ class Example(Workflow):
 
     def train(self, pictures: Node, name: str, word: str, **more: Any) -> Node:
         return self.add(
-            "SparseDictTrain", wide=400, preview=220, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
+            "SparseDictTrain", wide=400, preview=TRAINING, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
             captions=pictures["captions"], name=name, word=word, **{"effort": "quick", **more},
         )  # fmt: skip
 
@@ -184,7 +185,9 @@ the grid is the slider from the base to the concept.
 *spacing: importance* steps by what the atoms carry, so that each picture changes about as much as the last; *atoms* by their number.
 Selections are nested: a larger one holds all atoms of a smaller one.
 
-Below: **Inspect** shows the atoms of each layer by importance. An address such as `L3.image[17]` can be given to Select Atoms or Scale Atoms.
+**Sweep Viewer** has the same pictures in one place: drag across the picture, or press ▶. *Export GIF* saves them as an animation.
+
+On the right: **Inspect** shows the atoms of each layer by importance. An address such as `L3.image[17]` can be given to Select Atoms or Scale Atoms.
 """
     )
     value = flow.trained_zorp("zorp_sweep")
@@ -196,6 +199,8 @@ Below: **Inspect** shows the atoms of each layer by importance. An address such 
         model = flow.applied(sweep["sparse dicts"], "Apply each")
         pictures = flow.picture("One for each selection", model, words, 1)
     with flow.group("Look", "look"):
+        flow.add("SparseDictSweepViewer", wide=400, preview=400, images=pictures, labels=sweep[1])
+        flow.column()
         flow.save(flow.grid(pictures, 4), "3_sweep", 300)
         flow.column()
         seen = flow.add("SparseDictInspect", sparse_dict=value, preview=100)

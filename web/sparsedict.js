@@ -4,7 +4,11 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addSelector, forgetFiles } from "./select_atoms_node.js";
+import { addViewer, showOutputs } from "./sweep_node.js";
+import { followLocale } from "./texts.js";
 import { addMonitor, listen } from "./train_node.js";
+
+followLocale(() => app.extensionManager?.setting?.get?.("Comfy.Locale"));
 
 app.registerExtension({
   name: "SparseDict",
@@ -15,7 +19,9 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });
     if (node.comfyClass === "SparseDictTrain") addMonitor(node, api);
+    if (node.comfyClass === "SparseDictSweepViewer") addViewer(node, api);
   },
+  onNodeOutputsUpdated: showOutputs,
   /** The node definitions are read anew (R): so are the files. */
   refreshComboInNodes: forgetFiles,
 });

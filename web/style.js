@@ -40,10 +40,17 @@ const CSS = `
 .sd-message { color: var(--error-text, #e5484d); font-size: 11px; min-height: 0; overflow-wrap: anywhere; }
 .sd-message:empty { display: none; }
 .sd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-.sd-preview { display: block; max-width: 100%; border-radius: 6px; min-height: 0; object-fit: contain; flex: 1 1 0; }
+.sd-previews { height: 200px; flex: none; display: flex; flex-direction: column; align-items: center; gap: 4px; }
+.sd-preview { display: block; max-width: 100%; min-height: 0; height: 180px; object-fit: contain; }
+.sd-cut { overflow: hidden; text-overflow: ellipsis; }
+.sd-scrub { cursor: ew-resize; touch-action: none; overflow: hidden; }
+.sd-stage img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; visibility: hidden; pointer-events: none; }
+.sd-stage img.sd-shown { visibility: visible; }
+.sd-stage img.sd-coarse { image-rendering: pixelated; }
+.sd-panel input.sd-range { accent-color: var(--sd-accent); border: 0; background: none; padding: 0; margin: 0; height: 24px; cursor: ew-resize; }
 .sd-stop { border-color: var(--error-text, #e5484d) !important; }
-.sd-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(84px, 1fr)); gap: 6px; }
-.sd-figure { background: var(--sd-field); border-radius: 6px; padding: 4px 8px; min-width: 0; }
+.sd-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(66px, 1fr)); gap: 5px; }
+.sd-figure { background: var(--sd-field); border-radius: 6px; padding: 4px 6px; min-width: 0; white-space: nowrap; overflow: hidden; }
 .sd-figure b { display: block; font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .sd-figure span { font-size: 11px; color: var(--sd-muted); }
 `;

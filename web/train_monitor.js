@@ -3,6 +3,7 @@
 
 import { fitted, make, onThemeChange, readTheme } from "./colours.js";
 import { addStyle } from "./style.js";
+import { t } from "./texts.js";
 
 /**
  * @typedef {{step: number, steps: number, loss: number, smoothed_loss: number, density: number, target_density: number,
@@ -11,12 +12,12 @@ import { addStyle } from "./style.js";
  *   warnings: string[], finished: string | null, previews: number, running?: boolean}} Job  as /sparsedict/train gives it
  */
 
-export const MONITOR_HEIGHT = 250;
+const HEIGHT = 236, PREVIEW = 206; // without and for a preview picture
 const MOST = 4000; // points kept; beyond that, every other one goes
 
 /**
  * @param {HTMLElement} container
- * @param {{stop: () => void, previewUrl: (number: number) => string}} host
+ * @param {{stop: () => void, previewUrl: (number: number) => string, resized: () => void}} host
  */
 export function mountMonitor(container, host) {
   addStyle();
@@ -24,28 +25,29 @@ export function mountMonitor(container, host) {
   let points = [];
   let running = false, theme = readTheme(), frame = 0;
 
-  const headline = make("span", { className: "sd-headline" }, "Not trained yet");
+  const headline = make("span", { className: "sd-headline" }, t("Not trained yet"));
   const aside = make("span", { className: "sd-aside sd-grow" });
-  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: "Ends the run after this step; the adapter so far is written and can be resumed", onclick: () => {
+  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: t("Ends the run after this step; the adapter so far is written and can be resumed"), onclick: () => {
     stop.disabled = true;
-    stop.textContent = "stopping …";
+    stop.textContent = t("stopping …");
     host.stop();
-  } }, "Stop and keep");
-  const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": "Loss" });
-  const densities = make("canvas", { className: "sd-canvas", style: "height:44px;flex:none", role: "img", "aria-label": "Density against its target" });
-  const empty = make("div", { className: "sd-empty" }, "The loss is drawn here while it trains.");
+  } }, t("Stop and keep"));
+  const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": t("Loss") });
+  const densities = make("canvas", { className: "sd-canvas", style: "height:44px;flex:none", role: "img", "aria-label": t("Density against its target") });
+  const empty = make("div", { className: "sd-empty" }, t("The loss is drawn here while it trains."));
   /** @type {Record<string, HTMLElement>} */
   const figures = {};
   const grid = make("div", { className: "sd-figures" });
-  for (const [name, title] of [["loss", "loss"], ["density", "density (aim)"], ["dead", "dead atoms"], ["rate", "learning rate"], ["left", "time left"]]) {
+  for (const [name, title] of [["loss", t("loss")], ["density", t("density (aim)")], ["dead", t("dead atoms")], ["rate", t("rate")], ["left", t("time left")]]) {
     figures[name] = make("b", {}, "–");
     grid.append(make("div", { className: "sd-figure" }, figures[name], make("span", {}, title)));
   }
-  const picture = make("img", { className: "sd-preview", hidden: true, alt: "Newest previews, above the base's pictures of the same prompts and noise" });
+  const picture = make("img", { className: "sd-preview", alt: t("Newest previews, above the base's pictures of the same prompts and noise") });
+  const previews = make("div", { className: "sd-previews", hidden: true }, picture, make("div", { className: "sd-small" }, t("above: with the adapter · below: the base, same noise")));
   const problem = make("div", { className: "sd-message", role: "status" });
-  const panel = make("div", { className: "sd-panel", role: "group", "aria-label": "Training monitor" },
+  const panel = make("div", { className: "sd-panel", role: "group", "aria-label": t("Training monitor") },
     make("div", { className: "sd-row" }, headline, aside, stop),
-    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, picture, problem);
+    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, previews, problem);
   container.append(panel);
   const sizes = new ResizeObserver(later);
   sizes.observe(panel);
@@ -69,19 +71,29 @@ export function mountMonitor(container, host) {
     show();
   }
 
+  /** 0: none. @param {number} number @param {string[]} [prompts] */
+  function showPreview(number, prompts = []) {
+    if (number) picture.src = host.previewUrl(number);
+    picture.title = prompts.join("\n");
+    if (previews.hidden !== !number) {
+      previews.hidden = !number;
+      host.resized();
+    }
+  }
+
   /** @param {boolean} now */
   function setRunning(now) {
     running = now;
     stop.hidden = !now;
     stop.disabled = false;
-    stop.textContent = "Stop and keep";
+    stop.textContent = t("Stop and keep");
   }
 
   function show() {
     const last = points[points.length - 1];
     empty.hidden = !!last;
     if (last) {
-      headline.textContent = `step ${last.step} of ${last.steps}`;
+      headline.textContent = t("step {step} of {steps}", { step: last.step, steps: last.steps });
       figures.loss.textContent = digits(last.smoothed_loss);
       figures.density.textContent = `${digits(100 * last.density, 2)} % (${digits(100 * last.target_density, 2)})`;
       figures.dead.textContent = String(last.dead_atoms);
@@ -108,13 +120,13 @@ export function mountMonitor(container, host) {
     const y = (/** @type {number} */ value) => height - 8 - ((Math.min(value, high) - low) / (high - low)) * (height - 26);
     line(context, points, x, (point) => y(point.loss), theme.muted, 1, 0.45);
     line(context, points, x, (point) => y(point.smoothed_loss), theme.accent, 2, 1);
-    label(context, `loss  ${digits(high)}`, 8, 4);
+    label(context, `${t("loss")}  ${digits(high)}`, 8, 4);
     label(context, digits(low), 8, height - 15);
     const most = Math.max(...points.map((point) => Math.max(point.density, point.target_density)), 1e-6), tall = densities.offsetHeight;
     const at = (/** @type {number} */ value) => tall - 4 - (value / most) * (tall - 10);
     line(below, points, x, (point) => at(point.target_density), theme.muted, 1, 1, [4, 3]);
     line(below, points, x, (point) => at(point.density), theme.accent, 1.5, 1);
-    label(below, "density", 8, tall - 15);
+    label(below, t("density"), 8, tall - 15);
   }
 
   /** @param {CanvasRenderingContext2D} context @param {string} text @param {number} x @param {number} y */
@@ -137,20 +149,19 @@ export function mountMonitor(container, host) {
         if (!running) {
           points = [];
           problem.textContent = "";
-          picture.hidden = true;
+          showPreview(0);
           setRunning(true);
         }
-        if (!points.length || event.event === "stage") headline.textContent = event.stage;
-        aside.textContent = event.total ? `${event.done} of ${event.total}` : event.detail ?? "";
+        if (!points.length || event.event === "stage") headline.textContent = t(event.stage);
+        aside.textContent = event.total ? `${event.done} / ${event.total}` : event.detail ?? "";
         if (!points.length) show();
       } else if (event.event === "preview") {
-        picture.src = host.previewUrl(event.number);
-        picture.hidden = false;
+        showPreview(event.number, event.prompts);
       } else if (event.event === "warning") {
         problem.textContent = event.text;
       } else if (event.event === "finished") {
         setRunning(false);
-        headline.textContent = "Trained";
+        headline.textContent = t("Trained");
         aside.textContent = aside.title = event.path;
       }
     },
@@ -159,14 +170,11 @@ export function mountMonitor(container, host) {
       points = job.points.slice();
       setRunning(!!job.running);
       show();
-      if (!points.length && job.stage) headline.textContent = job.stage.stage;
-      if (job.previews) {
-        picture.src = host.previewUrl(job.previews);
-        picture.hidden = false;
-      }
+      if (!points.length && job.stage) headline.textContent = t(job.stage.stage);
+      showPreview(job.previews);
       problem.textContent = job.warnings[job.warnings.length - 1] ?? "";
       if (job.finished) {
-        headline.textContent = "Trained";
+        headline.textContent = t("Trained");
         aside.textContent = aside.title = job.finished;
       }
     },
@@ -174,11 +182,12 @@ export function mountMonitor(container, host) {
     ended(text) {
       if (!running) return;
       setRunning(false);
-      headline.textContent = text;
       show();
-      headline.textContent = points.length ? `${text} at step ${points[points.length - 1].step}` : text;
+      headline.textContent = points.length ? t("{text} at step {step}", { text: t(text), step: points[points.length - 1].step }) : t(text);
     },
     points: () => points.length,
+    height: () => HEIGHT + (previews.hidden ? 0 : PREVIEW),
+    step: () => points[points.length - 1]?.step ?? 0,
     destroy() {
       sizes.disconnect();
       endTheme();

@@ -1,7 +1,7 @@
 // @ts-check
 /** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
 
-import { MONITOR_HEIGHT, mountMonitor } from "./train_monitor.js";
+import { mountMonitor } from "./train_monitor.js";
 
 /** @type {Set<{node: any, monitor: ReturnType<typeof mountMonitor>}>} */
 const open = new Set();
@@ -24,16 +24,25 @@ function isNode(node, id) {
 /** @param {any} node @param {any} api */
 export function addMonitor(node, api) {
   const container = document.createElement("div");
-  container.style.cssText = `width: 100%; height: 100%; min-height: ${MONITOR_HEIGHT}px;`;
+  container.style.cssText = "width: 100%; height: 100%;";
   const monitor = mountMonitor(container, {
     stop: () => api.interrupt?.(),
     previewUrl: (number) => api.apiURL(`/sparsedict/train/preview?number=${number}`),
+    resized: fit,
   });
   const widget = node.addDOMWidget("train_monitor", "sparsedict_train_monitor", container, {
-    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => MONITOR_HEIGHT, getValue: () => "", setValue: () => {},
+    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => monitor.height(), getValue: () => "", setValue: () => {},
   });
   widget.serialize = false;
   node.sparsedictMonitor = monitor;
+  container.style.minHeight = `${monitor.height()}px`;
+  /** The node grows with the panel, and keeps what a person has given it beyond that. */
+  function fit() {
+    container.style.minHeight = `${monitor.height()}px`;
+    const [width, height] = node.computeSize();
+    if (node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
+    node.graph?.setDirtyCanvas?.(true, true);
+  }
   const entry = { node, monitor };
   open.add(entry);
   const removed = node.onRemoved;

@@ -56,7 +56,7 @@ def test_a_run_leaves_a_file_a_plot_and_a_log(server, trained):
     assert "step 4/4" in log and str(path) in log.replace("\\\\", "\\")
 
 
-def test_progress_previews_and_events_reach_the_client(trained):
+def test_progress_previews_and_events_reach_the_client(server, trained):
     _, client, _ = trained
     events = train_events(client)
     assert all(event["node"] == "3" for event in events)
@@ -66,7 +66,8 @@ def test_progress_previews_and_events_reach_the_client(trained):
     assert {"quiet samples", "training", "importance"} <= {event["stage"] for event in events if event["event"] == "stage"}
     assert events[-1]["event"] == "finished"
     assert any(kind == "progress" and data["node"] == "3" for kind, data in client.events)
-    assert any(b"\xff\xd8\xff" in frame[:600] for frame in client.previews)  # a JPEG
+    assert [event["number"] for event in events if event["event"] == "preview"] and server.get("/sparsedict/train")["previews"]
+    assert server.get("/sparsedict/train/preview").startswith(b"\xff\xd8\xff")  # a JPEG
 
 
 def test_the_file_can_be_loaded_at_once(server, trained):

@@ -1,0 +1,63 @@
+// @ts-check
+/** Puts the viewer on the nodes Sweep Viewer and hands it what they have made. */
+
+import { VIEWER_HEIGHT, mountViewer } from "./sweep_viewer.js";
+import { t } from "./texts.js";
+
+/** @typedef {import("./sweep_viewer.js").Frame} Frame */
+
+const UI = "sparsedict_sweep";
+const WIDTH = 340;
+
+/** @type {Map<any, ReturnType<typeof mountViewer>>} */
+const open = new Map();
+
+/** @param {any} node @param {any} api */
+export function addViewer(node, api) {
+  const container = document.createElement("div");
+  container.style.cssText = `width: 100%; height: 100%; min-height: ${VIEWER_HEIGHT}px;`;
+  const viewer = mountViewer(container, {
+    url: ({ filename, subfolder, type }) => api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`),
+    gif: (frames) => gif(api, frames),
+  });
+  const widget = node.addDOMWidget("sweep_viewer", "sparsedict_sweep_viewer", container, {
+    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => VIEWER_HEIGHT, getValue: () => "", setValue: () => {},
+  });
+  widget.serialize = false;
+  node.sparsedictViewer = viewer;
+  open.set(node, viewer);
+  const executed = node.onExecuted, removed = node.onRemoved;
+  node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
+    executed?.call(this, output, ...rest);
+    if (output?.[UI]) viewer.set(output[UI]);
+  };
+  node.onRemoved = function (/** @type {any[]} */ ...rest) {
+    removed?.apply(this, rest);
+    open.delete(node);
+    viewer.destroy();
+  };
+  node.size[0] = Math.max(node.size[0], WIDTH);
+}
+
+/** The host brings the outputs of earlier runs back, as for another tab of the workflow. @param {Record<string, any>} outputs by the node's place in the graph */
+export function showOutputs(outputs) {
+  for (const [node, viewer] of open) {
+    const entry = Object.entries(outputs ?? {}).find(([place]) => place.split(":").pop() === String(node.id));
+    if (entry?.[1]?.[UI]) viewer.set(entry[1][UI]);
+  }
+}
+
+/** @param {any} api @param {Frame[]} frames @returns {Promise<Blob>} */
+async function gif(api, frames) {
+  let answer;
+  try {
+    answer = await api.fetchApi("/sparsedict/sweep_gif", {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ frames: frames.map((frame) => frame.filename), labels: frames.map((frame) => frame.label) }),
+    });
+  } catch {
+    throw new Error(t("The server does not answer; start it again."));
+  }
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? t("The server could not make the GIF; its log says why."));
+  return answer.blob();
+}
