@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -35,6 +36,24 @@ def labelled(labels: Sequence[str], images: Any) -> list[tuple[str, str]]:
     return [(label, small(image)) for label, image in zip(labels, images, strict=False)]
 
 
+def short(caption: str) -> str:
+    """What a caption asks for, without the words that all of them have."""
+    return caption.removeprefix("a ").replace(" background", "").replace(" in the ", ", ").replace(" on the ", ", ").replace(" at the ", ", ").replace(" on a ", ", ")
+
+
+def save_first_picture(study: Study) -> Path:
+    """concept.png: the base above, the adapter below, for the same noise; there long before the page is."""
+    shown, picked = study.pictures, picked_prompts(study)
+    path = study.out / "concept.png"
+    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked)), path)
+    return path
+
+
+def picked_prompts(study: Study) -> list[int]:
+    """One of each place and background, most of them combinations that training did not show."""
+    return list(range(0, len(study.suite.prompts), 4))
+
+
 def slider_plot(report: dict[str, Any]) -> Image.Image:
     """Concept fidelity by share of atoms: the slider, and both ways of pruning."""
     drawing = figure(7, 3)
@@ -53,22 +72,20 @@ def write_page(study: Study) -> None:
     """Fill the template; also save the slider as a picture of its own."""
     report, shown = study.report, study.pictures
     prompts = study.suite.prompts
-    # One of each place and background, most of them combinations that training did not show.
-    picked = list(range(0, len(prompts), 4))
+    picked = picked_prompts(study)
     pairs = []
     for index in picked:
-        pairs += [("base", small(shown["base_concept"][index])), (prompts[index][0], small(shown["concept"][index]))]
+        pairs += [("base", small(shown["base_concept"][index])), (short(prompts[index][0]), small(shown["concept"][index]))]
     kept = [f"{row['share']:.1%}" for row in report["slider"]]
     save_image(image_strip([to_image(image) for image in shown["slider"]], kept), study.out / "slider.png")
-    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked)), study.out / "concept.png")
     ours = {"parameters": report["parameters"], "train_seconds": report["train_seconds"],
             **{k: report[k] for k in ("concept_fidelity", "prompt_fidelity", "drift", "flipped")}}  # fmt: skip
-    edit_prompts = [p[0].removeprefix("a blick ") for p in shown["edit_prompts"]]
+    edit_prompts = [short(p[0]).removeprefix("blick, ") for p in shown["edit_prompts"]]
     edit_picked = [0, 1, 2, 3, 4, 15, 19, 22, 25]
     context = {
         "report": report,
         "drift_prompts": len(study.suite.others),
-        "training": [(item.captions[0], small(item.image)) for item in shown["training"]],
+        "training": [(short(item.captions[0]), small(item.image)) for item in shown["training"]],
         "pairs": pairs,
         "slider": labelled(kept, shown["slider"]),
         "plots": {
@@ -77,15 +94,15 @@ def write_page(study: Study) -> None:
             "training": source(training_curves(shown["log"])),
         },
         "methods": [("sparse dictionary", ours), ("LoRA", report["lora"]), ("LoRA + quiet term", report["lora_quiet"])],
-        "loras": [(f"LoRA: {prompts[i][0]}", small(shown["lora"][i])) for i in picked[:4]]
-        + [(f"LoRA + quiet: {prompts[i][0]}", small(shown["lora_quiet"][i])) for i in picked[:4]],
-        "edit_training": [(item.captions[0], small(item.image)) for item in shown["edit_training"]],
+        "loras": [(f"LoRA: {short(prompts[i][0])}", small(shown["lora"][i])) for i in picked[:4]]
+        + [(f"LoRA + quiet: {short(prompts[i][0])}", small(shown["lora_quiet"][i])) for i in picked[:4]],
+        "edit_training": [(short(item.captions[0]), small(item.image)) for item in shown["edit_training"]],
         "edits": [
             (name, labelled([edit_prompts[i] for i in edit_picked], [images[i] for i in edit_picked])) for name, images in shown["edit"].items()
         ],
         "merge": [("style alone", small(image)) for image in shown["style_alone"][:3]]
         + [("concept alone", small(image)) for image in shown["merge_concept"][:3]]
-        + [("merged: " + text, small(image)) for text, image in zip(shown["merge_captions"][:5], shown["merge"], strict=False)],
+        + [("merged: " + short(text), small(image)) for text, image in zip(shown["merge_captions"][:5], shown["merge"], strict=False)],
     }
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True)
     html = environment.get_template("report.html.j2").render(**context)

@@ -12,8 +12,8 @@ from ..demo_model.glyphs import GLYPHS, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
-from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.machine import machine, peak_memory_bytes
+from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.pruning import pruned_scores
 from ..evaluation.suite import Suite, asked, spearman
 from ..sparsedict_core import Selection, SparseAdapter, compose, save, select
@@ -22,6 +22,7 @@ from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
 from ..trainer.loop import build_sets
+from .page import save_first_picture, write_page
 from .plan import Plan
 from .stages import Clock
 
@@ -68,8 +69,6 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
         "machine": machine(),
     }
     (out / "report.json").write_text(json.dumps(study.report, indent=1) + "\n")
-    from .page import write_page
-
     write_page(study)
     print(f"{out / 'report.html'} and report.json, {study.report['seconds']:.0f} s")
     return study.report
@@ -103,13 +102,16 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
     with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 100):
         with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
             fidelity, prompt, images = study.suite.concept()
+            if seed == 0:
+                study.pictures["concept"] = images
+                print(f"         the first pictures are there: {save_first_picture(study)}", flush=True)
             drift, flipped = study.suite.drift()
             found["ours"] = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped}
             found["slider"] = slider(study, adapter, attachment, keep_pictures=seed == 0)
         found["pruning"] = pruning(study, adapter)
         found |= {"train_seconds": result.seconds, "parameters": adapter.parameter_count()}
     if seed == 0:
-        study.pictures |= {"adapter": adapter, "log": result.log, "concept": images}
+        study.pictures |= {"adapter": adapter, "log": result.log}
         study.report["atoms_total"] = adapter.atom_count
         study.report["adapter_bytes"] = save(adapter, study.out / f"{CONCEPT}-small.safetensors", overwrite=True, moments=False).bytes
     sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Callbacks())

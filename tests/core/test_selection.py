@@ -8,14 +8,11 @@ import pytest
 import torch
 from core.tiny_adapters import calibrate, make_adapter
 
-from sparsedict.sparsedict_core.adapter import SparseAdapter
-from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.encoders import encoder_names
 from sparsedict.sparsedict_core.errors import SelectionError
 from sparsedict.sparsedict_core.greedy import energy_kept, greedy_order, pursue, refit_matrix
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, rank_atoms, select
-from sparsedict.sparsedict_core.site import SiteName, SparseSite
 
 KEYS = [f"transformer.blocks.{i}.to_out.0" for i in range(3)]
 

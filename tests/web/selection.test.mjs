@@ -1,10 +1,15 @@
-// web/selection.js against the vectors that the Python core is held to as well, and what only the front end has.
+// web/addresses.js and web/selection.js against the vectors that the Python core is held to as well, and what only the front end has.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import * as selection from "../../web/selection.js";
+import * as addresses from "../../web/addresses.js";
+import * as choosing from "../../web/selection.js";
+import * as slider_ from "../../web/slider_amount.js";
+import * as table_ from "../../web/table.js";
+
+const selection = { ...addresses, ...choosing, ...slider_, ...table_ };
 
 const vectors = JSON.parse(readFileSync(new URL("../vectors/selection.json", import.meta.url), "utf8"));
 const plain = selection.makeTable(vectors.plain), both = selection.makeTable(vectors.composed);
@@ -107,16 +112,4 @@ test("a share is written with few digits", () => {
     const kept = share > 0 ? Math.min(n, Math.max(1, Math.round(share * n))) : 0;
     assert.equal(kept, k, `${k} of ${n}`);
   }
-});
-
-test("20,000 atoms take milliseconds", () => {
-  const sites = Array.from({ length: 40 }, (_, layer) => ({
-    key: `b.${layer}`, label: `L${layer}`, layer, stream: null, member: null, atom_ids: Array.from({ length: 512 }, (_, i) => i),
-    importance: Array.from({ length: 512 }, (_, i) => 1 / (1 + ((i * 7919 + layer * 104729) % 512))),
-  }));
-  const table = selection.makeTable({ sites });
-  selection.rankAtoms(table, "importance");
-  const start = performance.now();
-  for (let i = 0; i < 20; i++) selection.formatMask(table, selection.select(table, { keep: 0.1 + i / 100 }).mask);
-  assert.ok((performance.now() - start) / 20 < 50);
 });
