@@ -4,14 +4,14 @@
 import { AtomMap } from "./atom_map.js";
 import { gradient, make, onThemeChange, readTheme } from "./colours.js";
 import { DensitySlider } from "./density_slider.js";
-import {
-  DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, formatAddress, formatMask, makeTable, rankAtoms, resolve, resolveLayers, select,
-  selectionOf, sliderOrder, withAmount,
-} from "./selection.js";
+import { formatAddress, formatMask, resolve, resolveLayers } from "./addresses.js";
+import { rankAtoms, select, selectionOf } from "./selection.js";
+import { sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
+import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
 
-/** @typedef {import("./selection.js").Choice} Choice @typedef {import("./selection.js").Table} Table */
-/** @typedef {import("./selection.js").TableJson} TableJson */
+/** @typedef {import("./table.js").Choice} Choice @typedef {import("./table.js").Table} Table */
+/** @typedef {import("./table.js").TableJson} TableJson */
 /**
  * @typedef {{
  *   setValue: (choice: Choice) => void,
@@ -46,7 +46,7 @@ export function mount(container, value, onChange, host = {}) {
   let chain = [];
   /** @type {Uint8Array | null} */
   let there = null;
-  /** @type {import("./selection.js").Result | null} */
+  /** @type {import("./table.js").Result | null} */
   let result = null;
   /** @type {ReturnType<typeof sliderOrder> | null} */
   let order = null;

@@ -2,10 +2,10 @@
 /** Puts the atom selector on the nodes Select Atoms, and keeps it, the node's widgets and the file before it in step. */
 
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
-import { DEFAULT_CHOICE, composed } from "./selection.js";
+import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
-/** @typedef {import("./upstream.js").Source} Source @typedef {import("./selection.js").TableJson} TableJson */
+/** @typedef {import("./upstream.js").Source} Source @typedef {import("./table.js").TableJson} TableJson */
 
 const FIELDS_SHOWN = "sparsedict_fields";
 const WIDTH = 420;
@@ -48,7 +48,7 @@ export function addSelector(node, { app, api }) {
   widget.serialize = false;
   node.sparsedictSelector = selector;
 
-  /** The choice into the node's own widgets: that is where the workflow, the queue and the cache look. @param {import("./selection.js").Choice} choice */
+  /** The choice into the node's own widgets: that is where the workflow, the queue and the cache look. @param {import("./table.js").Choice} choice */
   function write(choice) {
     for (const [name, value] of Object.entries(choice)) {
       const field = node.widgets.find((/** @type {any} */ each) => each.name === name);

@@ -1,9 +1,9 @@
 // @ts-check
 /** Which files reach a node, by walking the graph's links towards their sources. Works on the front end's live graph. */
 
-import { DEFAULT_CHOICE, memberName } from "./selection.js";
+import { DEFAULT_CHOICE, memberName } from "./table.js";
 
-/** @typedef {import("./selection.js").Choice} Choice */
+/** @typedef {import("./table.js").Choice} Choice */
 /**
  * @typedef {{file: string, chain: Choice[]} | {parts: {name: string, source: Source}[], chain: Choice[]} | {missing: string}} Source
  * A file, several composed ones, or why neither is known. `chain`: the choices of the Select Atoms nodes on the way.
