@@ -5,29 +5,29 @@ import { AtomMap } from "./atom_map.js";
 import { gradient, make, onThemeChange, readTheme } from "./colours.js";
 import { DensitySlider } from "./density_slider.js";
 import { formatAddress, formatMask, resolve, resolveLayers } from "./addresses.js";
+import { leftBy } from "./gains.js";
+import { History } from "./history.js";
 import { rankAtoms, select, selectionOf } from "./selection.js";
 import { sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
+import { t } from "./texts.js";
+import { amountField, choiceInWords, keptInWords, modeNames, percent, tidy } from "./words.js";
 
 /** @typedef {import("./table.js").Choice} Choice @typedef {import("./table.js").Table} Table */
-/** @typedef {import("./table.js").TableJson} TableJson */
+/** @typedef {import("./table.js").TableJson} TableJson @typedef {import("./upstream.js").Step} Step */
 /**
  * @typedef {{
  *   setValue: (choice: Choice) => void,
- *   setTable: (json: TableJson | null, chain?: Choice[]) => void,
+ *   setTable: (json: TableJson | null, chain?: Step[]) => void,
  *   setMessage: (text: string) => void,
  *   setLinked: (names: string[]) => void,
  *   value: () => Choice, kept: () => number | null, map: AtomMap, slider: DensitySlider, destroy: () => void }} Selector
- * `chain` are the choices of earlier Select Atoms nodes, first ones first.
+ * `chain` is what earlier nodes take out, first ones first.
  */
 
 export const MIN_HEIGHT = 420;
 const PRESETS = [1, 0.5, 0.25, 0.1, 0.05];
-const HISTORY = 200;
-const MODE_NAMES = {
-  share: "share of atoms", "importance share": "share of importance", top: "number of atoms", threshold: "least importance", addresses: "by address",
-};
 
 /**
  * @param {HTMLElement} container
@@ -42,7 +42,7 @@ export function mount(container, value, onChange, host = {}) {
   let choice = { ...DEFAULT_CHOICE, ...value };
   /** @type {Table | null} */
   let table = null;
-  /** @type {Choice[]} */
+  /** @type {Step[]} */
   let chain = [];
   /** @type {Uint8Array | null} */
   let there = null;
@@ -53,10 +53,7 @@ export function mount(container, value, onChange, host = {}) {
   /** @type {Map<number, number>} */
   const ranks = new Map();
   let message = "";
-  /** @type {Choice[]} */
-  const past = [];
-  /** @type {Choice[]} */
-  const future = [];
+  const history = new History(choice);
   /** @type {Set<string>} */
   let linked = new Set();
 
@@ -64,26 +61,26 @@ export function mount(container, value, onChange, host = {}) {
 
   const headline = make("span", { className: "sd-headline" });
   const aside = make("span", { className: "sd-aside sd-grow" });
-  const undoButton = make("button", { className: "sd-icon", type: "button", title: "Undo here", "aria-label": "Undo", onclick: () => undo() }, "↶");
-  const redoButton = make("button", { className: "sd-icon", type: "button", title: "Redo here", "aria-label": "Redo", onclick: () => redo() }, "↷");
+  const undoButton = make("button", { className: "sd-icon", type: "button", title: t("Undo here"), "aria-label": t("Undo"), onclick: () => back(history.undo()) }, "↶");
+  const redoButton = make("button", { className: "sd-icon", type: "button", title: t("Redo here"), "aria-label": t("Redo"), onclick: () => back(history.redo()) }, "↷");
   const fieldsButton = make("button", {
-    className: "sd-icon", type: "button", title: "Show the node's plain fields, to connect them", "aria-label": "Show the plain fields",
+    className: "sd-icon", type: "button", title: t("Show the node's plain fields, to connect them"), "aria-label": t("Show the plain fields"),
     onclick: () => host.toggleFields?.(),
   }, "⋯");
   const presets = PRESETS.map((share) =>
-    make("button", { type: "button", title: `Keep ${share * 100} % of the atoms`, onclick: () => commit({ ...choice, mode: "share", share }) }, `${share * 100}%`),
+    make("button", { type: "button", title: t("Keep {share} % of the atoms", { share: share * 100 }), onclick: () => commit({ ...choice, mode: "share", share }) }, `${share * 100}%`),
   );
-  const mode = make("select", { "aria-label": "Select by", onchange: () => commit({ ...choice, mode: mode.value, ...(mode.value === "addresses" ? written() : {}) }) });
-  for (const [id, name] of Object.entries(MODE_NAMES)) mode.append(make("option", { value: id }, name));
-  const amount = make("input", { className: "sd-number", type: "text", inputMode: "decimal", "aria-label": "Amount", onchange: () => takeAmount(), onkeydown: stay });
-  const ordering = make("select", { "aria-label": "Order", title: "importance: for editing; greedy: the smallest file of the same effect, needs moments in the file",
+  const mode = make("select", { "aria-label": t("Select by"), onchange: () => commit({ ...choice, mode: mode.value, ...(mode.value === "addresses" ? written() : {}) }) });
+  for (const [id, name] of Object.entries(modeNames())) mode.append(make("option", { value: id }, name));
+  const amount = make("input", { className: "sd-number", type: "text", inputMode: "decimal", "aria-label": t("Amount"), onchange: () => takeAmount(), onkeydown: stay });
+  const ordering = make("select", { "aria-label": t("Order"), title: t("importance: for editing; greedy: the smallest file of the same effect, needs moments in the file"),
     onchange: () => commit({ ...choice, order: ordering.value }) });
-  ordering.append(make("option", { value: "importance" }, "by importance"), make("option", { value: "greedy" }, "greedy"));
+  ordering.append(make("option", { value: "importance" }, t("by importance")), make("option", { value: "greedy" }, t("greedy")));
   const addresses = make("input", {
-    className: "sd-grow", type: "text", spellcheck: false, "aria-label": "Atoms by address", placeholder: "L17[137], L3[0-15], L4-L9   ( / )",
+    className: "sd-grow", type: "text", spellcheck: false, "aria-label": t("Atoms by address"), placeholder: "L17[137], L3[0-15], L4-L9   ( / )",
     onchange: () => takeAddresses(), onkeydown: stay,
   });
-  const layers = make("input", { type: "text", spellcheck: false, size: 9, placeholder: "all", "aria-label": "Layers", title: "Only atoms of these layers: L4-L9",
+  const layers = make("input", { type: "text", spellcheck: false, size: 9, placeholder: t("all"), "aria-label": t("Layers"), title: t("Only atoms of these layers: L4-L9"),
     onchange: () => takeLayers(), onkeydown: stay });
   const perSite = make("input", { type: "checkbox", onchange: () => commit({ ...choice, per_site: perSite.checked }) });
   const invert = make("input", { type: "checkbox", onchange: () => commit({ ...choice, invert: invert.checked }) });
@@ -108,10 +105,7 @@ export function mount(container, value, onChange, host = {}) {
       const next = { ...choice, mode: "addresses", atoms: formatMask(table, mask, there), invert: false, layers: "" };
       if (!done) return preview(next);
       // The two clicks of a double click have undone each other: one step of the history is left of all three.
-      if (replaces && past.length >= replaces) {
-        committed = past[past.length - replaces];
-        past.length -= replaces;
-      }
+      history.drop(replaces);
       commit(next);
     },
     onPoint: showTip,
@@ -128,27 +122,27 @@ export function mount(container, value, onChange, host = {}) {
 
   const hold = make("div", { className: "sd-hold" }, map.canvas, empty, tip);
   const panel = make(
-    "div", { className: "sd-panel", role: "group", "aria-label": "Atom selector" },
+    "div", { className: "sd-panel", role: "group", "aria-label": t("Atom selector") },
     make("div", { className: "sd-row" }, headline, aside, undoButton, redoButton, fieldsButton),
     slider.canvas,
     make("div", { className: "sd-row sd-wrap" }, ...presets, make("span", { className: "sd-grow" }), mode, amount),
     hold,
     make("div", { className: "sd-row" }, title, lowest, legend, highest),
     make("div", { className: "sd-row" }, addresses),
-    make("div", { className: "sd-row sd-wrap", style: "column-gap:12px" }, ordering, make("label", {}, "layers ", layers), make("label", { title: "Take the share or number in every site" }, perSite, "per site"),
-      make("label", { title: "Keep exactly what would have gone" }, invert, "invert"),
-      make("label", { title: "Change the atoms that stay so that they come as near to the whole as they can (needs moments in the file)" }, refit, "refit")),
+    make("div", { className: "sd-row sd-wrap", style: "column-gap:12px" }, ordering, make("label", {}, t("layers"), layers), make("label", { title: t("Take the share or number in every site") }, perSite, t("per site")),
+      make("label", { title: t("Keep exactly what would have gone") }, invert, t("invert")),
+      make("label", { title: t("Change the atoms that stay so that they come as near to the whole as they can (needs moments in the file)") }, refit, t("refit"))),
     problem, spoken,
   );
   panel.addEventListener("keydown", (event) => {
     if (host.undoes || !(event.ctrlKey || event.metaKey) || event.altKey || event.target instanceof HTMLInputElement) return;
     const key = event.key.toLowerCase();
-    const act = key === "z" && !event.shiftKey ? undo : key === "y" || (key === "z" && event.shiftKey) ? redo : null;
+    const undo = key === "z" && !event.shiftKey, redo = key === "y" || (key === "z" && event.shiftKey);
     // With nothing left to undo here, the key is the host's.
-    if (!act || !(act === undo ? past : future).length) return;
+    if (!(undo && history.past.length) && !(redo && history.future.length)) return;
     event.preventDefault();
     event.stopPropagation();
-    act();
+    back(undo ? history.undo() : history.redo());
   });
   container.append(panel);
 
@@ -164,19 +158,12 @@ export function mount(container, value, onChange, host = {}) {
 
   /** @param {Choice} next */
   function commit(next) {
-    const before = committed;
-    if (same(before, next)) {
-      choice = next;
-      return show();
-    }
-    past.push(before);
-    if (past.length > HISTORY) past.shift();
-    future.length = 0;
-    choice = committed = next;
+    choice = next;
+    if (same(history.now, next)) return show();
+    history.add(next);
     show();
     onChange({ ...choice });
   }
-  let committed = choice;
 
   /** While the pointer is down. @param {Choice} next */
   function preview(next) {
@@ -184,23 +171,10 @@ export function mount(container, value, onChange, host = {}) {
     show();
   }
 
-  function undo() {
-    const before = past.pop();
-    if (!before) return;
-    future.push(committed);
-    back(before);
-  }
-
-  function redo() {
-    const next = future.pop();
-    if (!next) return;
-    past.push(committed);
-    back(next);
-  }
-
-  /** @param {Choice} next */
+  /** @param {Choice | undefined} next */
   function back(next) {
-    choice = committed = next;
+    if (!next) return;
+    choice = next;
     show();
     onChange({ ...choice });
   }
@@ -271,10 +245,10 @@ export function mount(container, value, onChange, host = {}) {
     layers.value = choice.layers;
     amount.hidden = choice.mode === "addresses";
     ordering.disabled = choice.mode !== "share" && choice.mode !== "top";
-    amount.value = choice.mode === "top" ? String(choice.top) : choice.mode === "threshold" ? String(choice.threshold) : `${tidy(choice.share * 100)} %`;
+    amount.value = amountField(choice);
     presets.forEach((button, i) => button.setAttribute("aria-pressed", String(choice.mode === "share" && choice.share === PRESETS[i])));
-    undoButton.disabled = !past.length;
-    redoButton.disabled = !future.length;
+    undoButton.disabled = !history.past.length;
+    redoButton.disabled = !history.future.length;
     for (const [name, elements] of Object.entries({
       mode: [mode, ...presets], share: choice.mode.includes("share") ? [amount] : [], top: choice.mode === "top" ? [amount] : [],
       threshold: choice.mode === "threshold" ? [amount] : [], atoms: [addresses], order: [ordering], layers: [layers], per_site: [perSite],
@@ -304,9 +278,9 @@ export function mount(container, value, onChange, host = {}) {
       return;
     }
     const { kept, importanceKept } = result;
-    headline.textContent = kept === 0 ? "the bare base" : `${kept.toLocaleString("en")} atom${kept === 1 ? "" : "s"} hold${kept === 1 ? "s" : ""} ${percent(importanceKept)}`;
-    aside.textContent = `of ${total.toLocaleString("en")} · ${percent(total ? kept / total : 1)} of the atoms`;
-    aside.title = "The share of the importance: the mean strength of what the atoms add.";
+    headline.textContent = keptInWords(kept, importanceKept);
+    headline.title = t("The share of the importance: the mean strength of what the atoms add.");
+    aside.textContent = t("of {total} · {share} of the atoms", { total: total.toLocaleString("en"), share: percent(total ? kept / total : 1) });
     if (document.activeElement !== addresses) {
       addresses.value = choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, there);
     }
@@ -319,11 +293,9 @@ export function mount(container, value, onChange, host = {}) {
 
   /** The choice alone, where no file is known. */
   function showWithout() {
-    const amounts = { share: `${tidy(choice.share * 100)} % of the atoms`, "importance share": `${tidy(choice.share * 100)} % of the importance`,
-      top: `${choice.top} atoms`, threshold: `importance of ${choice.threshold} or more`, addresses: choice.atoms || "no atoms" };
     headline.textContent = "";
-    aside.textContent = `keeps ${choice.invert ? "all but " : ""}${amounts[/** @type {keyof typeof amounts} */ (choice.mode)] ?? choice.mode}`;
-    empty.textContent = message || "Connect a Load Sparse Dict node: its atoms appear here.";
+    aside.textContent = choiceInWords(choice);
+    empty.textContent = message || t("Connect a Load Sparse Dict node: its atoms appear here.");
     if (document.activeElement !== addresses) addresses.value = choice.mode === "addresses" ? choice.atoms : "";
     slider.set(null, 0);
   }
@@ -332,8 +304,11 @@ export function mount(container, value, onChange, host = {}) {
   function describeAtom(atom) {
     if (!table) return [];
     if (!ranks.size) rankAtoms(table, "importance").forEach((each, i) => ranks.set(each, i + 1));
-    const importance = table.importance[atom], kept = result?.mask[atom] ? "kept" : there && !there[atom] ? "left out before" : "left out";
-    return [formatAddress(table, atom), `importance ${tidy(importance)}`, `rank ${ranks.get(atom)} of ${table.atoms}`, kept];
+    const importance = table.importance[atom], kept = result?.mask[atom] ? t("kept") : there && !there[atom] ? t("left out before") : t("left out");
+    return [
+      formatAddress(table, atom), t("importance {value}", { value: tidy(importance) }), t("rank {rank} of {atoms}", { rank: ranks.get(atom) ?? "–", atoms: table.atoms }),
+      kept,
+    ];
   }
 
   /** @param {number} atom @param {number} x @param {number} y */
@@ -360,7 +335,7 @@ export function mount(container, value, onChange, host = {}) {
     there = null;
     if (!table) return;
     try {
-      for (const earlier of chain) there = select(table, selectionOf(earlier), there).mask;
+      for (const earlier of chain) there = "gains" in earlier ? leftBy(table, earlier.gains, there) : select(table, selectionOf(earlier), there).mask;
     } catch (error) {
       if (error instanceof NeedsGreedyOrder) host.needGreedy?.();
       else if (!(error instanceof SelectionError)) throw error;
@@ -372,9 +347,9 @@ export function mount(container, value, onChange, host = {}) {
   show();
   return {
     setValue(next) {
-      if (same(next, committed)) return;
-      past.length = future.length = 0;
-      choice = committed = { ...DEFAULT_CHOICE, ...next };
+      if (same(next, history.now)) return;
+      choice = { ...DEFAULT_CHOICE, ...next };
+      history.reset(choice);
       show();
     },
     setTable(json, earlier = []) {
@@ -385,10 +360,10 @@ export function mount(container, value, onChange, host = {}) {
       follow();
       tip.hidden = true;
       if (table) {
-        const words = table.triggerWords.length ? ` · trigger ${table.triggerWords.join(", ")}` : "";
-        title.textContent = `${table.title || "untitled"}${words}`;
+        const words = table.triggerWords.length ? ` · ${t("trigger")} ${table.triggerWords.join(", ")}` : "";
+        title.textContent = `${table.title || t("untitled")}${words}`;
         title.title = title.textContent;
-        [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), `${tidy(map.most ?? 0)} importance`];
+        [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), t("{most} importance", { most: tidy(map.most ?? 0) })];
       } else {
         title.textContent = lowest.textContent = highest.textContent = "";
       }
@@ -404,7 +379,7 @@ export function mount(container, value, onChange, host = {}) {
       linked = new Set(names);
       show();
     },
-    value: () => ({ ...committed }),
+    value: () => ({ ...history.now }),
     kept: () => result?.kept ?? null,
     map,
     slider,
@@ -419,16 +394,4 @@ export function mount(container, value, onChange, host = {}) {
 /** @param {Choice} one @param {Choice} other */
 function same(one, other) {
   return /** @type {(keyof Choice)[]} */ (Object.keys(DEFAULT_CHOICE)).every((name) => one[name] === other[name]);
-}
-
-/** @param {number} share */
-function percent(share) {
-  const value = 100 * share;
-  if (value > 0 && value < 1) return `${Number(value.toPrecision(1))} %`;
-  return `${value < 10 || (value > 99 && value < 99.95) ? Number(value.toFixed(1)) : Math.round(value)} %`;
-}
-
-/** Three digits that matter. @param {number} value */
-function tidy(value) {
-  return String(Number(value.toPrecision(3)));
 }

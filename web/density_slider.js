@@ -2,6 +2,7 @@
 /** From the bare base to everything: a slider with a logarithmic scale, over the curve of what the atoms hold together. */
 
 import { fitted, make, place } from "./colours.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./colours.js").Theme} Theme */
 
@@ -20,7 +21,7 @@ export class DensitySlider {
     /** @type {Theme | null} */
     this.theme = null;
     this.enabled = false;
-    this.canvas = make("canvas", { className: "sd-slider", tabIndex: 0, role: "slider", "aria-label": "Atoms kept", "aria-valuemin": "0" });
+    this.canvas = make("canvas", { className: "sd-slider", tabIndex: 0, role: "slider", "aria-label": t("Atoms kept"), "aria-valuemin": "0" });
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const name of /** @type {const} */ (["pointerup", "pointercancel"])) this.canvas.addEventListener(name, (event) => this.release(event));
@@ -39,7 +40,7 @@ export class DensitySlider {
     const percent = Math.round(100 * this.curve[this.k]);
     this.canvas.setAttribute("aria-valuemax", String(this.total));
     this.canvas.setAttribute("aria-valuenow", String(this.k));
-    this.canvas.setAttribute("aria-valuetext", `${this.k} of ${this.total} atoms, ${percent} % of the importance`);
+    this.canvas.setAttribute("aria-valuetext", t("{kept} of {total} atoms, {share} % of the importance", { kept: this.k, total: this.total, share: percent }));
     this.canvas.setAttribute("aria-disabled", String(!this.enabled));
     this.draw();
   }
@@ -156,7 +157,7 @@ export class DensitySlider {
     context.textBaseline = "top";
     context.fillStyle = theme.muted;
     context.textAlign = "left";
-    context.fillText("base", 2, bottom + 4);
+    context.fillText(t("base"), 2, bottom + 4);
     const lastLabel = number(total), lastWide = context.measureText(lastLabel).width + 14;
     for (let power = 1, free = 30; power < total; power *= 10) {
       for (let times = 2; times < 10 && power * times < total; times++) context.fillRect(this.xOf(power * times), bottom, 1, 2.5);

@@ -2,11 +2,13 @@
 /** Which files reach a node, by walking the graph's links towards their sources. Works on the front end's live graph. */
 
 import { DEFAULT_CHOICE, memberName } from "./table.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./table.js").Choice} Choice */
 /**
- * @typedef {{file: string, chain: Choice[]} | {parts: {name: string, source: Source}[], chain: Choice[]} | {missing: string}} Source
- * A file, several composed ones, or why neither is known. `chain`: the choices of the Select Atoms nodes on the way.
+ * @typedef {Choice | {gains: string}} Step  of a Select Atoms or a Scale Atoms node
+ * @typedef {{file: string, chain: Step[]} | {parts: {name: string, source: Source}[], chain: Step[]} | {missing: string}} Source
+ * A file, several composed ones, or why neither is known. `chain`: what the nodes on the way take out, the first ones first.
  */
 
 const TYPE = "SPARSE_DICT";
@@ -43,16 +45,21 @@ export function sourceOf(node, input, far = 0) {
   input ??= node.inputs?.find((/** @type {any} */ each) => each.type === TYPE);
   if (input?.link == null) return { missing: "" };
   const origin = before(node, input);
-  if (!origin || far > FAR) return { missing: "The dictionary comes from outside of this graph; its atoms are known once it runs." };
+  if (!origin || far > FAR) return { missing: t("The dictionary comes from outside of this graph; its atoms are known once it runs.") };
   switch (origin.type) {
     case "SparseDictLoad": {
-      if (linkedWidgets(origin).includes("file")) return { missing: "The file's name comes over a link; its atoms are known once it runs." };
+      if (linkedWidgets(origin).includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
       const file = widgetValue(origin, "file");
-      return file ? { file: String(file), chain: [] } : { missing: "No file is chosen in Load Sparse Dict." };
+      return file ? { file: String(file), chain: [] } : { missing: t("No file is chosen in Load Sparse Dict.") };
     }
     case "SparseDictSelectAtoms": {
       const source = sourceOf(origin, undefined, far + 1);
       return "missing" in source ? source : { ...source, chain: [...source.chain, choiceOf(origin)] };
+    }
+    case "SparseDictScaleAtoms": {
+      const source = sourceOf(origin, undefined, far + 1);
+      if ("missing" in source || linkedWidgets(origin).includes("gains")) return source;
+      return { ...source, chain: [...source.chain, { gains: String(widgetValue(origin, "gains") ?? "") }] };
     }
     case "SparseDictCompose": {
       const parts = [];
@@ -69,9 +76,9 @@ export function sourceOf(node, input, far = 0) {
       return parts.length ? { parts, chain: [] } : { missing: "" };
     }
     case "SparseDictTrain":
-      return { missing: "The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict." };
+      return { missing: t("The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.") };
     default:
-      // Scale Atoms, Probe Atoms, a reroute: the same atoms go through.
+      // Probe Atoms, a reroute: the same atoms go through.
       return sourceOf(origin, origin.inputs?.find((/** @type {any} */ each) => each.type === TYPE || each.type === "*"), far + 1);
   }
 }

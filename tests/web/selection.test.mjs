@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import * as addresses from "../../web/addresses.js";
+import { leftBy, parseGains } from "../../web/gains.js";
 import * as choosing from "../../web/selection.js";
 import * as slider_ from "../../web/slider_amount.js";
 import * as table_ from "../../web/table.js";
@@ -112,4 +113,16 @@ test("a share is written with few digits", () => {
     const kept = share > 0 ? Math.min(n, Math.max(1, Math.round(share * n))) : 0;
     assert.equal(kept, k, `${k} of ${n}`);
   }
+});
+
+test("gains of 0 take atoms out, and the last word counts", () => {
+  assert.deepEqual(parseGains(" L1[0-3, 7]=1.5, L0.text=0;L2=-.5e1\n"), [
+    { addresses: "L1[0-3, 7]", gain: 1.5 }, { addresses: "L0.text", gain: 0 }, { addresses: "L2", gain: -5 },
+  ]);
+  for (const wrong of ["L1", "L1=", "=1", "L1=x", "X=1", "L1=1 L2=0"]) assert.throws(() => parseGains(wrong), selection.SelectionError, wrong);
+  const left = leftBy(plain, "L1=0, L1[2]=2, L2=0.5", null);
+  assert.equal(atoms(left).length, plain.atoms - 7);
+  const there = selection.select(plain, { top: 10 }).mask;
+  assert.ok(atoms(leftBy(plain, "L0=0", there)).every((atom) => there[atom]));
+  assert.deepEqual(atoms(leftBy(plain, "", there)), atoms(there));
 });
