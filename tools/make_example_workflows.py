@@ -25,7 +25,7 @@ BLUEPRINT = "Train and apply Sparse Dict"
 DEMO = {"steps": 16, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 THUMBNAIL_SIDE, THUMBNAIL_BYTES = 512, 60_000
 SAVED = "SaveImage"
-TRAINING = 470  # room for the monitor of a run, with previews
+TRAINING = 560  # room for the prompts of the previews and the monitor of a run
 
 
 class Example(Workflow):
@@ -42,7 +42,7 @@ class Example(Workflow):
 
     def train(self, pictures: Node, name: str, word: str, **more: Any) -> Node:
         return self.add(
-            "SparseDictTrain", wide=400, preview=TRAINING, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
+            "SparseDictTrain", wide=400, preview=TRAINING, folds=True, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
             captions=pictures["captions"], name=name, word=word, **{"effort": "quick", **more},
         )  # fmt: skip
 

@@ -159,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with running_host(arguments.host.resolve()) as host, tempfile.TemporaryDirectory() as profile, front_end(host, Path(profile), SIZE, FINE) as page:
-        set_setting(page, "LiteGraph.Canvas.LowQualityRenderingZoomThreshold", 0.1)
+        set_setting(page, "LiteGraph.Canvas.MinFontSizeForLOD", 0)
         for name in arguments.only:
             SHOTS[name](page, host)
 

@@ -139,9 +139,10 @@ class Workflow:
 
     def add(
         self, kind: str, title: str | None = None, *, state: int = ALWAYS, wide: int = 330, preview: int = 0, unchecked: tuple[str, ...] = (),
-        open_sockets: bool = False, **values: Any,
+        open_sockets: bool = False, folds: bool = False, **values: Any,
     ) -> Node:  # fmt: skip
-        """A node of the host. `preview` is the height of the picture in it; `unchecked` names widgets that are lists of a user's own files."""
+        """A node of the host. `preview` is the height of the picture in it; `unchecked` names widgets that are lists of a user's own files;
+        `folds` tells that the front end hides optional widgets that are at their defaults."""
         if kind not in self.object_info:
             raise WorkflowError(f"{self.name}: the host has no node {kind}.")
         info = self.object_info[kind]
@@ -167,6 +168,8 @@ class Workflow:
                 raise WorkflowError(f"{self.name}: {kind}.{name}: {wrong}.")
             node.values[name] = value
         widgets = widgets_of(info)
+        if folds:
+            widgets = {name: spec for name, spec in widgets.items() if name not in info["input"].get("optional", {}) or node.values[name] != default_of(*spec)}
         tall = sum(bool(options.get("multiline")) for _, options in widgets.values())
         seeds = sum(has_seed_control(name, options) for name, (type_, options) in widgets.items() if type_ == "INT")
         node.height = 16 + 21 * max(len(node.sockets), len(node.outputs)) + 25 * (len(widgets) - tall + seeds) + 95 * tall + preview

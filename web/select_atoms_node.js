@@ -2,6 +2,7 @@
 /** Puts the atom selector on the nodes Select Atoms, and keeps it, the node's widgets and the file before it in step. */
 
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
+import { hideFields } from "./fields.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
@@ -72,18 +73,8 @@ export function addSelector(node, { app, api }) {
 
   /** The plain widgets, hidden while the panel stands for them; those that are linked stay. */
   function showFields() {
-    const linked = linkedWidgets(node);
-    for (const field of node.widgets) {
-      if (!(field.name in DEFAULT_CHOICE)) continue;
-      field.hidden = !node.properties[FIELDS_SHOWN] && !linked.includes(field.name);
-      (field.options ??= {}).hidden = field.hidden;
-      // The host leaves room for hidden widgets too, unless they say that they need none.
-      if (field.hidden) field.computeSize = () => [0, -4];
-      else delete field.computeSize;
-    }
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
-    node.graph?.setDirtyCanvas?.(true, true);
+    const linked = linkedWidgets(node), shown = !!node.properties[FIELDS_SHOWN];
+    hideFields(node, ({ name }) => (name in DEFAULT_CHOICE ? !shown && !linked.includes(name) : null));
   }
 
   /** @param {Source} source @returns {Promise<TableJson | {error: string}>} */

@@ -49,7 +49,7 @@ const CSS = `
 .sd-stage img.sd-coarse { image-rendering: pixelated; }
 .sd-panel input.sd-range { accent-color: var(--sd-accent); border: 0; background: none; padding: 0; margin: 0; height: 24px; cursor: ew-resize; }
 .sd-stop { border-color: var(--error-text, #e5484d) !important; }
-.sd-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(66px, 1fr)); gap: 5px; }
+.sd-figures { display: grid; grid-template-columns: 0.85fr 1.3fr 1.1fr 0.95fr 0.95fr; gap: 5px; }
 .sd-figure { background: var(--sd-field); border-radius: 6px; padding: 4px 6px; min-width: 0; white-space: nowrap; overflow: hidden; }
 .sd-figure b { display: block; font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .sd-figure span { font-size: 11px; color: var(--sd-muted); }

@@ -27,8 +27,9 @@ export function mountViewer(container, host) {
   const empty = make("div", { className: "sd-empty" }, t("The sweep's pictures appear here once it has run."));
   const hold = make("div", { className: "sd-hold sd-scrub" }, stage, empty);
   const slider = make("input", { type: "range", className: "sd-range sd-grow", min: "0", step: "1", "aria-label": t("Step of the sweep"), oninput: () => {
+    const to = Number(slider.value);
     pause();
-    go(Number(slider.value));
+    go(to);
   } });
   const player = make("button", { type: "button", className: "sd-icon", onclick: () => (timer ? pause() : play()) });
   const label = make("span", { className: "sd-headline sd-grow sd-cut" });

@@ -17,7 +17,7 @@ const MOST = 4000; // points kept; beyond that, every other one goes
 
 /**
  * @param {HTMLElement} container
- * @param {{stop: () => void, previewUrl: (number: number) => string, resized: () => void}} host
+ * @param {{stop: () => void, previewUrl: (number: number) => string, resized: () => void, toggleFields: () => void}} host
  */
 export function mountMonitor(container, host) {
   addStyle();
@@ -32,13 +32,14 @@ export function mountMonitor(container, host) {
     stop.textContent = t("stopping …");
     host.stop();
   } }, t("Stop and keep"));
+  const more = make("button", { type: "button", title: t("Shows all settings of the training; those that are not at their defaults always show"), onclick: () => host.toggleFields() });
   const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": t("Loss") });
   const densities = make("canvas", { className: "sd-canvas", style: "height:44px;flex:none", role: "img", "aria-label": t("Density against its target") });
   const empty = make("div", { className: "sd-empty" }, t("The loss is drawn here while it trains."));
   /** @type {Record<string, HTMLElement>} */
   const figures = {};
   const grid = make("div", { className: "sd-figures" });
-  for (const [name, title] of [["loss", t("loss")], ["density", t("density (aim)")], ["dead", t("dead atoms")], ["rate", t("rate")], ["left", t("time left")]]) {
+  for (const [name, title] of [["loss", t("loss")], ["density", t("density / aim")], ["dead", t("dead atoms")], ["rate", t("rate")], ["left", t("time left")]]) {
     figures[name] = make("b", {}, "–");
     grid.append(make("div", { className: "sd-figure" }, figures[name], make("span", {}, title)));
   }
@@ -46,7 +47,7 @@ export function mountMonitor(container, host) {
   const previews = make("div", { className: "sd-previews", hidden: true }, picture, make("div", { className: "sd-small" }, t("above: with the adapter · below: the base, same noise")));
   const problem = make("div", { className: "sd-message", role: "status" });
   const panel = make("div", { className: "sd-panel", role: "group", "aria-label": t("Training monitor") },
-    make("div", { className: "sd-row" }, headline, aside, stop),
+    make("div", { className: "sd-row" }, headline, aside, stop, more),
     make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, previews, problem);
   container.append(panel);
   const sizes = new ResizeObserver(later);
@@ -95,7 +96,7 @@ export function mountMonitor(container, host) {
     if (last) {
       headline.textContent = t("step {step} of {steps}", { step: last.step, steps: last.steps });
       figures.loss.textContent = digits(last.smoothed_loss);
-      figures.density.textContent = `${digits(100 * last.density, 2)} % (${digits(100 * last.target_density, 2)})`;
+      figures.density.textContent = `${digits(100 * last.density, 2)} / ${digits(100 * last.target_density, 2)} %`;
       figures.dead.textContent = String(last.dead_atoms);
       figures.rate.textContent = digits(last.learning_rate, 2);
       figures.left.textContent = last.seconds_left === null || last.seconds_left === undefined || !running ? "–" : time(last.seconds_left);
@@ -185,6 +186,11 @@ export function mountMonitor(container, host) {
       show();
       headline.textContent = points.length ? t("{text} at step {step}", { text: t(text), step: points[points.length - 1].step }) : t(text);
     },
+    /** @param {boolean} all */
+    setFieldsShown(all) {
+      more.textContent = all ? t("Fewer settings") : t("All settings");
+      more.setAttribute("aria-pressed", String(all));
+    },
     points: () => points.length,
     height: () => HEIGHT + (previews.hidden ? 0 : PREVIEW),
     step: () => points[points.length - 1]?.step ?? 0,
@@ -221,6 +227,7 @@ function digits(value, count = 3) {
 /** @param {number} seconds */
 function time(seconds) {
   const whole = Math.max(0, Math.round(seconds));
+  const two = (/** @type {number} */ part) => String(part).padStart(2, "0");
   if (whole < 60) return `${whole} s`;
-  return whole < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return whole < 3600 ? `${Math.floor(whole / 60)}:${two(whole % 60)} min` : `${Math.floor(whole / 3600)}:${two(Math.floor((whole % 3600) / 60))} h`;
 }

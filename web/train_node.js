@@ -1,7 +1,13 @@
 // @ts-check
 /** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
 
+import { hideFields } from "./fields.js";
 import { mountMonitor } from "./train_monitor.js";
+import { linkedWidgets } from "./upstream.js";
+
+const FIELDS_SHOWN = "sparsedict_fields";
+const ALWAYS = ["preview_prompts"]; // optional, but what a person wants to see of a run
+const WIDTH = 400;
 
 /** @type {Set<{node: any, monitor: ReturnType<typeof mountMonitor>}>} */
 const open = new Set();
@@ -29,6 +35,10 @@ export function addMonitor(node, api) {
     stop: () => api.interrupt?.(),
     previewUrl: (number) => api.apiURL(`/sparsedict/train/preview?number=${number}`),
     resized: fit,
+    toggleFields() {
+      node.properties[FIELDS_SHOWN] = !node.properties[FIELDS_SHOWN];
+      fold();
+    },
   });
   const widget = node.addDOMWidget("train_monitor", "sparsedict_train_monitor", container, {
     serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => monitor.height(), getValue: () => "", setValue: () => {},
@@ -43,14 +53,36 @@ export function addMonitor(node, api) {
     if (node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
     node.graph?.setDirtyCanvas?.(true, true);
   }
+  /** Optional settings are hidden while they are at their defaults. */
+  function fold() {
+    const shown = !!node.properties[FIELDS_SHOWN], linked = linkedWidgets(node), optional = node.constructor.nodeData?.input?.optional ?? {};
+    hideFields(node, ({ name, value }) => {
+      const options = optional[name]?.[1];
+      return options?.default === undefined || ALWAYS.includes(name) ? null : !shown && !linked.includes(name) && value === options.default;
+    });
+    monitor.setFieldsShown(shown);
+  }
   const entry = { node, monitor };
   open.add(entry);
-  const removed = node.onRemoved;
+  const removed = node.onRemoved, configured = node.onConfigure, connected = node.onConnectionsChange;
+  node.onConfigure = function (/** @type {any[]} */ ...rest) {
+    configured?.apply(this, rest);
+    const size = [...node.size];
+    fold();
+    // A workflow keeps the size that it was saved with.
+    node.setSize([Math.max(size[0], node.computeSize()[0]), Math.max(size[1], node.computeSize()[1])]);
+  };
+  node.onConnectionsChange = function (/** @type {any[]} */ ...rest) {
+    connected?.apply(this, rest);
+    fold();
+  };
   node.onRemoved = function (/** @type {any[]} */ ...rest) {
     removed?.apply(this, rest);
     open.delete(entry);
     monitor.destroy();
   };
+  node.size[0] = Math.max(node.size[0], WIDTH);
+  fold();
   // The node has its id only after it was put into the graph.
   setTimeout(async () => {
     try {
