@@ -12,10 +12,11 @@ from ..demo_model.glyphs import GLYPHS, glyph_caption
 from ..demo_model.pipeline import DemoPipeline, make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
+from ..evaluation.editing import EditSuite
 from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.pruning import pruned_scores
-from ..evaluation.suite import Suite, asked, spearman
+from ..evaluation.suite import Suite, spearman
 from ..sparsedict_core import Selection, SparseAdapter, compose, save, select
 from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
 from ..trainer.backends.demo import DemoBackend
@@ -184,56 +185,34 @@ def averaged(study: Study, per_seed: list[dict[str, Any]]) -> None:
     report["per_seed"] = [{name: s[name] for name in ("ours", "lora", "lora_quiet")} for s in per_seed]
 
 
-def edit_prompts() -> list[tuple[str, str, str]]:
-    """Another background, then another place as well."""
-    grounds = [asked(EDIT_CONCEPT, "center", ground) for ground in BACKGROUNDS if ground != "sky"]
-    places = [asked(EDIT_CONCEPT, place, ground) for place in PLACES if place != "center" for ground in ("sky", "night", "clay")]
-    return grounds * 3 + places
-
-
 def edit_stage(study: Study) -> None:
     """One picture and its caption; then prompts that ask for something else, as atoms go, and LoRA as its strength goes."""
-    prompts, folder = edit_prompts(), CONCEPTS / "blick-edit"
-    suite = Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], 900, study.plan.sampling_steps, study.plan.drift_prompts)
-    noise = make_noise(len(prompts), 901)
-    grounds_only = 3 * (len(BACKGROUNDS) - 1)
+    folder = CONCEPTS / "blick-edit"
+    plan = study.plan
+    editing = EditSuite(Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], 900, plan.sampling_steps, plan.drift_prompts), 901)
     config = settings(study, "blick-edit", "edit", 0)
-
-    def measured() -> dict[str, Any]:
-        images = suite.generate([p[0] for p in prompts], noise)
-        reading = suite.meter.read(images)
-        first, rest = slice(0, grounds_only), slice(grounds_only, None)
-        return {
-            "subject_kept": float(reading.fidelity[first].mean()),
-            "prompt_fidelity": suite.followed(images[first], reading.places[first], prompts[first]),
-            "subject_kept_moved": float(reading.fidelity[rest].mean()),
-            "prompt_fidelity_moved": suite.followed(images[rest], reading.places[rest], prompts[rest]),
-            "drift": suite.drift()[0],
-            "_images": images,
-        }
-
     rows, strips = [], {}
     with study.clock.stage("editing: training on one picture", 45):
         adapter = trained(config, study, folder).adapter
     with study.clock.stage("editing: other prompts, fewer atoms", 40):
-        for share in study.plan.edit_shares:
+        for share in plan.edit_shares:
             with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
                 attachment.set_gains(select(adapter, Selection(keep=share)).gains())
-                row = measured()
-            strips[f"{share:.0%} of the atoms"] = row.pop("_images")
-            rows.append({"method": "sparse dictionary", "share": share, **row})
+                score = editing.score()
+            strips[f"{share:.0%} of the atoms"] = score.images
+            rows.append({"method": "sparse dictionary", "share": share, **score.means()})
     data = ConceptData.from_folder(folder)
     sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
     with study.clock.stage("editing: LoRA likewise, lower strength", 90):
-        rate = study.plan.edit_lora_rate
+        rate = plan.edit_lora_rate
         lora = train_peer(config, study.backend, sets, "lora", size_for("lora", adapter.parameter_count(), study.backend), rate)
-        for strength in study.plan.edit_strengths:
+        for strength in plan.edit_strengths:
             with applied_peer(study.backend, lora, strength):
-                row = measured()
-            strips[f"LoRA at {strength:g}"] = row.pop("_images")
-            rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **row})
+                score = editing.score()
+            strips[f"LoRA at {strength:g}"] = score.images
+            rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **score.means()})
     study.report["edit"] = rows
-    study.pictures |= {"edit": strips, "edit_training": data, "edit_prompts": prompts}
+    study.pictures |= {"edit": strips, "edit_training": data, "edit_prompts": editing.prompts}
 
 
 def merge_stage(study: Study) -> None:

@@ -43,6 +43,7 @@ from .schedules import lr_factor, quiet_weight, target_density
 
 SMOOTHING = 0.95
 L1_BOUNDS = (1e-7, 1e3)
+MAX_CAPTIONS = 32  # in the file
 STOPPED_BATCHES = 2  # for the importance of a run that was stopped: whoever stops it does not want to wait
 
 
@@ -382,6 +383,8 @@ def summary(config: TrainConfig, data: ConceptData, state: checkpoint.RunState, 
     return {
         "images": len(data.items),
         "images_hash": data.content_hash(),
+        # What shrinking and merging draw the adapter's own pictures for.
+        "captions": list(dict.fromkeys(text for item in data.items for text in item.captions))[:MAX_CAPTIONS],
         "steps": state.step,
         "seed": config.seed,
         "loss": state.smoothed_loss,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import SelectionError, TrainingError
+from ..sparsedict_core.errors import SelectionError
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.folding import SiteSamples, fold_into_new_atoms
 from ..sparsedict_core.greedy import has_moments
@@ -23,12 +23,13 @@ from ..sparsedict_core.prune import prune
 from ..sparsedict_core.selection import Selection, select
 from ..sparsedict_core.site import SparseSite
 from .backends.base import Backend
-from .batches import CONCEPT, TrainingSet, draw_batch, text_rows
+from .batches import CONCEPT, TrainingSet, draw_batch
 from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .loop import build_sets
+from .own_pictures import captions_of, own_rows
 from .progress import ConsoleProgress
 
 HEAL_STEPS = 150
@@ -152,19 +153,11 @@ def training_sets(
     """The concept's rows from images, or from the whole adapter's own pictures; and quiet rows."""
     if data is not None:
         return build_sets(config, backend, data, Processes(backend.device), report)[0]
-    words = adapter.trigger_words
-    if not words:
-        raise TrainingError("the adapter names no trigger word, so its own pictures cannot be made; give the training images.")
-    side = backend.default_size // backend.latent_scale
-    captions = [text for i in range(12) for text in (words[i % len(words)], f"a {words[i % len(words)]}")]
-    noise = torch.randn(len(captions), backend.latent_channels, side, side, generator=torch.Generator().manual_seed(config.seed))
-    report.on_stage("the adapter's own pictures")
-    with adapter.attach(backend.denoiser, component=backend.component), torch.no_grad():
-        latents = backend.sample(captions, noise.to(backend.device, backend.dtype)).float().cpu()
+    rows = own_rows(adapter, backend, captions_of(adapter), report, config.seed)
     # The quiet rows come by the usual way, from a picture that isn't used.
-    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[captions[0]]])
+    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
     sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
-    return [replace(sets[0], concept=text_rows(backend, latents, [[caption] for caption in captions]))]
+    return [replace(sets[0], concept=rows)]
 
 
 def heal(

@@ -1,0 +1,55 @@
+"""Editing one picture by prompt: another background, then another place as well, with the subject kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..demo_model.pipeline import make_noise
+from ..demo_model.scenes import BACKGROUNDS, PLACES
+from .suite import Suite, asked
+
+REPEATS = 3  # of each background, with other noise
+MOVED_GROUNDS = ("sky", "night", "clay")
+
+
+@dataclass(frozen=True)
+class EditScore:
+    """Means over the prompts that keep the place, and over those that move the subject; and each prompt's own."""
+
+    subject_kept: float
+    prompt_fidelity: float  # share of places and backgrounds as asked
+    subject_kept_moved: float
+    prompt_fidelity_moved: float
+    drift: float
+    followed: list[float]  # by prompt: 0, 0.5 or 1
+    kept: list[float]  # by prompt
+    images: Tensor
+
+    def means(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")}
+
+
+class EditSuite:
+    """The picture's place and background are `place` and `ground`; prompts ask for others."""
+
+    def __init__(self, suite: Suite, seed: int, place: str = "center", ground: str = "sky") -> None:
+        word = suite.glyph.word
+        grounds = [asked(word, place, other) for other in BACKGROUNDS if other != ground] * REPEATS
+        moved = [asked(word, other, here) for other in PLACES if other != place for here in MOVED_GROUNDS]
+        self.suite, self.prompts, self.stays = suite, grounds + moved, len(grounds)
+        self.noise = make_noise(len(self.prompts), seed)
+
+    def score(self) -> EditScore:
+        """Of whatever is attached to the pipeline now."""
+        images = self.suite.generate([p[0] for p in self.prompts], self.noise)
+        reading, seen = self.suite.meter.read(images), self.suite.reader.read(images)
+        followed = torch.tensor(
+            [((place == asked_for) + (row["background"] == ground)) / 2
+             for place, row, (_, asked_for, ground) in zip(reading.places, seen, self.prompts, strict=True)]
+        )  # fmt: skip
+        kept, n = reading.fidelity, self.stays
+        means = [float(part.mean()) for part in (kept[:n], followed[:n], kept[n:], followed[n:])]
+        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], images)

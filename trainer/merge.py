@@ -1,0 +1,101 @@
+"""A merge that was taught who is asked for: composed adapters, healed with the base at hand.
+
+Side by side, each adapter also answers to the other's word, which its training never held. Healing distils: on each member's own
+pictures and captions the merge learns to predict what that member predicts alone, on quiet rows what the base predicts. Only the
+members' tensors change, no atom and no address. Our choice (method, merging: "a short joint healing").
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.compose import compose
+from .backends.base import Backend
+from .batches import CONCEPT, TrainingSet, draw_batch
+from .calibrate import calibrate
+from .callbacks import Callbacks
+from .config import TrainConfig
+from .data import ConceptData
+from .distribution import Processes
+from .loop import build_sets
+from .own_pictures import captions_of, own_rows
+from .progress import ConsoleProgress
+
+HEAL_STEPS = 150
+HEAL_RATE = 2e-3
+QUIET_SAMPLES = 48
+
+
+@dataclass(frozen=True)
+class Part:
+    """A member: its name, its adapter, its strength, and captions to draw its own pictures for (None: the file's)."""
+
+    name: str
+    adapter: SparseAdapter
+    strength: float = 1.0
+    captions: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    part: Part
+    sets: list[TrainingSet]
+
+
+def merge(
+    parts: Sequence[Part], backend: Backend, heal_steps: int = HEAL_STEPS, callbacks: Callbacks | None = None, seed: int = 0
+) -> SparseAdapter:
+    """The members in one adapter in which each keeps to its own word. Raises CompositionError as `compose` does, TrainingError without words."""
+    report = callbacks or ConsoleProgress()
+    merged = compose([(part.name, part.adapter, part.strength) for part in parts])
+    if heal_steps == 0 or len(parts) < 2:
+        return merged
+    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
+        config = TrainConfig(cache=cache, seed=seed, quiet_samples=QUIET_SAMPLES)
+        teachers = [taught_by(part, backend, config, report, seed + number) for number, part in enumerate(parts)]
+    merged.trainable().to(backend.device)
+    learned = [p for key, p in merged.trainable_parameters() if not key.endswith("threshold")]
+    optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
+    generator = torch.Generator().manual_seed(seed + 21)
+    for step in range(heal_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = HEAL_RATE * min(1.0, (step + 1) / 10, (heal_steps - step) / (0.5 * heal_steps))
+        optimiser.zero_grad(set_to_none=True)
+        for teacher in teachers:
+            (squared_error(merged, teacher, backend, config, generator) / len(teachers)).backward()
+        torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
+        optimiser.step()
+        report.on_progress("healing the merge", step + 1, heal_steps)
+    merged.requires_grad_(False)
+    # What matters has changed: on the members' own pictures, all alike.
+    calibrate(config, backend, merged, [one for teacher in teachers for one in teacher.sets])
+    merged.metadata["lineage"] = [*merged.metadata.get("lineage", []), {"operation": "heal", "steps": heal_steps}]
+    return merged
+
+
+def taught_by(part: Part, backend: Backend, config: TrainConfig, report: Callbacks, seed: int) -> Teacher:
+    """A member's own pictures, and quiet rows."""
+    rows = own_rows(part.adapter, backend, part.captions or captions_of(part.adapter), report, seed, part.strength)
+    # The quiet rows come by the usual way, from a picture that isn't used.
+    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
+    sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
+    return Teacher(part, [replace(sets[0], concept=rows)])
+
+
+def squared_error(merged: SparseAdapter, teacher: Teacher, backend: Backend, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
+    """Mean over all rows: the member's own against the member alone, quiet rows against the base."""
+    batch = draw_batch(config, backend, teacher.sets, generator).to(backend.device, backend.dtype)
+    noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
+    with torch.no_grad():
+        base = backend.predict(noisy, batch.levels, batch.conditioning).float()
+        with teacher.part.adapter.attach(backend.denoiser, teacher.part.strength, component=backend.component):
+            alone = backend.predict(noisy, batch.levels, batch.conditioning).float()
+    own = (batch.kind == CONCEPT).view(-1, *[1] * (base.ndim - 1))
+    with merged.attach(backend.denoiser, component=backend.component):
+        made = backend.predict(noisy, batch.levels, batch.conditioning).float()
+    return (made - torch.where(own, alone, base)).square().mean()

@@ -1,0 +1,41 @@
+"""What an adapter draws itself: rows to distil from where its training pictures are not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.errors import TrainingError
+from .backends.base import Backend
+from .batches import Rows, text_rows
+from .callbacks import Callbacks
+
+PICTURES = 24
+
+
+def captions_of(adapter: SparseAdapter) -> list[str]:
+    """The captions it was trained on where the file has them, else its trigger words. Raises TrainingError where it has neither."""
+    training = adapter.metadata.get("training")
+    known = training.get("captions") if isinstance(training, dict) else None
+    if known:
+        return [str(text) for text in known]
+    words = adapter.trigger_words
+    if not words:
+        raise TrainingError("the adapter names no trigger word, so its own pictures cannot be made; give the training images.")
+    return [text for word in words for text in (word, f"a {word}")]
+
+
+def own_rows(
+    adapter: SparseAdapter, backend: Backend, captions: Sequence[str], report: Callbacks, seed: int = 0, strength: float = 1.0,
+    count: int = PICTURES,
+) -> Rows:  # fmt: skip
+    """`count` pictures that the base draws with the adapter at `strength`, as latents with their captions, taken in turn."""
+    side = backend.default_size // backend.latent_scale
+    texts = [captions[i % len(captions)] for i in range(count)]
+    noise = torch.randn(count, backend.latent_channels, side, side, generator=torch.Generator().manual_seed(seed))
+    report.on_stage("the adapter's own pictures")
+    with adapter.attach(backend.denoiser, strength, component=backend.component), torch.no_grad():
+        latents = backend.sample(texts, noise.to(backend.device, backend.dtype)).float().cpu()
+    return text_rows(backend, latents, [[text] for text in texts])
