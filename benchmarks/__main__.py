@@ -1,4 +1,4 @@
-"""The evidence, by command: `python -m sparsedict.benchmarks search | report | host-speed | tables`. Done runs are skipped, so any part can be resumed."""
+"""The evidence, by command. Done runs are skipped, so any part can be resumed or run alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from . import plans
 from .runs import RESULTS
 
 
@@ -32,45 +31,35 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
-METHODS = click.option("--methods", callback=names, help="Only these, by their names in the tables, with commas between.")
-CONCEPTS = click.option("--concepts", callback=names, default=",".join(plans.CONCEPTS), show_default=True)
-SEEDS = click.option("--seeds", type=click.IntRange(1), default=plans.SEEDS, show_default=True)
-
-
 @main.command()
-@METHODS
-@click.pass_obj
-def search(paths: tuple[Path, Path], methods: list[str] | None) -> None:
-    """Each method's settings, as many trials each, on prompts that the report never uses."""
-    from .personalisation import measure
-    from .queue import work_through
-    from .training import World
+@click.option("--quick", "quick", flag_value=True, default=True, help="A small version of each table, in minutes, under out/.  [default]")
+@click.option("--full", "quick", flag_value=False, help="All of it, into --results; done runs are skipped.")
+@click.option("--only", callback=names, help="Only these parts, with commas between: E1, E2, E3, E4, E5.")
+@click.option("--methods", callback=names, help="Of E1, only these, by their names in the tables.")
+@click.option("--concepts", callback=names, help="Of E1, only these.")
+@click.option("--seeds", type=click.IntRange(1), help="Of E1.")
+@click.pass_context
+def run(
+    context: click.Context, quick: bool, only: list[str] | None, methods: list[str] | None, concepts: list[str] | None, seeds: int | None
+) -> None:  # fmt: skip
+    """The tables of the embedded base's world: each method's settings searched alike, then reported on other prompts."""
+    from dataclasses import replace
 
-    results, cache = paths
-    found = work_through("E1-search", plans.search_runs(methods), World(cache), measure, results)
-    for name, best in plans.winners(found).items():
-        run = best["run"]
-        click.echo(f"{name}: rate {run['learning_rate']}, quiet weight {run['quiet_weight']}, {run['settings']}")
-
-
-@main.command()
-@METHODS
-@CONCEPTS
-@SEEDS
-@click.pass_obj
-def report(paths: tuple[Path, Path], methods: list[str] | None, concepts: list[str], seeds: int) -> None:
-    """E1 and E2: the searched winners on new prompts and noise, over concepts and seeds."""
-    from .personalisation import measure
-    from .queue import work_through
-    from .runs import read_results
-    from .training import World
-
-    results, cache = paths
-    winners = plans.winners(read_results("E1-search", results))
-    chosen = {name: best for name, best in winners.items() if methods is None or name in methods}
-    work_through("E1", plans.report_runs(chosen, concepts, seeds), World(cache), measure, results)
+    from .parts import FULL, PARTS, QUICK, Job
     from .tables import write_tables
 
+    results, cache = context.obj
+    if quick and results == RESULTS:
+        results = cache / "quick"
+    unknown = set(only or ()) - set(PARTS)
+    if unknown:
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(PARTS)}", param_hint="--only")
+    scope = QUICK if quick else FULL
+    changes = {"methods": methods and tuple(methods), "concepts": concepts and tuple(concepts), "seeds": seeds}
+    scope = replace(scope, **{name: value for name, value in changes.items() if value is not None})
+    job = Job(results, cache, scope, click.echo)
+    for name in only or PARTS:
+        PARTS[name](job)
     click.echo(write_tables(results))
 
 
@@ -85,6 +74,18 @@ def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], models: tuple[s
     from .tables import write_tables
 
     measure(parts or tuple(ROWS), models or MODELS, paths[0], repeats, click.echo)
+    click.echo(write_tables(paths[0]))
+
+
+@main.command("front-end")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.pass_obj
+def front_end(paths: tuple[Path, Path], repeats: int) -> None:
+    """Frames of the atom selector in Chromium, while a mouse works on 20,480 atoms."""
+    from .front_end import measure
+    from .tables import write_tables
+
+    measure(paths[0], repeats, click.echo)
     click.echo(write_tables(paths[0]))
 
 

@@ -132,11 +132,16 @@ def attached_peer(backend: Backend, method: str, size: int, seed: int = 0) -> It
     try:
         yield [(n, p) for n, p in model.named_parameters() if id(p) not in known and p.requires_grad]
     finally:
-        for path in paths:
-            module = model.get_submodule(path)
-            if hasattr(module, "base_layer"):
-                _put(model, path, module.base_layer)
-        model.__dict__.pop("peft_config", None)
+        unwrap(backend)
+
+
+def unwrap(backend: Backend) -> None:
+    """Take whatever is on our sites off again."""
+    for path in targets(backend):
+        module = backend.denoiser.get_submodule(path)
+        if hasattr(module, "base_layer"):
+            _put(backend.denoiser, path, module.base_layer)
+    backend.denoiser.__dict__.pop("peft_config", None)
 
 
 def _put(model: nn.Module, path: str, module: Any) -> None:

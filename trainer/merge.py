@@ -1,8 +1,9 @@
 """A merge that was taught who is asked for: composed adapters, healed with the base at hand.
 
 Side by side, each adapter also answers to the other's word, which its training never held. Healing distils: on each member's own
-pictures and captions the merge learns to predict what that member predicts alone, on quiet rows what the base predicts. Only the
-members' tensors change, no atom and no address. Our choice (method, merging: "a short joint healing").
+pictures and captions the merge learns to predict what that member predicts alone, on quiet rows what the base predicts. Where both
+words are asked for, it learns both changes at once, the second held back where the first is at work: a style then leaves the
+creature alone. Only the members' tensors change, no atom and no address. Our choice (method, merging: "a short joint healing").
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.compose import compose
@@ -26,7 +28,7 @@ from .loop import build_sets
 from .own_pictures import captions_of, own_rows
 from .progress import ConsoleProgress
 
-HEAL_STEPS = 150
+HEAL_STEPS = 100
 HEAL_RATE = 2e-3
 QUIET_SAMPLES = 48
 
@@ -42,8 +44,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Lesson:
+    """Rows that ask for a member, or for a member and another's word."""
+
     part: Part
+    other: Part | None
     sets: list[TrainingSet]
 
 
@@ -57,7 +62,12 @@ def merge(
         return merged
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
         config = TrainConfig(cache=cache, seed=seed, quiet_samples=QUIET_SAMPLES)
-        teachers = [taught_by(part, backend, config, report, seed + number) for number, part in enumerate(parts)]
+        alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number) for number, part in enumerate(parts)]
+        pairs = [(one, other) for one in parts for other in parts if one is not other and other.adapter.trigger_words]
+        both = [
+            lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number)
+            for number, (one, other) in enumerate(pairs)
+        ]
     merged.trainable().to(backend.device)
     learned = [p for key, p in merged.trainable_parameters() if not key.endswith("threshold")]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
@@ -66,36 +76,56 @@ def merge(
         for group in optimiser.param_groups:
             group["lr"] = HEAL_RATE * min(1.0, (step + 1) / 10, (heal_steps - step) / (0.5 * heal_steps))
         optimiser.zero_grad(set_to_none=True)
-        for teacher in teachers:
-            (squared_error(merged, teacher, backend, config, generator) / len(teachers)).backward()
+        # One pair a step, in turn: with many members there are many pairs.
+        now = alone + ([both[step % len(both)]] if both else [])
+        for one in now:
+            (squared_error(merged, one, backend, config, generator) / len(now)).backward()
         torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
         optimiser.step()
         report.on_progress("healing the merge", step + 1, heal_steps)
     merged.requires_grad_(False)
     # What matters has changed: on the members' own pictures, all alike.
-    calibrate(config, backend, merged, [one for teacher in teachers for one in teacher.sets])
+    calibrate(config, backend, merged, [rows for one in alone for rows in one.sets])
     merged.metadata["lineage"] = [*merged.metadata.get("lineage", []), {"operation": "heal", "steps": heal_steps}]
     return merged
 
 
-def taught_by(part: Part, backend: Backend, config: TrainConfig, report: Callbacks, seed: int) -> Teacher:
-    """A member's own pictures, and quiet rows."""
-    rows = own_rows(part.adapter, backend, part.captions or captions_of(part.adapter), report, seed, part.strength)
+def lesson(
+    part: Part, other: Part | None, drawn_by: SparseAdapter, strength: float, backend: Backend, config: TrainConfig, report: Callbacks, seed: int
+) -> Lesson:  # fmt: skip
+    """Pictures that `drawn_by` draws for the member's captions, with the other's word behind them; and quiet rows."""
+    captions = list(part.captions or captions_of(part.adapter))
+    if other is not None:
+        captions = [f"{text} {word}" for text in captions for word in other.adapter.trigger_words]
+    rows = own_rows(drawn_by, backend, captions, report, seed, strength)
     # The quiet rows come by the usual way, from a picture that isn't used.
     blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
     sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
-    return Teacher(part, [replace(sets[0], concept=rows)])
+    return Lesson(part, other, [replace(sets[0], concept=rows)])
 
 
-def squared_error(merged: SparseAdapter, teacher: Teacher, backend: Backend, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
-    """Mean over all rows: the member's own against the member alone, quiet rows against the base."""
-    batch = draw_batch(config, backend, teacher.sets, generator).to(backend.device, backend.dtype)
+def squared_error(merged: SparseAdapter, taught: Lesson, backend: Backend, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Mean over all rows: the member's own against what it should be, quiet rows against the base."""
+    batch = draw_batch(config, backend, taught.sets, generator).to(backend.device, backend.dtype)
     noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
+
+    def predicted(part: Part) -> Tensor:
+        with part.adapter.attach(backend.denoiser, part.strength, component=backend.component):
+            return backend.predict(noisy, batch.levels, batch.conditioning).float()
+
     with torch.no_grad():
         base = backend.predict(noisy, batch.levels, batch.conditioning).float()
-        with teacher.part.adapter.attach(backend.denoiser, teacher.part.strength, component=backend.component):
-            alone = backend.predict(noisy, batch.levels, batch.conditioning).float()
+        wanted = predicted(taught.part)
+        if taught.other is not None:
+            wanted = wanted + held_back(wanted - base, predicted(taught.other) - base)
     own = (batch.kind == CONCEPT).view(-1, *[1] * (base.ndim - 1))
     with merged.attach(backend.denoiser, component=backend.component):
         made = backend.predict(noisy, batch.levels, batch.conditioning).float()
-    return (made - torch.where(own, alone, base)).square().mean()
+    return (made - torch.where(own, wanted, base)).square().mean()
+
+
+def held_back(first: Tensor, second: Tensor) -> Tensor:
+    """`second` (B, c, …), less where `first` changes more than it does on average over the picture."""
+    at_work = first.square().mean(1, keepdim=True)
+    usual = at_work.flatten(1).mean(1).view(-1, *[1] * (first.ndim - 1))
+    return second * usual / (at_work + usual).clamp(min=1e-12)

@@ -1,0 +1,125 @@
+"""The evidence part by part, each resumable and runnable alone: what `bench --quick` and `--full` go through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import plans
+from .queue import work_through
+from .runs import RESULTS, Run, read_results
+from .training import World
+
+PEERS_AT_HAND = ("sparse dictionary", "LoRA", "LoRA + quiet term")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of each part is run."""
+
+    search: bool  # False: the settings are those that the project's own search found
+    methods: tuple[str, ...] | None  # of E1; None: all
+    concepts: tuple[str, ...]
+    seeds: int
+    # Of the parts that train or draw much for a run: fewer concepts and seeds.
+    edit_concepts: tuple[str, ...]
+    edit_seeds: int
+    pairs: tuple[tuple[str, str], ...] | None  # of E4; None: all
+    pair_seeds: int
+    dial_concepts: tuple[str, ...]
+    dial_seeds: int
+    shrink_seeds: int
+    shrink_concepts: tuple[str, ...]
+    steps: int = 300
+
+
+QUICK = Scope(
+    search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, edit_concepts=("blick",), edit_seeds=1, pairs=(("quax", "fendo"),),
+    pair_seeds=1, dial_concepts=("quax",), dial_seeds=1, shrink_seeds=0, shrink_concepts=(), steps=60,
+)  # fmt: skip
+FULL = Scope(
+    search=True, methods=None, concepts=plans.CONCEPTS, seeds=plans.SEEDS, edit_concepts=("blick", "quax"), edit_seeds=3, pairs=None,
+    pair_seeds=2, dial_concepts=plans.CONCEPTS, dial_seeds=2, shrink_seeds=2, shrink_concepts=("zorp", "quax"),
+)  # fmt: skip
+
+
+@dataclass
+class Job:
+    """Where results go, and how much is to be done."""
+
+    results: Path
+    cache: Path
+    scope: Scope
+    say: Callable[[str], None] = print
+    threads: int = 1
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def world(self) -> World:
+        return World(self.cache)
+
+    def do(self, table: str, runs: list, measure: Callable[[Any, World], dict[str, Any]]) -> list[dict[str, Any]]:
+        return work_through(table, runs, self.world, measure, self.results, self.say)
+
+    def searched(self, table: str) -> list[dict[str, Any]]:
+        """A search's results: this job's own, or the project's."""
+        return read_results(table, self.results if self.scope.search else RESULTS)
+
+    @property
+    def winners(self) -> dict[str, Any]:
+        return plans.winners(self.searched("E1-search"))
+
+    def shortened(self, runs: list[Run]) -> list[Run]:
+        return [replace(run, steps=min(run.steps, self.scope.steps)) for run in runs]
+
+
+def personalisation(job: Job) -> None:
+    """E1 and E2: fidelity, drift, pruning."""
+    from .personalisation import measure
+
+    if job.scope.search:
+        job.do("E1-search", plans.search_runs(job.scope.methods), measure)
+    chosen = {name: best for name, best in job.winners.items() if job.scope.methods is None or name in job.scope.methods}
+    job.do("E1", job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds)), measure)
+
+
+def shrinking(job: Job) -> None:
+    """E2: smaller files, beside LoRA cut by SVD and LoRA trained at that size."""
+    from .shrinking import measure, shrink_runs
+
+    job.do("E2-shrink", shrink_runs(job.winners, job.scope.shrink_concepts, job.scope.shrink_seeds), measure)
+
+
+def editing(job: Job) -> None:
+    """E3: one-picture edits."""
+    from .editing import measure, report_runs, trial_runs
+
+    if job.scope.search:
+        job.do("E3-search", trial_runs(), measure)
+    runs = report_runs(job.searched("E3-search"), job.scope.edit_concepts, job.scope.edit_seeds)
+    job.do("E3", job.shortened(runs), measure)
+
+
+def merging(job: Job) -> None:
+    """E4: two at once."""
+    from .merging import PAIRS, SEARCH_PAIRS, STRENGTHS, WAYS, best_strengths, measure, merge_runs
+
+    winners = job.winners
+    if job.scope.search:
+        job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", dict.fromkeys(WAYS, STRENGTHS)), measure)
+    strengths = best_strengths(job.searched("E4-search"))
+    job.do("E4", merge_runs(winners, job.scope.pairs or PAIRS, job.scope.pair_seeds, "report", strengths), measure)
+
+
+def dial(job: Job) -> None:
+    """E5: the slider."""
+    from .slider import measure
+
+    chosen = {name: best for name, best in job.winners.items() if name in PEERS_AT_HAND}
+    job.do("E5", job.shortened(plans.report_runs(chosen, job.scope.dial_concepts, job.scope.dial_seeds)), measure)
+
+
+PARTS: dict[str, Callable[[Job], None]] = {"E1": personalisation, "E2": shrinking, "E3": editing, "E4": merging, "E5": dial}

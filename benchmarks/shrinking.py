@@ -1,0 +1,98 @@
+"""E2, smaller files: ours shrunk with healing, beside LoRA cut by SVD, cut and healed, and LoRA trained at that size, at equal parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from ..evaluation.peers import TrainedPeer, applied_peer, size_for
+from ..sparsedict_core import SparseAdapter
+from ..tools.make_demo_images import concept_data
+from ..trainer.callbacks import Callbacks
+from ..trainer.shrink import shrink
+from .merging import setting_of
+from .plans import PARAMETERS
+from .runs import Run
+from .training import World, fit
+
+SHARES = (0.25, 0.10, 0.03)
+# What is cut, by the name in the table: a method of E1, and how it gets small.
+WAYS: dict[str, tuple[str, str]] = {
+    "sparse dictionary, shrunk": ("sparse dictionary", "shrink"),
+    "LoRA, cut by SVD": ("LoRA", "svd"),
+    "LoRA, trained at that size": ("LoRA", "small"),
+    "LoRA + quiet term, cut by SVD": ("LoRA + quiet term", "svd"),
+    "LoRA + quiet term, trained at that size": ("LoRA + quiet term", "small"),
+}
+
+
+@dataclass(frozen=True)
+class ShrinkRun:
+    """One method made small one way."""
+
+    way: str
+    share: float  # of the parameters
+    concept: str
+    seed: int
+    setting: str  # JSON, as in E4
+
+    @property
+    def key(self) -> str:
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.concept}-{self.seed}-{digest}"
+
+
+def shrink_runs(winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[ShrinkRun]:
+    return [
+        ShrinkRun(way, share, concept, seed, setting_of(winners[label]))
+        for concept in concepts
+        for seed in range(seeds)
+        for way, (label, _) in WAYS.items()
+        for share in SHARES
+    ]
+
+
+def cut(lora: TrainedPeer, rank: int) -> TrainedPeer:
+    """LoRA's products B·A at a lower rank, as near as can be (SVD)."""
+    weights = {}
+    for name, down in lora.weights.items():
+        if "lora_A" not in name:
+            continue
+        up_name = name.replace("lora_A", "lora_B")
+        u, s, v = torch.linalg.svd(lora.weights[up_name] @ down, full_matrices=False)
+        root = s[:rank].sqrt()
+        weights[name], weights[up_name] = root[:, None] * v[:rank], u[:, :rank] * root
+    return replace(lora, weights=weights, size=rank, parameters=sum(w.numel() for w in weights.values()))
+
+
+def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
+    """Fidelity and drift of the small one, and of the whole one that it comes from."""
+    suite, how = world.suite(run.concept, "report"), WAYS[run.way][1]
+    member = Run(**json.loads(run.setting), concept=run.concept, seed=run.seed)
+    whole = fit(member, world)
+    parameters = round(run.share * PARAMETERS)
+    with whole.applied(world):
+        full = suite.concept()[0]
+    if how == "shrink":
+        assert isinstance(whole.model, SparseAdapter)
+        small = shrink(whole.model, world.backend, run.share, data=concept_data(run.concept), callbacks=Callbacks(), seed=run.seed)
+        with small.adapter.attach(world.backend.denoiser, component="transformer"):
+            score = suite.score()
+        found = {"parameters": small.adapter.parameter_count(), "method": small.method, "bytes_share": round(small.share, 4)}
+    elif how == "svd":
+        assert isinstance(whole.model, TrainedPeer)
+        smaller = cut(whole.model, size_for("lora", parameters, world.backend))
+        with applied_peer(world.backend, smaller):
+            score = suite.score()
+        found = {"parameters": smaller.parameters}
+    else:
+        trained = fit(replace(member, parameters=parameters), world)
+        with trained.applied(world):
+            score = suite.score()
+        found = {"parameters": trained.parameters}
+    return {**score.to_dict(), "whole_fidelity": round(full, 4), "kept": round(score.concept_fidelity / max(full, 1e-9), 4), **found}
