@@ -13,7 +13,6 @@ import itertools
 import json
 import logging
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.config import AdapterConfig
 from ..tools.comfy_host import PROJECT, default_root
 from ..tools.host_in_process import make_base, start
+from .timing import in_turns
 
 TABLE = "E7-host"
 IMAGES = 8
@@ -404,18 +404,6 @@ def changes(case: Case, repeats: int) -> dict[str, Any]:
 
 
 # -- all of it --------------------------------------------------------------------------------------------------
-
-
-def in_turns(runs: dict[str, Callable[[], float]], repeats: int, warm_up: int = 1) -> dict[str, Any]:
-    """Medians of CPU seconds: A B C A B C …, after `warm_up` rounds that are not counted."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(warm_up + repeats):
-        for name, run in runs.items():
-            gc.collect()
-            seconds = run()
-            if turn >= warm_up:
-                times[name].append(seconds)
-    return {"seconds": {name: statistics.median(values) for name, values in times.items()}, "all": times, "repeats": repeats}
 
 
 def measure(parts: Sequence[str], models: Sequence[str], results: Path, repeats: int, say: Callable[[str], None]) -> None:
