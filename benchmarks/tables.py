@@ -6,15 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from ..sparsedict_core.atomic_write import write_atomically
+from . import world_tables
+from .formatting import interval, table
+from .front_end import front_end_table
+from .goals import goals_table
 from .plans import label
 from .runs import RESULTS, read_results
 
 PAGE = "RESULTS.md"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- made by python -m sparsedict.benchmarks tables -->\n", "<!-- end of what is made -->"
+WORLD_TABLES = (
+    ("E2-shrink", "E2 Smaller files", world_tables.shrink_table),
+    ("E3", "E3 Editing one picture", world_tables.edit_table),
+    ("E4", "E4 Merging", world_tables.merge_table),
+    ("E5", "E5 The slider", world_tables.dial_table),
+)
 INTRODUCTION = """# Results
 
 Made by `python -m sparsedict.benchmarks tables` from the files in `results/`; nothing here is typed in. The embedded base's world is small
@@ -22,19 +30,6 @@ and exact: this proves the mechanism, not the quality on SDXL or Flux. Each meth
 prompts (`search`); then all methods ran with the same data, noise, steps and trainable parameters (`report`). Intervals are 95 %, Student's t
 over concepts × seeds.
 """
-
-
-def interval(values: Sequence[float]) -> str:
-    """`mean ± half of the 95 % interval`; the mean alone for one value."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
-    return f"{mean:.3f} ± {half:.3f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
 
 
 def by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -74,13 +69,20 @@ def write_tables(results: Path = RESULTS) -> Path:
     """Write RESULTS.md beside `results`, and the README's tables where they are the project's own; returns the page's path."""
     parts, found = [INTRODUCTION], read_results("E1", results)
     if found:
-        parts += ["## E1 Personalisation\n", personalisation(found), "\n## E2 Pruning (sparse dictionary)\n", pruning(found)]
+        parts += ["## Goals\n", goals_table(results), "\n## E1 Personalisation\n", personalisation(found), "\n## E2 Pruning (sparse dictionary)\n", pruning(found)]
+    for name, title, made in WORLD_TABLES:
+        rows = read_results(name, results)
+        if rows:
+            parts += [f"\n## {title}\n", made(rows)]
     searched = read_results("E1-search", results)
     if searched:
         parts += ["\n## The search\n", search_table(searched)]
     in_host = read_results("E7-host", results)
     if in_host:
         parts += ["\n## E7 Speed in ComfyUI\n", host_speed(in_host)]
+    in_browser = read_results("E8-front-end", results)
+    if in_browser:
+        parts += ["\n## E8 The atom selector in the browser\n", front_end_table(in_browser)]
     path = results.parent / PAGE
     write_atomically(path, ("\n".join(parts) + "\n").encode())
     if results == RESULTS and found and BEGIN in README.read_text("utf-8"):

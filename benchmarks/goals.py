@@ -1,0 +1,165 @@
+"""Each goal of the evidence: what was found, with its interval, and whether that reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import merging, shrinking
+from .formatting import half_interval, interval, table
+from .plans import OURS_LABEL, QUIET_SUFFIX, label
+from .runs import read_results
+from .world_tables import edit_rows
+
+Results = Sequence[Mapping[str, Any]]
+Found = list[tuple[str, str, Sequence[float], Callable[[float], bool]]]  # goal, bound in words, values, whether a mean reaches it
+
+
+def at_least(bound: float) -> tuple[str, Callable[[float], bool]]:
+    return f"≥ {bound:g}", lambda mean: mean >= bound
+
+
+def at_most(bound: float) -> tuple[str, Callable[[float], bool]]:
+    return f"≤ {bound:g}", lambda mean: mean <= bound
+
+
+def matched(results: Results, name: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """One method's results by concept and seed."""
+    return {(r["run"]["concept"], r["run"]["seed"]): r for r in results if label(r["run"]) == name}
+
+
+def ratios(results: Results, other: str, key: str) -> list[float]:
+    """Ours over another method's, concept by concept (means over the seeds that both have): seeds of a concept are no independent worlds."""
+    ours, theirs = matched(results, OURS_LABEL), matched(results, other)
+    found = []
+    for concept in sorted({c for c, _ in ours} & {c for c, _ in theirs}):
+        seeds = [at for at in ours if at[0] == concept and at in theirs]
+        if seeds:
+            found.append(sum(ours[at][key] for at in seeds) / max(sum(theirs[at][key] for at in seeds), 1e-9))
+    return found
+
+
+def best_peer(results: Results) -> str | None:
+    """The peer of the highest mean fidelity, relative to ours on the same concepts and seeds; full fine-tuning has more parameters."""
+    names = {label(r["run"]) for r in results} - {OURS_LABEL}
+    names = {name for name in names if not name.startswith("full")}
+    means = {name: sum(found) / len(found) for name in names if (found := ratios(results, name, "concept_fidelity"))}
+    return min(means, key=lambda name: means[name]) if means else None
+
+
+def personalisation(results: Results) -> Found:
+    rows: Found = []
+    peer = best_peer(results)
+    if peer:
+        rows.append((f"E1: concept fidelity ÷ the best peer’s ({peer})", *_with(at_least(1.1), ratios(results, peer, "concept_fidelity"))))
+    for other, bound in (("LoRA", 0.25), ("LoRA" + QUIET_SUFFIX, 0.6)):
+        found = ratios(results, other, "drift")
+        if found:
+            rows.append((f"E1: drift ÷ {other}’s", *_with(at_most(bound), found)))
+    for share, bound in ((0.25, 0.99), (0.10, 0.96), (0.05, 0.90)):
+        kept = [
+            row["concept_fidelity"] / r["concept_fidelity"]
+            for r in results
+            for row in r.get("pruning", [])
+            if row["order"] == "greedy" and row["share"] == share
+        ]
+        if kept:
+            rows.append((f"E2: fidelity kept by {share:.0%} of the atoms (greedy + refit)", *_with(at_least(bound), kept)))
+    return rows
+
+
+def _with(bound: tuple[str, Callable[[float], bool]], values: Sequence[float]) -> tuple[str, Sequence[float], Callable[[float], bool]]:
+    return bound[0], values, bound[1]
+
+
+def shrinking_goals(results: Results) -> Found:
+    rows: Found = []
+    own = next(iter(shrinking.WAYS))
+    for share, bound in ((0.10, 0.95), (0.03, 0.80)):
+        kept = [r["kept"] for r in results if r["run"]["way"] == own and r["run"]["share"] == share]
+        if kept:
+            rows.append((f"E2: fidelity kept at {share:.0%} of the parameters (shrunk)", *_with(at_least(bound), kept)))
+    beaten = []
+    for mine in (r for r in results if r["run"]["way"] == own):
+        others = [
+            r
+            for r in results
+            if r["run"]["way"] != own and all(r["run"][key] == mine["run"][key] for key in ("share", "concept", "seed"))
+        ]
+        if others:
+            beaten.append(float(any(o["concept_fidelity"] > mine["concept_fidelity"] and o["drift"] < mine["drift"] for o in others)))
+    if beaten:
+        rows.append(("E2: share of sizes where a LoRA is better in both fidelity and drift", *_with(at_most(0.0), beaten)))
+    return rows
+
+
+def editing_goals(results: Results) -> Found:
+    rows: Found = []
+    better, strict = [], []
+    for result in results:
+        if result["run"]["method"] != "ours":
+            continue
+        whole, pruned = result["rows"][0]["followed"], next(r for r in result["rows"] if r["share"] == 0.10)["followed"]
+        pairs = list(zip(whole, pruned, strict=True))
+        better.append(sum(b >= a for a, b in pairs) / len(pairs))
+        differ = [(a, b) for a, b in pairs if a != b]
+        if differ:
+            strict.append(sum(b > a for a, b in differ) / len(differ))
+    if better:
+        rows.append(("E3: pairs in which 10 % of the atoms follow the prompt at least as well as all", *_with(at_least(0.8), better)))
+    if strict:
+        rows.append(("E3: … better, of the pairs that differ at all", *_with(at_least(0.8), strict)))
+    groups = edit_rows(results)
+    means = {at: {k: sum(r[k] for r in group) / len(group) for k in ("subject_kept", "prompt_fidelity")} for at, group in groups.items()}
+    ours = [m for (name, _), m in means.items() if name == OURS_LABEL]
+    for kind in sorted({name for name, _ in means} - {OURS_LABEL}):
+        theirs = [m for (name, _), m in means.items() if name == kind]
+        best = max(m["prompt_fidelity"] for m in theirs)
+        # At the prompt fidelity that this LoRA reaches at best: who keeps more of the subject?
+        subject = max(m["subject_kept"] for m in theirs if m["prompt_fidelity"] >= best)
+        equal = [m["subject_kept"] for m in ours if m["prompt_fidelity"] >= best]
+        if equal:
+            rows.append((f"E3: subject kept ÷ {kind}’s, at its best prompt fidelity ({best:.2f})", *_with(at_least(1.0), [max(equal) / max(subject, 1e-9)])))
+    return rows
+
+
+def merging_goals(results: Results) -> Found:
+    rows: Found = []
+    for title, wanted in (("two concepts", False), ("concept + style", True)):
+        kept: dict[str, list[float]] = {}
+        for r in results:
+            if (r["run"]["second"] == merging.STYLE) == wanted:
+                kept.setdefault(r["run"]["way"], []).append(min(r["kept_each"]))
+        healed = kept.get("sparse dictionary, composed and healed")
+        if healed:
+            rows.append((f"E4: {title}, healed: what the one that keeps less keeps", *_with(at_least(0.9), healed)))
+            peers = {way: sum(v) / len(v) for way, v in kept.items() if way.startswith("LoRA")}
+            if peers:
+                best = max(peers, key=lambda way: peers[way])
+                rows.append((f"E4: {title}: the same ÷ the best of LoRA’s ({best})", *_with(at_least(1.0), [sum(healed) / len(healed) / max(peers[best], 1e-9)])))
+    return rows
+
+
+def dial_goals(results: Results) -> Found:
+    found = [r["spearman"] for r in results if label(r["run"]) == OURS_LABEL]
+    return [("E5: Spearman of the slider", *_with(at_least(0.98), found))] if found else []
+
+
+def goals_table(results: Path) -> str:
+    """All goals that there are results for; the peers’ figures are in the tables below."""
+    rows = [
+        *personalisation(read_results("E1", results)),
+        *shrinking_goals(read_results("E2-shrink", results)),
+        *editing_goals(read_results("E3", results)),
+        *merging_goals(read_results("E4", results)),
+        *dial_goals(read_results("E5", results)),
+    ]
+    cells = []
+    for goal, bound, values, reached in rows:
+        mean, half = sum(values) / len(values), half_interval(values)
+        state = "reached" if reached(mean) else "missed"
+        if half is not None and reached(mean - half) != reached(mean + half):
+            state += ", within the interval"
+        cells.append([goal, bound, interval(values), str(len(values)), state])
+    return table(["goal", "bound", "found", "values", "state"], cells)

@@ -1,0 +1,79 @@
+"""The tables of E2's smaller files, E3, E4 and E5, from their result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import merging, shrinking
+from .formatting import interval, table
+from .plans import label
+
+Results = Sequence[Mapping[str, Any]]
+
+
+def shrink_table(results: Results) -> str:
+    """What a smaller file keeps, by way and size."""
+    rows = []
+    for way in shrinking.WAYS:
+        for share in shrinking.SHARES:
+            group = [r for r in results if r["run"]["way"] == way and r["run"]["share"] == share]
+            if group:
+                rows.append(
+                    [way, f"{share:.0%}", f"{sum(r['parameters'] for r in group) / len(group):,.0f}", interval([r["kept"] for r in group]),
+                     interval([r["concept_fidelity"] for r in group]), interval([r["drift"] for r in group]), str(len(group))]
+                )  # fmt: skip
+    return table(["made small", "of the parameters", "parameters", "fidelity kept ↑", "concept fidelity ↑", "drift ↓", "runs"], rows)
+
+
+def edit_name(run: Mapping[str, Any]) -> str:
+    """Ours, LoRA, or LoRA trained fewer steps."""
+    if run["method"] == "ours":
+        return "sparse dictionary"
+    return f"LoRA, {run['steps']} steps"
+
+
+def edit_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(method, share or strength) → the rows of all runs."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for result in results:
+        for row in result["rows"]:
+            at = f"{row['share']:.0%} of the atoms" if "share" in row else f"strength {row['strength']:g}"
+            groups.setdefault((edit_name(result["run"]), at), []).append(row)
+    return groups
+
+
+def edit_table(results: Results) -> str:
+    """How far edits follow the prompt, and keep the subject."""
+    names = ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")
+    rows = [
+        [name, at, *(interval([row[key] for row in group]) for key in names), str(len(group))]
+        for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: item[0][0] != "sparse dictionary")
+    ]
+    return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "runs"], rows)
+
+
+def merge_table(results: Results) -> str:
+    """What each member keeps in the merge of what it does alone on the same prompts."""
+    rows = []
+    for way in merging.WAYS:
+        for title, wanted in (("two concepts", False), ("concept + style", True)):
+            group = [r for r in results if r["run"]["way"] == way and (r["run"]["second"] == merging.STYLE) == wanted]
+            if group:
+                first, second = ([r["kept_each"][i] for r in group] for i in (0, 1))
+                fidelity = [r["merged"][0] for r in group]
+                rows.append([way, title, f"{group[0]['run']['strength']:g}", interval(first), interval(second), interval(fidelity), str(len(group))])
+    return table(["merged", "what", "strength", "the first keeps ↑", "the second keeps ↑", "the first’s fidelity in the merge ↑", "runs"], rows)
+
+
+def dial_table(results: Results) -> str:
+    """Rank correlation and largest jump."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(label(result["run"]), []).append(result)
+    rows = [
+        [name, "share of the importance" if name == "sparse dictionary" else "strength", interval([r["spearman"] for r in group]),
+         interval([r["largest_jump"] for r in group]), str(len(group))]
+        for name, group in groups.items()
+    ]  # fmt: skip
+    return table(["method", "dial", "Spearman ↑", "largest jump, of the whole way ↓", "runs"], rows)
