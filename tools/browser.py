@@ -38,9 +38,35 @@ def front_end(host: Any, profile: Path, size: tuple[int, int] = (1100, 900), fin
         page = browser.pages[0]
         page.set_default_timeout(PATIENCE)
         page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+        page.troubles = []
+        _watch(page, f"http://127.0.0.1:{host.port}")
         start(page, host)
         yield page
         browser.close()
+
+
+def _watch(page: Any, address: str) -> None:
+    """Gathers in `page.troubles` what goes wrong in the pack's own files. (The front end has troubles of its own, as with the internet.)"""
+
+    def ours(text: str) -> bool:
+        return "sparsedict" in text.lower()
+
+    def console(message: Any) -> None:
+        url = (message.location or {}).get("url", "")
+        if message.type in ("error", "warning") and url.startswith(address) and ours(f"{message.text} {url}"):
+            page.troubles.append(f"{message.type}: {message.text} ({url})")
+
+    def request(event: dict[str, Any]) -> None:
+        url = event["request"]["url"]
+        if not url.startswith((address, address.replace("http", "ws", 1), "data:", "blob:")) and ours(str(event.get("initiator"))):
+            page.troubles.append(f"request to {url}")
+
+    page.on("pageerror", lambda error: page.troubles.append(f"uncaught: {error}"))
+    page.on("console", console)
+    # Only the browser's own protocol tells which script has asked.
+    protocol = page.context.new_cdp_session(page)
+    protocol.send("Network.enable")
+    protocol.on("Network.requestWillBeSent", request)
 
 
 def start(page: Any, host: Any) -> None:
@@ -57,11 +83,27 @@ def open_workflow(page: Any, workflow: dict[str, Any], ready: str = "() => true"
         [workflow, list(offset)],
     )
     page.wait_for_function(ready)
-    page.wait_for_timeout(600)
+    settle(page)
+
+
+def settle(page: Any) -> None:
+    """Waits until the panels stand still; the host moves them some frames after its nodes."""
+    page.evaluate(
+        """async () => { const where = () => JSON.stringify([...document.querySelectorAll(".sd-panel")].map(panel => panel.getBoundingClientRect()));
+        for (let still = 0, before = ""; still < 6; before = where()) { app.canvas.setDirty(true, true);
+          await new Promise(frame => requestAnimationFrame(() => requestAnimationFrame(frame))); still = where() === before ? still + 1 : 0; } }"""
+    )
 
 
 def set_setting(page: Any, name: str, value: Any) -> None:
     page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+
+def set_nodes_2(page: Any, on: bool) -> None:
+    """The host's other renderer of nodes. The graph that is open must have a node: that it is drawn anew tells when the change is done."""
+    set_setting(page, "Comfy.VueNodes.Enabled", on)
+    page.wait_for_function("on => (document.querySelectorAll('[data-node-id]').length > 0) === on", arg=on)
+    settle(page)
 
 
 def set_theme(page: Any, theme: str) -> None:

@@ -87,7 +87,7 @@ def example(name: str) -> dict[str, Any]:
 def train(page: Any, host: Any) -> None:
     """Example 1 as it is, with the monitor in the middle of the run; leaves its file behind."""
     open_workflow(page, example("1_train_apply_compare"))
-    bring(page, "SparseDictTrain", (420, -640))
+    bring(page, "SparseDictTrain")
     queue(page)
     monitor = "app.graph._nodes.find(node => node.type === 'SparseDictTrain').sparsedictMonitor"
     page.wait_for_function(f"() => {monitor}.step() > 190", timeout=1_200_000)
@@ -105,7 +105,7 @@ def whole_workflow(page: Any, host: Any) -> None:
         app.canvas.setDirty(true, true); }"""
     )
     page.wait_for_timeout(1500)
-    shoot(page, "workflow", lambda: [68, 135, 1814, 740], "jpg")
+    shoot(page, "workflow", lambda: [68, 135, 1814, 548], "jpg")
     page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
 
 

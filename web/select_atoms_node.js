@@ -3,6 +3,7 @@
 
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
 import { hideFields } from "./fields.js";
+import { addPanel } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
@@ -39,14 +40,10 @@ function fetchTable(api, file, greedy) {
  */
 export function addSelector(node, { app, api }) {
   const container = document.createElement("div");
-  container.style.cssText = `width: 100%; height: 100%; min-height: ${MIN_HEIGHT}px;`;
   let greedy = false, shown = "", closed = false;
 
   const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, undoes: true });
-  const widget = node.addDOMWidget("atom_selector", "sparsedict_atom_selector", container, {
-    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => MIN_HEIGHT, getValue: () => "", setValue: () => {},
-  });
-  widget.serialize = false;
+  addPanel(node, "atom_selector", container, () => MIN_HEIGHT);
   node.sparsedictSelector = selector;
 
   /** The choice into the node's own widgets: that is where the workflow, the queue and the cache look. @param {import("./table.js").Choice} choice */

@@ -9,12 +9,11 @@ import { followLocale } from "./texts.js";
 import { addMonitor, listen } from "./train_node.js";
 
 followLocale(() => app.extensionManager?.setting?.get?.("Comfy.Locale"));
+// At once: where a training runs while the page loads, its events come before `setup`.
+listen(api);
 
 app.registerExtension({
   name: "SparseDict",
-  setup() {
-    listen(api);
-  },
   /** @param {any} node */
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });

@@ -1,6 +1,7 @@
 // @ts-check
 /** Puts the viewer on the nodes Sweep Viewer and hands it what they have made. */
 
+import { addPanel } from "./panel_widget.js";
 import { VIEWER_HEIGHT, mountViewer } from "./sweep_viewer.js";
 import { t } from "./texts.js";
 
@@ -15,15 +16,11 @@ const open = new Map();
 /** @param {any} node @param {any} api */
 export function addViewer(node, api) {
   const container = document.createElement("div");
-  container.style.cssText = `width: 100%; height: 100%; min-height: ${VIEWER_HEIGHT}px;`;
   const viewer = mountViewer(container, {
     url: ({ filename, subfolder, type }) => api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`),
     gif: (frames) => gif(api, frames),
   });
-  const widget = node.addDOMWidget("sweep_viewer", "sparsedict_sweep_viewer", container, {
-    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => VIEWER_HEIGHT, getValue: () => "", setValue: () => {},
-  });
-  widget.serialize = false;
+  addPanel(node, "sweep_viewer", container, () => VIEWER_HEIGHT);
   node.sparsedictViewer = viewer;
   open.set(node, viewer);
   const executed = node.onExecuted, removed = node.onRemoved;
@@ -36,7 +33,8 @@ export function addViewer(node, api) {
     open.delete(node);
     viewer.destroy();
   };
-  node.size[0] = Math.max(node.size[0], WIDTH);
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, node.size[0], WIDTH), Math.max(height, node.size[1])]);
 }
 
 /** The host brings the outputs of earlier runs back, as for another tab of the workflow. @param {Record<string, any>} outputs by the node's place in the graph */

@@ -90,6 +90,11 @@ export function mountMonitor(container, host) {
     stop.textContent = t("Stop and keep");
   }
 
+  /** @param {string} text */
+  function endedWith(text) {
+    headline.textContent = points.length ? t("{text} at step {step}", { text: t(text), step: points[points.length - 1].step }) : t(text);
+  }
+
   function show() {
     const last = points[points.length - 1];
     empty.hidden = !!last;
@@ -177,6 +182,8 @@ export function mountMonitor(container, host) {
       if (job.finished) {
         headline.textContent = t("Trained");
         aside.textContent = aside.title = job.finished;
+      } else if (!job.running) {
+        endedWith("Stopped");
       }
     },
     /** The host says that the run is over, and why. @param {string} text */
@@ -184,7 +191,7 @@ export function mountMonitor(container, host) {
       if (!running) return;
       setRunning(false);
       show();
-      headline.textContent = points.length ? t("{text} at step {step}", { text: t(text), step: points[points.length - 1].step }) : t(text);
+      endedWith(text);
     },
     /** @param {boolean} all */
     setFieldsShown(all) {

@@ -2,6 +2,7 @@
 /** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
 
 import { hideFields } from "./fields.js";
+import { addPanel } from "./panel_widget.js";
 import { mountMonitor } from "./train_monitor.js";
 import { linkedWidgets } from "./upstream.js";
 
@@ -30,7 +31,6 @@ function isNode(node, id) {
 /** @param {any} node @param {any} api */
 export function addMonitor(node, api) {
   const container = document.createElement("div");
-  container.style.cssText = "width: 100%; height: 100%;";
   const monitor = mountMonitor(container, {
     stop: () => api.interrupt?.(),
     previewUrl: (number) => api.apiURL(`/sparsedict/train/preview?number=${number}`),
@@ -40,12 +40,8 @@ export function addMonitor(node, api) {
       fold();
     },
   });
-  const widget = node.addDOMWidget("train_monitor", "sparsedict_train_monitor", container, {
-    serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: () => monitor.height(), getValue: () => "", setValue: () => {},
-  });
-  widget.serialize = false;
+  addPanel(node, "train_monitor", container, () => monitor.height());
   node.sparsedictMonitor = monitor;
-  container.style.minHeight = `${monitor.height()}px`;
   /** The node grows with the panel, and keeps what a person has given it beyond that. */
   function fit() {
     container.style.minHeight = `${monitor.height()}px`;

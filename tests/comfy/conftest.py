@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsedict.tools import browser
 from sparsedict.tools.comfy_host import default_root
 from sparsedict.tools.host_in_process import make_base, start
 
@@ -40,6 +41,25 @@ def comfy(host_root: Path, tmp_path_factory: pytest.TempPathFactory):
 
     torch.set_num_threads(1)
     return comfy
+
+
+@pytest.fixture(scope="module")
+def browser_page(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """One page for all tests of a file, as the front end takes seconds to start; not for all files, as Playwright keeps an event loop
+    open in which no other can run. Tests take it as `page`."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if browser.chromium() is None:
+        pytest.skip("no Chromium here (Debian: apt install chromium)")
+    with browser.front_end(server, tmp_path_factory.mktemp("chromium")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser_page) -> Iterator:
+    """The front end; what the pack writes into its console, and asks of other machines, fails the test. `page.troubles` are these lines."""
+    browser_page.troubles.clear()
+    yield browser_page
+    assert browser_page.troubles == []
 
 
 @pytest.fixture(scope="session")

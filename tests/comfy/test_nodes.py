@@ -3,15 +3,17 @@
 import asyncio
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+from PIL import Image
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
-from sparsedict.sparsedict_core.errors import SparseDictError
+from sparsedict.sparsedict_core.errors import DataError, SparseDictError
 from sparsedict.sparsedict_core.file_format import load, read_metadata, save
 
 OWN = {
@@ -24,6 +26,7 @@ OWN = {
     "SparseDictInspect": "Inspect Sparse Dict",
     "SparseDictProbe": "Probe Atoms",
     "SparseDictAtomSweep": "Atom Sweep",
+    "SparseDictSweepViewer": "Sweep Viewer",
     "SparseDictSave": "Save Sparse Dict",
 }
 
@@ -306,6 +309,24 @@ def test_sweep_is_nested_and_labelled(nodes, value):
     assert nodes["SparseDictAtomSweep"].GET_SCHEMA().outputs[0].is_output_list
     down, _ = run(nodes, "SparseDictAtomSweep", sparse_dict=value, count=2, start=0.5, stop=0.25, spacing="atoms", order="greedy")
     assert [sum(int(g.sum()) for g in one.gains.values()) for one in down] == [18, 9]
+
+
+def test_the_viewer_shows_one_picture_a_step(nodes):
+    import folder_paths
+
+    pictures, labels = [torch.rand(1, 4, 6, 3) for _ in range(3)], ["none", "some", "all"]
+    shown = nodes["SparseDictSweepViewer"].execute(images=pictures, labels=labels).ui["sparsedict_sweep"]
+    assert [entry["label"] for entry in shown] == labels and len({entry["filename"] for entry in shown}) == 3
+    for entry, picture in zip(shown, pictures, strict=True):
+        with Image.open(Path(folder_paths.get_temp_directory()) / entry["filename"]) as saved:
+            assert saved.size == (6, 4) and abs(saved.getpixel((0, 0))[0] - 255 * picture[0, 0, 0, 0]) <= 1
+    wide = nodes["SparseDictSweepViewer"].execute(images=[torch.rand(2, 4, 6, 4), torch.rand(2, 4, 6, 4)]).ui["sparsedict_sweep"]
+    assert len(wide) == 2
+    with Image.open(Path(folder_paths.get_temp_directory()) / wide[0]["filename"]) as saved:
+        assert saved.size == (12, 4)
+    assert len(nodes["SparseDictSweepViewer"].execute(images=[torch.rand(5, 4, 6, 3)]).ui["sparsedict_sweep"]) == 5
+    with pytest.raises(DataError, match="3 pictures but 2 labels"):
+        nodes["SparseDictSweepViewer"].execute(images=pictures, labels=labels[:2])
 
 
 # -- saving -------------------------------------------------------------------------------------------------------

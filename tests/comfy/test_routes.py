@@ -1,5 +1,6 @@
 """The pack's own routes on the real host: what they serve, and what they refuse."""
 
+import io
 import json
 import os
 import urllib.error
@@ -7,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from PIL import Image
 from test_nodes_over_http import FILE, make_file
 
 from sparsedict.sparsedict_core.file_format import load
@@ -86,3 +88,53 @@ def post(server, path):
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def send(server, data):
+    """Status and body of what the sweep's route answers."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/sparsedict/sweep_gif", data if isinstance(data, bytes) else json.dumps(data).encode(),
+        {"Content-Type": "application/json"},
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.fixture(scope="module")
+def frames(server):
+    """Pictures as Sweep Viewer leaves them, and others that are none of its."""
+    temp = server.base / "temp"
+    temp.mkdir(exist_ok=True)
+    names = [f"sparsedict_sweep_0000{number}_.png" for number in range(3)]
+    for number, name in enumerate([*names, "other.png"]):
+        Image.new("RGB", (2000, 1000), (80 * number, 10, 200)).save(temp / name)
+    Image.new("RGB", (8, 8)).save(server.base / "sparsedict_sweep_secret.png")
+    (temp / "sparsedict_sweep_link.png").symlink_to(server.base / "sparsedict_sweep_secret.png")
+    return names
+
+
+def test_a_sweep_becomes_a_gif(server, frames):
+    status, body = send(server, {"frames": frames, "labels": ["none", "some", "all"]})
+    assert status == 200
+    with Image.open(io.BytesIO(body)) as animation:
+        assert (animation.format, animation.n_frames, animation.width) == ("GIF", 3, 1024)
+
+
+@pytest.mark.parametrize("name", [
+    "other.png", "gone.png", "../sparsedict_sweep_secret.png", "sparsedict_sweep_link.png", "/etc/passwd", "", ".", "../temp",
+])  # fmt: skip
+def test_only_pictures_of_a_sweep_are_read(server, frames, name):
+    status, body = send(server, {"frames": [frames[0], name], "labels": ["", ""]})
+    assert status == 404 and "run Sweep Viewer again" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("data", [
+    b"no json", [], None, {}, {"frames": []}, {"frames": [1], "labels": [""]}, {"frames": ["a"], "labels": []},
+    {"frames": ["a\0"], "labels": [""]}, {"frames": ["a"] * 101, "labels": [""] * 101},
+])  # fmt: skip
+def test_what_is_no_sweep_is_refused(server, data):
+    status, body = send(server, data)
+    assert status == 400 and "a GIF takes" in json.loads(body)["error"]

@@ -1,0 +1,157 @@
+"""What runs, in a real Chromium on the real host's front end: the examples, the training monitor, the sweep viewer."""
+
+import json
+
+import pytest
+from PIL import Image
+from test_train_node import graph as train_graph
+
+from sparsedict.sparsedict_core.file_format import load
+from sparsedict.tools.browser import open_workflow, set_nodes_2, settle, start
+from sparsedict.tools.make_example_workflows import EXAMPLES, FOLDER
+from sparsedict.tools.ui_workflow import to_prompt
+
+MONITOR = "app.graph._nodes.find(node => node.type === 'SparseDictTrain')?.sparsedictMonitor"
+VIEWER = "app.graph._nodes.find(node => node.type === 'SparseDictSweepViewer')?.sparsedictViewer"
+LONG = 3000  # steps; no test waits for their end
+
+
+def open_prompt(page, prompt, kind):
+    """A prompt in the API's format as a graph, with the node of a kind in view."""
+    page.evaluate("async prompt => { await app.loadApiJson(prompt, 'made'); }", prompt)
+    page.wait_for_function("kind => app.graph._nodes.some(node => node.type === kind)", arg=kind)
+    page.evaluate(
+        """kind => { const node = app.graph._nodes.find(node => node.type === kind), height = node.size[1];
+        app.canvas.ds.scale = Math.min(1, 680 / height); app.canvas.ds.offset = [120 / app.canvas.ds.scale - node.pos[0], 160 / app.canvas.ds.scale - node.pos[1]]; }""",
+        kind,
+    )
+    settle(page)
+
+
+def queue(page):
+    page.evaluate("() => app.queuePrompt(0, 1)")
+
+
+def running(server):
+    return server.get("/queue")["queue_running"]
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_each_example_loads_and_would_be_queued_as_it_is_written(page, server, name):
+    written = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    open_workflow(page, written, f"() => app.graph._nodes.length === {len(written['nodes'])}")
+    assert page.evaluate("() => app.graph._nodes.filter(node => node.has_errors).length") == 0
+    assert page.locator(".p-dialog").count() == 0
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    wanted = to_prompt(written, server.object_info())
+    assert {node: entry["class_type"] for node, entry in prompt.items()} == {node: entry["class_type"] for node, entry in wanted.items()}
+    for node, entry in wanted.items():
+        for widget, value in entry["inputs"].items():
+            assert prompt[node]["inputs"][widget] == value, (node, entry["class_type"], widget)
+
+
+def test_the_monitor_draws_a_run_and_knows_it_after_a_reload(page, server):
+    prompt = train_graph("watched", steps=6, preview_prompts="a zorp in the center, night", preview_every=2)
+    open_prompt(page, prompt, "SparseDictTrain")
+    queue(page)
+    page.wait_for_function(f"() => {MONITOR}.points() > 0")
+    page.get_by_text("Trained", exact=True).wait_for()
+    assert page.get_by_text("The loss is drawn here while it trains.").is_hidden()
+    colours = "canvas => new Set(new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"
+    assert page.get_by_role("img", name="Loss").evaluate(colours) > 5
+    page.wait_for_function("() => document.querySelector('img.sd-preview').naturalWidth > 0")
+    job = server.get("/sparsedict/train")
+    assert job["finished"].endswith("watched.safetensors") and not job["running"] and job["points"][-1]["step"] == 6
+    start(page, server)
+    open_prompt(page, prompt, "SparseDictTrain")
+    page.wait_for_function(f"() => {MONITOR}?.points() > 0")
+    page.get_by_text("Trained", exact=True).wait_for()
+    page.wait_for_function("() => document.querySelector('img.sd-preview').naturalWidth > 0")
+
+
+def test_a_running_job_is_shown_after_a_reload_and_its_button_stops_and_keeps(page, server):
+    prompt = train_graph("stopped", steps=LONG, checkpoint_every=1000)
+    open_prompt(page, prompt, "SparseDictTrain")
+    queue(page)
+    page.wait_for_function(f"() => {MONITOR}.points() > 2")
+    seen = page.evaluate(f"() => {MONITOR}.step()")
+    start(page, server)
+    open_prompt(page, prompt, "SparseDictTrain")
+    page.wait_for_function(f"() => {MONITOR}?.step() > 0")
+    assert page.evaluate(f"() => {MONITOR}.step()") >= seen and running(server)
+    # Its events go on too.
+    page.wait_for_function(f"seen => {MONITOR}.step() > seen + 2", arg=page.evaluate(f"() => {MONITOR}.step()"))
+    page.get_by_role("button", name="Stop and keep").click()
+    page.get_by_text("Stopped at step").wait_for()
+    assert page.get_by_role("button", name="Stop and keep").is_hidden()
+    adapter = load(server.base / "output" / "sparse_dicts" / "stopped.safetensors")
+    assert adapter.atom_count > 0 and seen < page.evaluate(f"() => {MONITOR}.step()") < LONG
+    page.keyboard.press("Escape")  # the host's own dialog, which tells where the file is
+    start(page, server)
+    open_prompt(page, prompt, "SparseDictTrain")
+    page.get_by_text("Stopped at step").wait_for()
+
+
+def test_settings_at_their_defaults_are_folded_and_can_be_shown(page):
+    open_prompt(page, train_graph("folded", steps=7), "SparseDictTrain")
+    hidden = "() => app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.filter(field => field.hidden).map(field => field.name)"
+    folded = page.evaluate(hidden)
+    assert "guidance" in folded and "resume" in folded
+    assert not {"name", "word", "preset", "effort", "steps", "preview_prompts"} & set(folded)
+    before = page.evaluate("async () => (await app.graphToPrompt()).output")
+    page.get_by_role("button", name="All settings").click()
+    assert page.evaluate(hidden) == []
+    page.get_by_role("button", name="Fewer settings").click()
+    assert page.evaluate(hidden) == folded
+    assert page.evaluate("async () => (await app.graphToPrompt()).output") == before
+
+
+SWEEP = {
+    "1": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "caption": "", "word": "zorp"}},
+    "2": {"class_type": "SparseDictSweepViewer", "inputs": {"images": ["1", 0], "labels": ["1", 1]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vue", [False, True])
+def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, server, vue):
+    open_prompt(page, SWEEP, "SparseDictSweepViewer")
+    set_nodes_2(page, vue)
+    try:
+        open_prompt(page, SWEEP, "SparseDictSweepViewer")
+        queue(page)
+        page.wait_for_function(f"() => {VIEWER}.count() === 5")
+        page.wait_for_function("() => [...document.querySelectorAll('.sd-stage img')].every(picture => picture.naturalWidth > 0)")
+        settle(page)
+        assert page.evaluate(f"() => {VIEWER}.at()") == 4
+        box = page.locator(".sd-scrub").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+        assert page.evaluate(f"() => {VIEWER}.at()") == 1
+        assert page.locator(".sd-stage img.sd-shown").count() == 1
+        labels = server.get("/history")
+        shown = next(outputs["2"]["sparsedict_sweep"] for outputs in (entry["outputs"] for entry in labels.values()) if "sparsedict_sweep" in outputs.get("2", {}))
+        assert page.locator(".sd-panel .sd-cut").inner_text() == shown[1]["label"]
+        slider = page.get_by_role("slider", name="Step of the sweep")
+        slider.focus()
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        assert page.evaluate(f"() => {VIEWER}.at()") == 3
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export GIF").click()
+        with Image.open(download.value.path()) as animation:
+            assert (animation.format, animation.n_frames) == ("GIF", 5)
+    finally:
+        set_nodes_2(page, False)
+
+
+def test_a_gif_of_pictures_that_are_gone_is_explained(page, server):
+    open_prompt(page, SWEEP, "SparseDictSweepViewer")
+    queue(page)
+    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    for path in (server.base / "temp").glob("sparsedict_sweep*"):
+        path.unlink()
+    page.get_by_role("button", name="Export GIF").click()
+    page.get_by_text("run Sweep Viewer again").wait_for()
+    page.troubles[:] = [trouble for trouble in page.troubles if "404" not in trouble]
