@@ -6,7 +6,7 @@ adapters and the host's own patches are all the same to them, and detaching leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .errors import SiteError
-from .functional import add_decoded, decode, encode
+from .functional import add_decoded, decode, encode, rectified
 from .prepared import PreparedSite
 from .site import SparseSite
 
@@ -46,21 +46,59 @@ class Tap:
         self.remove()
 
 
+class _MemberStrengths(dict[str, float]):
+    """Strengths by member's name, which tell when one is set."""
+
+    def __init__(self, values: Iterable[tuple[str, float]], changed: Callable[[], None]) -> None:
+        super().__init__(values)
+        self._changed = changed
+
+    def __setitem__(self, name: str, strength: float) -> None:
+        super().__setitem__(name, strength)
+        self._changed()
+
+
 class Attachment:
-    """Live: `strength`, `member_strengths` (composed adapters), `enabled` and `set_gains` act from the next call on."""
+    """Live: `strength`, `member_strengths` (composed adapters), `enabled` and `set_gains` act from the next call on.
+
+    Under torch.compile, strengths and gains are values of tensors: changing them compiles nothing anew. `capturable` takes the
+    same way without compiling, for CUDA graphs: a captured graph follows them too. The price of both is that atoms of gain 0
+    are computed; atoms that `prune` took away cost nothing in any case.
+    """
 
     def __init__(self, adapter: SparseAdapter, modules: Mapping[str, nn.Module], strength: float = 1.0) -> None:
         """Hooks the sites to `modules` by site key."""
         self.adapter = adapter
-        self.strength = float(strength)
-        self.member_strengths: dict[str, float] = {member.name: member.strength for member in adapter.members}
         self.enabled = True
+        self.capturable = False
         self.session: TrainingSession | None = None
+        self._strength = float(strength)
         self._taps: list[TapCallback] = []
-        self._prepared = {key: PreparedSite(site) for key, site in adapter.sites.items()}
+        self._prepared = {key: PreparedSite(site, _device_of(modules[key])) for key, site in adapter.sites.items()}
+        self.member_strengths: dict[str, float] = _MemberStrengths(((m.name, m.strength) for m in adapter.members), self._rescale)
+        self._rescale()
         self._handles: list[RemovableHandle] = []
         for key in adapter.sites:
             self._handles.append(modules[key].register_forward_hook(self._hook(key), with_kwargs=True))
+
+    # -- strength -------------------------------------------------------------------------------------------
+
+    @property
+    def strength(self) -> float:
+        """s, of all members together."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = float(value)
+        self._rescale()
+
+    def _strength_at(self, member: str | None) -> float:
+        return self._strength if member is None else self._strength * self.member_strengths[member]
+
+    def _rescale(self) -> None:
+        for prepared in self._prepared.values():
+            prepared.set_strength(self._strength_at(prepared.site.member))
 
     # -- gains ----------------------------------------------------------------------------------------------
 
@@ -90,6 +128,7 @@ class Attachment:
             wanted[key] = values
         for key, prepared in self._prepared.items():
             prepared.set_gains(wanted.get(key))
+        self._rescale()
 
     # -- observers ------------------------------------------------------------------------------------------
 
@@ -119,33 +158,40 @@ class Attachment:
         def add_update(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not self.enabled:
                 return output
-            strength = self.strength
-            if member is not None:
-                strength *= self.member_strengths[member]
+            if (self.capturable or torch.compiler.is_compiling()) and self._traceable(prepared):
+                return self._run_traced(key, prepared, _input(key, args, kwargs), output)
+            strength = self._strength_at(member)
             if not self._taps and (strength == 0 or prepared.silent):
                 return output
-            return self._run(key, prepared, _input(key, args, kwargs), output, strength)
+            return self._run(key, prepared, _input(key, args, kwargs), output, strength, module)
 
+        add_update.attachment, add_update.prepared = self, prepared  # type: ignore[attr-defined]  # read by _owned
         return add_update
 
-    def _run(self, key: str, prepared: PreparedSite, x: Tensor, output: Any, strength: float) -> Tensor:
+    def _traceable(self, prepared: PreparedSite) -> bool:
+        """Observers and training sessions want more than a graph has; where atoms compete, those of gain 0 must be really out."""
+        return not self._taps and (self.session is None or self.session.density is None) and prepared.site.encoder.atomwise
+
+    def _run_traced(self, key: str, prepared: PreparedSite, x: Tensor, output: Any) -> Tensor:
+        _check(key, prepared.site, x, output)
+        if prepared.site.atoms == 0:
+            return output
+        tensors = prepared.traced(x.dtype, x.device)
+        coefficients = encode(x, tensors, prepared.site.encoder)[1].to(output.dtype)
+        tensors = tensors.cast(output.dtype, output.device)
+        return add_decoded(output, coefficients, tensors.dictionary_weight, tensors.dictionary_basis)
+
+    def _run(self, key: str, prepared: PreparedSite, x: Tensor, output: Any, strength: float, module: nn.Module) -> Tensor:
         site, session, observed = prepared.site, self.session, bool(self._taps)
-        if not isinstance(output, Tensor):
-            raise SiteError(f"{key}: the module returns a {type(output).__name__}; a site must return one tensor.")
-        if x.shape[-1] != site.d_in or output.shape[-1] != site.d_out:
-            raise SiteError(
-                f"{key}: the model's widths are {x.shape[-1]} and {output.shape[-1]}, the adapter's are {site.d_in} and "
-                f"{site.d_out}; use it with the base model that it was trained on."
-            )
+        _check(key, site, x, output)
+        if not observed and (session is None or session.density is None):
+            return _fused(prepared, x, output, strength, module)
         prefix = None if session is None else session.prefix(key)
         density = None if session is None else session.density
         # Where atoms compete, those of gain 0 must be out of the competition, observed or not.
         all_atoms = observed and site.encoder.atomwise
         tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms)
         u, coefficients = encode(x, tensors, site.encoder, density)
-        # Within a training step the first forward and a checkpoint's second one must run the same operations.
-        if not observed and density is None and coefficients.dtype == output.dtype:
-            return add_decoded(output, coefficients, tensors.dictionary_weight, tensors.dictionary_basis, strength)
         gained = coefficients
         if all_atoms and prepared.gains is not None:
             gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)
@@ -159,6 +205,46 @@ class Attachment:
         if strength == 0 or prepared.silent:
             return output
         return torch.add(output, update.to(output.dtype), alpha=strength)
+
+
+def _fused(prepared: PreparedSite, x: Tensor, output: Tensor, strength: float, module: nn.Module) -> Tensor:
+    """The call outside training, with nobody looking: no tensor for u, ΔO or, where that is safe, the sum."""
+    encoder = prepared.site.encoder
+    tensors = prepared.tensors(x.dtype, x.device, rectified=encoder.rectifies)
+    coefficients = rectified(x, tensors) if encoder.rectifies else encode(x, tensors, encoder)[1]
+    weight, basis = tensors.dictionary_weight, tensors.dictionary_basis
+    if coefficients.dtype != output.dtype:
+        return torch.add(output, decode(coefficients, weight, basis).to(output.dtype), alpha=strength)
+    return add_decoded(output, coefficients, weight, basis, strength, _owned(module, prepared, x, output))
+
+
+def _owned(module: nn.Module, prepared: PreparedSite, x: Tensor, output: Tensor) -> bool:
+    """Whether `output` may be written to: a Linear made it just now, no gradient needs it, and nobody was shown it before us."""
+    if torch.is_grad_enabled() or not isinstance(module, nn.Linear) or output.data_ptr() == x.data_ptr():
+        return False
+    for hook in module._forward_hooks.values():
+        attachment = getattr(hook, "attachment", None)
+        if not isinstance(attachment, Attachment) or attachment._taps:
+            return False
+        if hook.prepared is prepared:  # type: ignore[attr-defined]
+            return True
+    return False
+
+
+def _device_of(module: nn.Module) -> torch.device | None:
+    parameter = next(module.parameters(), None)
+    return None if parameter is None or parameter.device.type == "meta" else parameter.device
+
+
+def _check(key: str, site: SparseSite, x: Tensor, output: Any) -> None:
+    """Raises SiteError for outputs and widths that are not the site's."""
+    if not isinstance(output, Tensor):
+        raise SiteError(f"{key}: the module returns a {type(output).__name__}; a site must return one tensor.")
+    if x.shape[-1] != site.d_in or output.shape[-1] != site.d_out:
+        raise SiteError(
+            f"{key}: the model's widths are {x.shape[-1]} and {output.shape[-1]}, the adapter's are {site.d_in} and "
+            f"{site.d_out}; use it with the base model that it was trained on."
+        )
 
 
 def _input(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

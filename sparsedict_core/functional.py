@@ -87,6 +87,11 @@ def absorb_standardisation(tensors: SiteTensors) -> SiteTensors:
     )
 
 
+def absorb_threshold(tensors: SiteTensors) -> SiteTensors:
+    """For encoders that rectify: b ← b − τ, so that C = ReLU(u) of the new u."""
+    return tensors._replace(encoder_bias=tensors.encoder_bias - tensors.threshold)
+
+
 def encoder_gram(weight: Tensor, basis: Tensor | None) -> Tensor:
     """Inner products (m, m) of the encoder's rows, in the space of the standardised input."""
     if basis is None:
@@ -117,13 +122,26 @@ def prepare(tensors: SiteTensors, encoder: Encoder) -> SiteTensors:
     return absorb_standardisation(tensors)
 
 
-def add_decoded(output: Tensor, coefficients: Tensor, weight: Tensor, basis: Tensor | None, strength: float) -> Tensor:
-    """O + s·(C·D) without a tensor for C·D; output (..., d_out) and C (..., m) of one dtype."""
+def rectified(x: Tensor, tensors: SiteTensors) -> Tensor:
+    """C (..., m) for x (..., d_in) and tensors that went through `prepare` and `absorb_threshold`; one tensor in all."""
+    return preactivations(x, tensors.encoder_weight, tensors.encoder_basis, tensors.encoder_bias).relu_()
+
+
+def add_decoded(
+    output: Tensor, coefficients: Tensor, weight: Tensor, basis: Tensor | None, strength: float = 1.0, in_place: bool = False
+) -> Tensor:
+    """O + s·(C·D) without a tensor for C·D; output (..., d_out) and C (..., m) of one dtype.
+
+    `in_place`: into `output` itself, where its layout and dtype allow that; the caller knows that nobody else holds it.
+    """
     if basis is not None:
         coefficients = torch.matmul(coefficients, weight)
         weight = basis
-    flat = output.reshape(-1, output.shape[-1])
-    return torch.addmm(flat, coefficients.reshape(-1, weight.shape[0]), weight, alpha=strength).reshape(output.shape)
+    flat = coefficients.reshape(-1, weight.shape[0])
+    if in_place and output.is_contiguous() and output.dtype == flat.dtype == weight.dtype:
+        output.view(-1, output.shape[-1]).addmm_(flat, weight, alpha=strength)
+        return output
+    return torch.addmm(output.reshape(-1, output.shape[-1]), flat, weight, alpha=strength).reshape(output.shape)
 
 
 def encode(x: Tensor, tensors: SiteTensors, encoder: Encoder, density: float | None = None) -> tuple[Tensor, Tensor]:

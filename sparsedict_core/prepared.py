@@ -11,29 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .functional import SiteTensors, dense_is_smaller, prepare
+from .functional import SiteTensors, absorb_threshold, prepare
 from .site import SparseSite
 
 
 def apply_gains(tensors: SiteTensors, gains: Tensor) -> SiteTensors:
     """Gains (m) go into the dictionary's rows; atoms of gain 0 are left out, so they cost nothing."""
-    gains = gains.to(device=tensors.dictionary_weight.device, dtype=tensors.dictionary_weight.dtype)
+    # Looked at where the gains are, on the CPU as a rule: asking a GPU how many there are would wait for it.
     index = gains.nonzero().flatten()
+    device, dtype = tensors.dictionary_weight.device, tensors.dictionary_weight.dtype
     if len(index) < len(gains):
-        tensors, gains = tensors.select(index), gains[index]
+        tensors, gains = tensors.select(index.to(device)), gains[index]
     if bool((gains != 1).any()):
-        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * gains[:, None])
+        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * gains.to(device=device, dtype=dtype)[:, None])
     return tensors
 
 
+def fold_is_worth_it(atoms: int, rank: int, width: int) -> bool:
+    """Whether multiplying a basis in at least halves the work of a token: below that the product isn't earned back by many calls."""
+    return 2 * atoms * width <= rank * (atoms + width)
+
+
 def fold_tensors(tensors: SiteTensors) -> SiteTensors:
-    """Bases multiplied in where that makes the call cheaper."""
+    """Bases multiplied in where that makes the call much cheaper."""
     atoms = tensors.encoder_weight.shape[0]
     basis = tensors.encoder_basis
-    if basis is not None and dense_is_smaller(atoms, *basis.shape):
+    if basis is not None and fold_is_worth_it(atoms, *basis.shape):
         tensors = tensors._replace(encoder_weight=tensors.encoder_weight @ basis, encoder_basis=None)
     basis = tensors.dictionary_basis
-    if basis is not None and dense_is_smaller(atoms, *basis.shape):
+    if basis is not None and fold_is_worth_it(atoms, *basis.shape):
         tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight @ basis, dictionary_basis=None)
     return tensors
 
@@ -48,12 +54,19 @@ def _version(tensor: Tensor | None) -> tuple[int, int]:
 class PreparedSite:
     """One site's tensors, made ready for the calls of one attachment."""
 
-    def __init__(self, site: SparseSite) -> None:
+    def __init__(self, site: SparseSite, device: torch.device | None = None) -> None:
+        """`device`: where the site's module is, as far as that is known."""
         self.site = site
         self.gains: Tensor | None = None
         self.silent = site.atoms == 0
+        # Written to and never replaced, so that compiled code and captured graphs see each change; in inference mode it could
+        # only be written to there.
+        with torch.inference_mode(False):
+            self.scale = torch.ones(site.atoms, device=device)  # strength · gains (m)
+        self._base: SiteTensors | None = None
+        self._base_from: SiteTensors | None = None
+        self._base_key: Any = None
         self._cached: SiteTensors | None = None
-        self._cached_from: SiteTensors | None = None
         self._cache_key: Any = None
 
     def set_gains(self, gains: Tensor | None) -> None:
@@ -62,21 +75,41 @@ class PreparedSite:
             gains = None
         self.gains = gains
         self.silent = self.site.atoms == 0 or (gains is not None and not bool(gains.any()))
-        self._cached = self._cached_from = self._cache_key = None
+        self._cached = self._cache_key = None
 
-    def tensors(self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False) -> SiteTensors:
-        """Ready for `encode` and `decode`. `all_atoms`: without the gains, as observers want every coefficient."""
+    @torch.no_grad()
+    def set_strength(self, strength: float) -> None:
+        """Keep `scale` up to date; after a change of strength or gains."""
+        if self.gains is None:
+            self.scale.fill_(strength)
+        else:
+            self.scale.copy_(self.gains * strength)
+
+    def tensors(
+        self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False, rectified: bool = False
+    ) -> SiteTensors:
+        """Ready for `encode` and `decode`. `all_atoms`: without the gains, as observers want every coefficient; `rectified`:
+        with the threshold in the bias, ready for `functional.rectified`."""
         raw = self.site.tensors()
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw):
-            return self._make(raw, dtype, device, prefix, all_atoms)
-        if torch.compiler.is_compiling():
-            return self._make(raw, dtype, device, prefix, all_atoms)
-        key = (dtype, device, prefix, all_atoms, torch.is_inference_mode_enabled(), *map(_version, raw))
-        if self._cached is None or self._cache_key != key:
-            made = self._make(raw, dtype, device, prefix, all_atoms)
+            return self._finish(self._absorb(raw, device), dtype, prefix, all_atoms, rectified)
+        base_key = (device, torch.is_inference_mode_enabled(), *map(_version, raw))
+        if self._base is None or self._base_key != base_key:
             # The originals are kept alive, so that no new tensor can get their addresses.
-            self._cached, self._cached_from, self._cache_key = made, raw, key
+            self._base, self._base_from, self._base_key = self._absorb(raw, device), raw, base_key
+            self._cached = None
+        key = (dtype, prefix, all_atoms, rectified)
+        if self._cached is None or self._cache_key != key:
+            self._cached, self._cache_key = self._finish(self._base, dtype, prefix, all_atoms, rectified), key
         return self._cached
+
+    def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
+        """For compiled code and captured graphs: all atoms, with strength and gains as the values of a tensor, so that neither
+        shapes nor constants depend on them. Nothing is kept, as the small tensors are made within the graph."""
+        tensors = self._absorb(self.site.tensors(), device)
+        scale = self.scale.to(device=device, dtype=tensors.dictionary_weight.dtype)
+        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * scale[:, None])
+        return tensors.cast(dtype, device)
 
     def spread(self, coefficients: Tensor, prefix: int | None = None) -> Tensor:
         """Coefficients of the atoms that the gains leave (..., k), with zeros at the others' places, (..., m)."""
@@ -87,15 +120,18 @@ class PreparedSite:
         full = coefficients.new_zeros((*coefficients.shape[:-1], len(gains)))
         return full.index_copy(-1, index, coefficients)
 
-    def _make(self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool) -> SiteTensors:
+    def _absorb(self, raw: SiteTensors, device: torch.device) -> SiteTensors:
+        return prepare(raw.cast(raw.encoder_weight.dtype, device), self.site.encoder)
+
+    def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool, rectified: bool) -> SiteTensors:
         gains = None if all_atoms else self.gains
         if prefix is not None and prefix < self.site.atoms:
-            raw = raw.prefix(prefix)
+            tensors = tensors.prefix(prefix)
             gains = None if gains is None else gains[:prefix]
-        tensors = raw.cast(raw.encoder_weight.dtype, device)
-        tensors = prepare(tensors, self.site.encoder)
+        if rectified:
+            tensors = absorb_threshold(tensors)
         if gains is not None:
             tensors = apply_gains(tensors, gains)
             if not torch.is_grad_enabled():
                 tensors = fold_tensors(tensors)
-        return tensors.cast(dtype, device)
+        return tensors.cast(dtype, tensors.encoder_weight.device)

@@ -26,6 +26,8 @@ class Encoder:
     atomwise: ClassVar[bool] = True
     #: No coefficient is negative.
     one_sided: ClassVar[bool] = False
+    #: C = ReLU(u − threshold): the threshold can then go into the bias.
+    rectifies: ClassVar[bool] = False
     #: Wants the inner products of the encoder's rows.
     needs_gram: ClassVar[bool] = False
     #: The threshold follows a running estimate during training and is frozen after it.

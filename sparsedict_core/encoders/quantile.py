@@ -15,6 +15,7 @@ class QuantileEncoder(Encoder):
 
     name = "quantile"
     one_sided = True
+    rectifies = True
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
     running = True
 
