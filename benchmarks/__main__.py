@@ -90,6 +90,39 @@ def front_end(paths: tuple[Path, Path], repeats: int) -> None:
 
 
 @main.command()
+@click.option("--figure", type=click.Path(path_type=Path), help="Where to draw it; with the project's own results docs/images/digits.png.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.pass_obj
+def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
+    """E6: an 8 becomes a 3 on handwritten digits, taken apart by layer and atom."""
+    from .digits import evidence
+    from .tables import write_tables
+
+    if figure is None and paths[0] == RESULTS:
+        figure = RESULTS.parent.parent / "docs" / "images" / "digits.png"
+    evidence(paths[1], paths[0], click.echo, seeds, figure=figure)
+    click.echo(write_tables(paths[0]))
+
+
+@main.command("layer-speed")
+@click.option("--quick", is_flag=True, help="Fewer tokens, repeats and variants, in a minute, under out/.")
+@click.option("--part", "parts", type=click.Choice(["sites", "steps", "memory", "change"]), multiple=True, help="Only these; all without it.")
+@click.option("--model", "models", type=click.Choice(["sd3-medium", "flux", "sdxl"]), multiple=True, help="Only these; all without it.")
+@click.option("--before", type=click.Path(path_type=Path, exists=True), help="Another sparsedict_core, measured beside this one.")
+@click.pass_obj
+def layer_speed(paths: tuple[Path, Path], quick: bool, parts: tuple[str, ...], models: tuple[str, ...], before: Path | None) -> None:
+    """E7: steps, changes, files and memory at real widths, beside peft's LoRA, DoRA and OFT."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory would tell of each start
+    from .layer_speed import PARTS, measure
+    from .tables import write_tables
+    from .wide_models import NAMES
+
+    results = paths[1] / "quick" if quick and paths[0] == RESULTS else paths[0]
+    measure(parts or PARTS, models or NAMES, results, quick, before, click.echo)
+    click.echo(write_tables(results))
+
+
+@main.command()
 @click.pass_obj
 def tables(paths: tuple[Path, Path]) -> None:
     """RESULTS.md from the result files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,14 @@ def pruning(results: Sequence[Mapping[str, Any]]) -> str:
     return table(["order", "atoms kept", "fidelity kept ↑", "drift ↓"], rows)
 
 
+def made_elsewhere() -> list[tuple[str, str, Callable[[Sequence[Mapping[str, Any]]], str]]]:
+    """(folder, title, what makes the text) of the tables that have files of their own."""
+    from .digits_tables import digits
+    from .speed_tables import layer_speed
+
+    return [("E6", "E6 Digits: an 8 becomes a 3", digits), ("E7-layer", "E7 Speed and memory at real widths", layer_speed)]
+
+
 def write_tables(results: Path = RESULTS) -> Path:
     """Write RESULTS.md beside `results`, and the README's tables where they are the project's own; returns the page's path."""
     parts, found = [INTRODUCTION], read_results("E1", results)
@@ -80,6 +88,9 @@ def write_tables(results: Path = RESULTS) -> Path:
     in_host = read_results("E7-host", results)
     if in_host:
         parts += ["\n## E7 Speed in ComfyUI\n", host_speed(in_host)]
+    for name, title, make in made_elsewhere():
+        if table_results := read_results(name, results):
+            parts += [f"\n## {title}\n", make(table_results)]
     in_browser = read_results("E8-front-end", results)
     if in_browser:
         parts += ["\n## E8 The atom selector in the browser\n", front_end_table(in_browser)]
