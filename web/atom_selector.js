@@ -7,7 +7,7 @@ import { DensitySlider } from "./density_slider.js";
 import { formatAddress, formatMask, resolve, resolveLayers } from "./addresses.js";
 import { leftBy } from "./gains.js";
 import { History } from "./history.js";
-import { rankAtoms, select, selectionOf } from "./selection.js";
+import { describe, rankAtoms, select, selectionOf } from "./selection.js";
 import { sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
@@ -96,14 +96,16 @@ export function mount(container, value, onChange, host = {}) {
   const slider = new DensitySlider((k, done) => {
     if (!table || !order) return;
     const next = withAmount(table, choice.mode === "addresses" ? { ...choice, mode: "share", invert: false } : choice, k, order);
-    if (done) commit(next);
-    else preview(next);
+    if (done) return commit(next);
+    preview(next, select(table, selectionOf(next), there));
+    if (result) map.setMask(result.mask, there);
   });
   const map = new AtomMap({
     onEdit: (mask, done, replaces) => {
       if (!table) return;
-      const next = { ...choice, mode: "addresses", atoms: formatMask(table, mask, there), invert: false, layers: "" };
-      if (!done) return preview(next);
+      const next = { ...choice, mode: "addresses", invert: false, layers: "" };
+      if (!done) return preview(next, describe(table, mask));
+      next.atoms = formatMask(table, mask, there);
       // The two clicks of a double click have undone each other: one step of the history is left of all three.
       history.drop(replaces);
       commit(next);
@@ -146,7 +148,9 @@ export function mount(container, value, onChange, host = {}) {
   });
   container.append(panel);
 
+  let holdWidth = 1, holdHeight = 1;
   const sizes = new ResizeObserver(() => {
+    [holdWidth, holdHeight] = [hold.offsetWidth, hold.offsetHeight];
     slider.draw();
     map.changed();
   });
@@ -165,10 +169,14 @@ export function mount(container, value, onChange, host = {}) {
     onChange({ ...choice });
   }
 
-  /** While the pointer is down. @param {Choice} next */
-  function preview(next) {
+  /** While the pointer is down: what a frame has time for; the rest is shown at the end. @param {Choice} next @param {import("./table.js").Result} found */
+  function preview(next, found) {
     choice = next;
-    show();
+    result = found;
+    mode.value = choice.mode;
+    amount.hidden = choice.mode === "addresses";
+    amount.value = amountField(choice);
+    showKept(found);
   }
 
   /** @param {Choice | undefined} next */
@@ -269,7 +277,6 @@ export function mount(container, value, onChange, host = {}) {
       else if (!(error instanceof SelectionError)) throw error;
       problem.textContent = /** @type {Error} */ (error).message;
     }
-    const total = there ? there.reduce((sum, one) => sum + one, 0) : table.atoms;
     if (!result) {
       headline.textContent = "–";
       aside.textContent = "";
@@ -277,18 +284,23 @@ export function mount(container, value, onChange, host = {}) {
       slider.set(null, 0);
       return;
     }
-    const { kept, importanceKept } = result;
-    headline.textContent = keptInWords(kept, importanceKept);
-    headline.title = t("The share of the importance: the mean strength of what the atoms add.");
-    aside.textContent = t("of {total} · {share} of the atoms", { total: total.toLocaleString("en"), share: percent(total ? kept / total : 1) });
+    showKept(result);
     if (document.activeElement !== addresses) {
       addresses.value = choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, there);
     }
     if (!map.drag) map.setMask(result.mask, there);
     if (!slider.dragging) {
-      const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, there).kept : kept;
+      const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, there).kept : result.kept;
       slider.set(order, amountOnly);
     }
+  }
+
+  /** @param {import("./table.js").Result} found */
+  function showKept({ kept, importanceKept }) {
+    const total = there ? there.reduce((sum, one) => sum + one, 0) : table?.atoms ?? 0;
+    headline.textContent = keptInWords(kept, importanceKept);
+    headline.title = t("The share of the importance: the mean strength of what the atoms add.");
+    aside.textContent = t("of {total} · {share} of the atoms", { total: total.toLocaleString("en"), share: percent(total ? kept / total : 1) });
   }
 
   /** The choice alone, where no file is known. */
@@ -317,9 +329,9 @@ export function mount(container, value, onChange, host = {}) {
     if (tip.hidden) return;
     const [address, importance, rank, kept] = describeAtom(atom);
     tip.replaceChildren(make("b", {}, address), ` ${kept}`, make("br"), make("span", {}, `${importance} · ${rank}`));
-    const right = x + 14 + tip.offsetWidth > hold.offsetWidth, below = y + 16 + tip.offsetHeight > hold.offsetHeight;
-    tip.style.left = `${Math.max(2, right ? x - 12 - tip.offsetWidth : x + 14)}px`;
-    tip.style.top = `${Math.max(2, below ? y - 12 - tip.offsetHeight : y + 16)}px`;
+    // On the side where there is more room. Nothing is measured here: that would lay the page out anew in every frame.
+    const right = x > holdWidth / 2, below = y > holdHeight / 2;
+    tip.style.transform = `translate(${x + (right ? -12 : 14)}px, ${y + (below ? -12 : 16)}px) translate(${right ? "-100%" : "0"}, ${below ? "-100%" : "0"})`;
   }
 
   function theme() {

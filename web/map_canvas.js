@@ -1,8 +1,8 @@
 // @ts-check
 /**
  * What the map shows: a row for each site, its atoms from the most important to the least, coloured by importance. What is left out is
- * grey, and a line runs round what is kept. All cells are painted once into a small picture that each frame only enlarges, so
- * tens of thousands of atoms stay smooth. What a person does with it is in atom_map.js.
+ * grey, and a line runs round what is kept. All that a moving pointer does not change is painted once, so that tens of thousands of
+ * atoms stay smooth. What a person does with it is in atom_map.js.
  */
 
 import { fitted, make } from "./colours.js";
@@ -14,6 +14,7 @@ import { t } from "./texts.js";
 const BARS = 40; // width of the column that shows what each site holds
 const PAD = 6;
 const DECADES = 3; // of importance that the colours span
+const FONT = "10px sans-serif";
 
 export class MapCanvas {
   constructor() {
@@ -35,12 +36,11 @@ export class MapCanvas {
     this.hover = null;
     /** @type {{from: Cell, last: Cell, before: Uint8Array, keep: boolean, rectangle: boolean} | null} */
     this.drag = null;
-    this.small = document.createElement("canvas");
-    this.stale = true; // `small` and the outline
+    this.small = document.createElement("canvas"); // a pixel for each atom
+    this.base = document.createElement("canvas"); // as large as the map: all but labels and pointer
+    this.stale = true; // both
     this.frame = 0;
     this.gutter = 40;
-    /** @type {{path: Path2D, width: number, height: number} | null} */
-    this.outline = null;
     this.canvas = make("canvas", {
       className: "sd-map", tabIndex: 0, role: "application", "aria-roledescription": t("atom map"),
       "aria-label": t("Layers by atoms. Arrows move, space keeps or drops an atom, L a whole row, slash types an address."),
@@ -147,12 +147,10 @@ export class MapCanvas {
       words[place] = mask[atom] ? scale[shade[atom]] : faded[shade[atom]];
     }
     context.putImageData(picture, 0, 0);
-    this.outline = null;
   }
 
   /** The line between what is kept and what is not. @param {number} width @param {number} height */
   outlinePath(width, height) {
-    if (this.outline?.width === width && this.outline.height === height) return this.outline.path;
     const path = new Path2D(), { rows, columns, atomAt, mask } = this, w = width / columns, h = height / rows;
     /** @param {number} row @param {number} column */
     const kept = (row, column) => {
@@ -180,20 +178,37 @@ export class MapCanvas {
         }
       }
     }
-    this.outline = { path, width, height };
     return path;
   }
 
   draw() {
     const wide = this.canvas.offsetWidth, high = this.canvas.offsetHeight;
     if (!this.theme || !wide || !high) return;
-    const { theme, table } = this, context = fitted(this.canvas, wide, high);
+    const context = fitted(this.canvas, wide, high);
     context.clearRect(0, 0, wide, high);
-    if (!table || !this.rows) return;
-    context.font = "10px sans-serif";
-    this.gutter = Math.min(96, 12 + Math.max(...table.sites.map((site) => context.measureText(site.label).width)));
-    if (this.stale) this.paintCells();
+    if (!this.table || !this.rows) return;
+    if (this.stale || this.base.width !== this.canvas.width || this.base.height !== this.canvas.height) this.drawBase(context.getTransform());
     this.stale = false;
+    context.drawImage(this.base, 0, 0, wide, high);
+    const { left, top, width, height } = this.box, w = width / this.columns, h = height / this.rows;
+    context.save();
+    context.translate(left, top);
+    this.drawPointer(context, w, h);
+    context.restore();
+    context.font = FONT;
+    this.drawLabels(context, h);
+  }
+
+  /** Cells, what is kept, and the bars. @param {DOMMatrix} scale of the map's own canvas */
+  drawBase(scale) {
+    const { theme, table } = this;
+    if (!theme || !table) return;
+    Object.assign(this.base, { width: this.canvas.width, height: this.canvas.height });
+    const context = /** @type {CanvasRenderingContext2D} */ (this.base.getContext("2d"));
+    context.setTransform(scale);
+    context.font = FONT;
+    this.gutter = Math.min(96, 12 + Math.max(...table.sites.map((site) => context.measureText(site.label).width)));
+    this.paintCells();
     const { left, top, width, height } = this.box, w = width / this.columns, h = height / this.rows;
     context.save();
     context.translate(left, top);
@@ -207,9 +222,7 @@ export class MapCanvas {
     context.strokeStyle = theme.dark ? "rgb(255 255 255 / 0.9)" : "rgb(0 0 0 / 0.85)";
     context.lineWidth = Math.max(0.6, Math.min(1.5, w / 2, h / 4 + 0.4));
     context.stroke(this.outlinePath(width, height));
-    this.drawPointer(context, w, h);
     context.restore();
-    this.drawLabels(context, h);
     this.drawBars(context, h);
   }
 

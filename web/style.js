@@ -31,7 +31,7 @@ const CSS = `
 .sd-map { display: block; position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 6px; cursor: crosshair; touch-action: none; }
 .sd-empty { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; padding: 12px 24px; text-align: center;
   color: var(--sd-muted); pointer-events: none; white-space: pre-line; }
-.sd-tip { position: absolute; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);
+.sd-tip { position: absolute; left: 0; top: 0; contain: layout paint; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);
   border: 1px solid var(--sd-border); box-shadow: 0 2px 8px rgb(0 0 0 / 0.35); white-space: nowrap; line-height: 1.4; }
 .sd-tip b { font-weight: 600; }
 .sd-tip span { color: var(--sd-muted); }
