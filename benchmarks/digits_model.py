@@ -22,7 +22,7 @@ SIDE, PATCH, CLASSES = 8, 2, 10
 TOKENS = (SIDE // PATCH) ** 2
 WIDTH, HEADS, LAYERS = 64, 4, 4
 SAMPLING_STEPS, GUIDANCE = 12, 2.0
-TRAINING_STEPS, BATCH, RATE = 2500, 128, 2e-3
+TRAINING_STEPS, BATCH, RATE = 2000, 64, 2e-3
 LABEL_DROPOUT = 0.1  # rows that learn without their class, for the guidance
 EMA = 0.995
 
@@ -145,9 +145,10 @@ def train_base(images: Tensor, labels: Tensor, steps: int = TRAINING_STEPS, prog
     """A base for images (N, 1, 8, 8) in [-1, 1] with labels (N,); the same at every time on one machine."""
     torch.manual_seed(0)
     model, generator = DigitsTransformer(), torch.Generator().manual_seed(0)
-    backend, average = DigitsBackend(model), {name: value.clone() for name, value in model.state_dict().items()}
+    backend, parameters = DigitsBackend(model), list(model.parameters())
+    average = [p.detach().clone() for p in parameters]
     model.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimiser = torch.optim.Adam(parameters, lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         rows = torch.randint(len(images), (BATCH,), generator=generator)
@@ -157,15 +158,15 @@ def train_base(images: Tensor, labels: Tensor, steps: int = TRAINING_STEPS, prog
         loss = (backend.predict(backend.add_noise(images[rows], noise, levels), levels, told) - backend.target(images[rows], noise, levels)).square().mean()
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         with torch.no_grad():
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, max(1 - EMA, 1 / (1 + step)))
+            torch._foreach_lerp_(average, [p.detach() for p in parameters], max(1 - EMA, 1 / (1 + step)))
         if progress is not None and (step + 1) % 250 == 0:
             progress(step + 1, float(loss))
-    model.load_state_dict(average)
+    with torch.no_grad():
+        torch._foreach_copy_(parameters, average)
     return model
 
 

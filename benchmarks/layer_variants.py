@@ -105,10 +105,12 @@ def peer(model: WideModel, method: str, size: int) -> Variant:
     @contextmanager
     def on(training: bool) -> Iterator[Worker]:
         with attached_peer(model, method, size) as named:  # type: ignore[arg-type]
-            if not training:
-                for _, parameter in named:
-                    parameter.requires_grad_(False)
-            yield Worker([parameter for _, parameter in named])
+            if training:
+                yield Worker([parameter for _, parameter in named])
+                return
+            for _, parameter in named:
+                parameter.requires_grad_(False)
+            yield Worker()
 
     with attached_peer(model, method, size) as named:  # type: ignore[arg-type]
         count = sum(parameter.numel() for _, parameter in named)
