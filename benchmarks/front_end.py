@@ -43,7 +43,9 @@ RECORD = """() => {
     };
   }
   window.sparsedictWork = (milliseconds) => { work += milliseconds; };
-  const frame = (now) => { if (times.length) works.push(work); work = 0; times.push(now); if (going) requestAnimationFrame(frame); };
+  // What the map draws in this frame comes after this callback, and before a task that is set here.
+  const end = () => { works.push(work); work = 0; };
+  const frame = (now) => { times.push(now); setTimeout(end); if (going) requestAnimationFrame(frame); };
   requestAnimationFrame(frame);
   window.sparsedictStop = () => { going = false; return { times, works }; };
 }"""

@@ -8,7 +8,7 @@ import { formatAddress, formatMask, resolve, resolveLayers } from "./addresses.j
 import { leftBy } from "./gains.js";
 import { History } from "./history.js";
 import { describe, rankAtoms, select, selectionOf } from "./selection.js";
-import { sliderOrder, withAmount } from "./slider_amount.js";
+import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
 import { t } from "./texts.js";
@@ -97,7 +97,7 @@ export function mount(container, value, onChange, host = {}) {
     if (!table || !order) return;
     const next = withAmount(table, choice.mode === "addresses" ? { ...choice, mode: "share", invert: false } : choice, k, order);
     if (done) return commit(next);
-    preview(next, select(table, selectionOf(next), there));
+    preview(next, firstOf(table, next, k, order, there));
     if (result) map.setMask(result.mask, there);
   });
   const map = new AtomMap({

@@ -21,6 +21,8 @@ export class DensitySlider {
     /** @type {Theme | null} */
     this.theme = null;
     this.enabled = false;
+    /** @type {{curve: Float64Array, width: number, whole: Path2D, filled: Path2D} | null} */
+    this.drawn = null;
     this.canvas = make("canvas", { className: "sd-slider", tabIndex: 0, role: "slider", "aria-label": t("Atoms kept"), "aria-valuemin": "0" });
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -123,28 +125,30 @@ export class DensitySlider {
       return;
     }
     const yOf = (/** @type {number} */ share) => bottom - share * (bottom - top);
-    const area = (/** @type {number} */ limit) => {
-      const path = new Path2D();
-      path.moveTo(this.xOf(0), bottom);
-      for (let x = this.xOf(1); x <= limit + 0.5; x++) path.lineTo(x, yOf(this.curve[this.kOf(x)]));
-      path.lineTo(limit, yOf(this.curve[this.kOf(limit)]));
-      return path;
-    };
     const at = this.xOf(this.k);
     // What the atoms hold: all of them, and the kept ones.
-    const whole = area(right), filled = new Path2D(whole);
-    filled.lineTo(right, bottom);
-    filled.closePath();
+    if (this.drawn?.curve !== this.curve || this.drawn.width !== width) {
+      const whole = new Path2D();
+      whole.moveTo(this.xOf(0), bottom);
+      for (let x = this.xOf(1); x <= right + 0.5; x++) whole.lineTo(x, yOf(this.curve[this.kOf(x)]));
+      const filled = new Path2D(whole);
+      filled.lineTo(right, bottom);
+      filled.closePath();
+      this.drawn = { curve: this.curve, width, whole, filled };
+    }
+    const { whole, filled } = this.drawn;
     context.globalAlpha = 0.16;
     context.fillStyle = theme.text;
     context.fill(filled);
     if (this.k > 0) {
-      const kept = area(at);
-      kept.lineTo(at, bottom);
-      kept.closePath();
+      context.save();
+      context.beginPath();
+      context.rect(0, 0, at, height);
+      context.clip();
       context.globalAlpha = 0.55;
       context.fillStyle = theme.accent;
-      context.fill(kept);
+      context.fill(filled);
+      context.restore();
     }
     context.globalAlpha = 1;
     context.lineWidth = 1.25;

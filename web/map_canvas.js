@@ -213,7 +213,8 @@ export class MapCanvas {
     context.save();
     context.translate(left, top);
     context.imageSmoothingEnabled = w < 1 || h < 1;
-    context.imageSmoothingQuality = "high";
+    // Costly where a graphics card does not do it, and hardly to be seen where pixels and atoms are about as many.
+    context.imageSmoothingQuality = w < 0.6 || h < 0.6 ? "high" : "low";
     context.drawImage(this.small, 0, 0, this.columns, this.rows, 0, 0, width, height);
     // Cells that are large enough stand apart.
     context.fillStyle = theme.field;

@@ -1,7 +1,7 @@
 // @ts-check
 /** The slider's side of a choice: a number of atoms, in the words of the choice's own mode. No DOM here. */
 
-import { consideredSites, rankAtoms, roundHalfEven, selectionOf } from "./selection.js";
+import { consideredSites, describe, rankAtoms, roundHalfEven, selectionOf } from "./selection.js";
 
 /** @typedef {import("./table.js").Table} Table @typedef {import("./table.js").Choice} Choice */
 
@@ -27,6 +27,13 @@ export function sliderOrder(table, choice, there = null) {
   const curve = new Float64Array(order.length + 1);
   for (let k = 0; k < order.length; k++) curve[k + 1] = curve[k] + table.importance[order[k]] / (whole || 1);
   return { order, curve, what: "importance" };
+}
+
+/** What the first k of the slider's atoms are, without asking the choice: for while the slider moves. @param {Table} table @param {Choice} choice @param {number} k @param {{order: Int32Array}} slider @param {Uint8Array | null} there */
+export function firstOf(table, choice, k, slider, there) {
+  const mask = new Uint8Array(table.atoms);
+  for (let i = 0; i < k; i++) mask[slider.order[i]] = 1;
+  return describe(table, choice.invert ? mask.map((kept, atom) => (!kept && (!there || there[atom]) ? 1 : 0)) : mask);
 }
 
 /** The choice that keeps the first k of the slider's atoms. @param {Table} table @param {Choice} choice @param {number} k @param {{order: Int32Array, curve: Float64Array}} slider @returns {Choice} */

@@ -91,6 +91,7 @@ for (const how of modes) {
       const ties = value && plain.importance[slider.order[k - 1]] === plain.importance[slider.order[k]];
       const nothingLeft = how.mode === "importance share" && slider.curve[k] > 1 - 1e-9;
       if (!ties && !nothingLeft) assert.equal(result.kept, k, `${k} ${JSON.stringify(next)}`);
+      if (!ties && !nothingLeft) assert.deepEqual(atoms(selection.firstOf(plain, next, k, slider, null).mask), atoms(result.mask));
       const kept = new Set(atoms(result.mask));
       assert.ok([...before].every((atom) => kept.has(atom)), `nested at ${k}`);
       before = kept;
