@@ -135,6 +135,11 @@ def comfy(environment: Environment, arguments: list[str]) -> int:
     return comfy_host().main(environment, install, say, arguments)
 
 
+def bench(environment: Environment, arguments: list[str]) -> int:
+    """a small version of every table of the evidence (--quick, under 10 minutes), or all of them (--full; goes on where it stopped)"""
+    return subprocess.run([str(environment.python), "-m", "sparsedict.benchmarks", "run", *arguments], env=child_environment(), cwd=ROOT).returncode
+
+
 def comfy_host() -> ModuleType:
     """tools/comfy_host.py, by path: the root is not on sys.path under PYTHONSAFEPATH."""
     spec = importlib.util.spec_from_file_location("comfy_host", ROOT / "tools" / "comfy_host.py")
@@ -202,7 +207,7 @@ def package_link(environment: Environment) -> Path:
 
 
 # A new command is one function above and one line here.
-COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "comfy": comfy, "test": test, "lint": lint}
+COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "comfy": comfy, "test": test, "bench": bench, "lint": lint}
 
 
 def usage() -> str:

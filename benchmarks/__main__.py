@@ -34,7 +34,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
 @main.command()
 @click.option("--quick", "quick", flag_value=True, default=True, help="A small version of each table, in minutes, under out/.  [default]")
 @click.option("--full", "quick", flag_value=False, help="All of it, into --results; done runs are skipped.")
-@click.option("--only", callback=names, help="Only these parts, with commas between: E1, E2, E3, E4, E5.")
+@click.option("--only", callback=names, help="Only these parts, with commas between: E1 to E7.")
 @click.option("--methods", callback=names, help="Of E1, only these, by their names in the tables.")
 @click.option("--concepts", callback=names, help="Of E1, only these.")
 @click.option("--seeds", type=click.IntRange(1), help="Of E1.")
@@ -58,7 +58,9 @@ def run(
     changes = {"methods": methods and tuple(methods), "concepts": concepts and tuple(concepts), "seeds": seeds}
     scope = replace(scope, **{name: value for name, value in changes.items() if value is not None})
     job = Job(results, cache, scope, click.echo)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory would tell of each start
     for name in only or PARTS:
+        click.echo(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
         PARTS[name](job)
     click.echo(write_tables(results))
 

@@ -13,6 +13,8 @@ from .queue import work_through
 from .runs import RESULTS, Run, read_results
 from .training import World
 
+FIGURE = RESULTS.parent.parent / "docs" / "images" / "digits.png"
+QUICK_RATES, QUICK_DIGIT_STEPS = (1e-2,), 60
 PEERS_AT_HAND = ("sparse dictionary", "LoRA", "LoRA + quiet term")
 
 
@@ -122,4 +124,25 @@ def dial(job: Job) -> None:
     job.do("E5", job.shortened(plans.report_runs(chosen, job.scope.dial_concepts, job.scope.dial_seeds)), measure)
 
 
-PARTS: dict[str, Callable[[Job], None]] = {"E1": personalisation, "E2": shrinking, "E3": editing, "E4": merging, "E5": dial}
+def digits(job: Job) -> None:
+    """E6: an 8 becomes a 3."""
+    from .digits import SEEDS, evidence
+
+    if job.scope.search:
+        figure = FIGURE if job.results == RESULTS else None
+        evidence(job.cache, job.results, job.say, SEEDS, figure=figure)
+    else:
+        evidence(job.cache, job.results, job.say, seeds=1, rates=QUICK_RATES, steps=QUICK_DIGIT_STEPS)
+
+
+def speed(job: Job) -> None:
+    """E7: real widths. (In ComfyUI and in the browser: the commands host-speed and front-end, which need both.)"""
+    from .layer_speed import PARTS as SPEED_PARTS
+    from .layer_speed import measure
+    from .wide_models import NAMES
+
+    quick = not job.scope.search
+    measure(SPEED_PARTS, NAMES[:1] if quick else NAMES, job.results, quick, None, job.say)
+
+
+PARTS: dict[str, Callable[[Job], None]] = {"E1": personalisation, "E2": shrinking, "E3": editing, "E4": merging, "E5": dial, "E6": digits, "E7": speed}

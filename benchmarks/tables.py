@@ -11,7 +11,7 @@ from . import world_tables
 from .formatting import interval, table
 from .front_end import front_end_table
 from .goals import goals_table
-from .plans import label
+from .plans import OURS_LABEL, label
 from .runs import RESULTS, read_results
 
 PAGE = "RESULTS.md"
@@ -40,16 +40,20 @@ def by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str
 
 
 def personalisation(results: Sequence[Mapping[str, Any]]) -> str:
+    """Means over a method's runs; as not all methods have the same ones, ours is shown on each one's beside it."""
+    groups, at = by_label(results), lambda result: (result["run"]["concept"], result["run"]["seed"])
+    ours = {at(result): result["concept_fidelity"] for result in groups.get(OURS_LABEL, [])}
     rows = []
-    for name, group in by_label(results).items():
-        run = group[0]["run"]
+    for name, group in sorted(groups.items(), key=lambda item: (item[0] != OURS_LABEL, item[0])):
+        run, same = group[0]["run"], [ours[at(result)] for result in group if at(result) in ours]
         rate = "preset" if run["learning_rate"] is None else f"{run['learning_rate']:g}"
         rows.append(
-            [name, f"{group[0]['parameters']:,}", rate, f"{run['quiet_weight']:g}" if run["quiet_weight"] is not None else "preset"]
-            + [interval([result[key] for result in group]) for key in ("concept_fidelity", "prompt_fidelity", "drift", "flipped")]
+            [name, f"{group[0]['parameters']:,}", rate, f"{run['quiet_weight']:g}" if run["quiet_weight"] is not None else "preset",
+             interval([result["concept_fidelity"] for result in group]), f"{sum(same) / len(same):.3f}" if same else "–"]
+            + [interval([result[key] for result in group]) for key in ("prompt_fidelity", "drift", "flipped")]
             + [str(len(group))]
-        )
-    return table(["method", "parameters", "rate", "quiet weight", "concept fidelity ↑", "prompt fidelity ↑", "drift ↓", "attributes flipped ↓", "runs"], rows)
+        )  # fmt: skip
+    return table(["method", "parameters", "rate", "quiet weight", "concept fidelity ↑", "ours on the same runs", "prompt fidelity ↑", "drift ↓", "attributes flipped ↓", "runs"], rows)
 
 
 def pruning(results: Sequence[Mapping[str, Any]]) -> str:

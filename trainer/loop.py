@@ -231,9 +231,9 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
     adapter.requires_grad_(False)
     told_importance = partial(report.on_progress, "importance")
     try:
-        stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES)
+        stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES, responses=not stopped)
     except interruptions(backend):
-        stats = calibrate(config, backend, adapter, sets, told_importance, 1)  # the trained adapter is not lost for it
+        stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)  # the trained adapter is not lost for it
     adapter.metadata["training"] = summary(config, data, state, seconds)
     if processes.main:
         save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)

@@ -25,7 +25,7 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .loop import build_sets
-from .own_pictures import captions_of, own_rows
+from .own_pictures import PICTURES, captions_of, own_rows
 from .progress import ConsoleProgress
 
 HEAL_STEPS = 100
@@ -53,19 +53,20 @@ class Lesson:
 
 
 def merge(
-    parts: Sequence[Part], backend: Backend, heal_steps: int = HEAL_STEPS, callbacks: Callbacks | None = None, seed: int = 0
-) -> SparseAdapter:
-    """The members in one adapter in which each keeps to its own word. Raises CompositionError as `compose` does, TrainingError without words."""
+    parts: Sequence[Part], backend: Backend, heal_steps: int = HEAL_STEPS, callbacks: Callbacks | None = None, seed: int = 0,
+    pictures: int = PICTURES, quiet_samples: int = QUIET_SAMPLES,
+) -> SparseAdapter:  # fmt: skip
+    """The members in one adapter in which each keeps to its own word; `pictures` are drawn by each member and pair. Raises CompositionError as `compose` does, TrainingError without words."""
     report = callbacks or ConsoleProgress()
     merged = compose([(part.name, part.adapter, part.strength) for part in parts])
     if heal_steps == 0 or len(parts) < 2:
         return merged
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = TrainConfig(cache=cache, seed=seed, quiet_samples=QUIET_SAMPLES)
-        alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number) for number, part in enumerate(parts)]
+        config = TrainConfig(cache=cache, seed=seed, quiet_samples=quiet_samples)
+        alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number, pictures) for number, part in enumerate(parts)]
         pairs = [(one, other) for one in parts for other in parts if one is not other and other.adapter.trigger_words]
         both = [
-            lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number)
+            lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number, pictures)
             for number, (one, other) in enumerate(pairs)
         ]
     merged.trainable().to(backend.device)
@@ -91,13 +92,14 @@ def merge(
 
 
 def lesson(
-    part: Part, other: Part | None, drawn_by: SparseAdapter, strength: float, backend: Backend, config: TrainConfig, report: Callbacks, seed: int
+    part: Part, other: Part | None, drawn_by: SparseAdapter, strength: float, backend: Backend, config: TrainConfig, report: Callbacks, seed: int,
+    pictures: int,
 ) -> Lesson:  # fmt: skip
     """Pictures that `drawn_by` draws for the member's captions, with the other's word behind them; and quiet rows."""
     captions = list(part.captions or captions_of(part.adapter))
     if other is not None:
         captions = [f"{text} {word}" for text in captions for word in other.adapter.trigger_words]
-    rows = own_rows(drawn_by, backend, captions, report, seed, strength)
+    rows = own_rows(drawn_by, backend, captions, report, seed, strength, pictures)
     # The quiet rows come by the usual way, from a picture that isn't used.
     blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
     sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
