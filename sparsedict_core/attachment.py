@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .errors import SiteError
 from .functional import add_decoded, decode, encode, rectified
-from .prepared import PreparedSite
+from .prepared import PreparedSite, choices
 from .site import SparseSite
 
 if TYPE_CHECKING:
@@ -74,7 +74,13 @@ class Attachment:
         self.session: TrainingSession | None = None
         self._strength = float(strength)
         self._taps: list[TapCallback] = []
-        self._prepared = {key: PreparedSite(site, _device_of(modules[key])) for key, site in adapter.sites.items()}
+        self._sizes = [site.atoms for site in adapter.sites.values()]
+        self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
+        # One tensor for all sites, as a change then is one operation. In inference mode it could only be written to there.
+        with torch.inference_mode(False):
+            self._scale = torch.ones(sum(self._sizes), device=_device_of(modules.values()))
+            scales = self._scale.split(self._sizes)
+        self._prepared = {key: PreparedSite(site, scale) for (key, site), scale in zip(adapter.sites.items(), scales, strict=True)}
         self.member_strengths: dict[str, float] = _MemberStrengths(((m.name, m.strength) for m in adapter.members), self._rescale)
         self._rescale()
         self._handles: list[RemovableHandle] = []
@@ -96,9 +102,13 @@ class Attachment:
     def _strength_at(self, member: str | None) -> float:
         return self._strength if member is None else self._strength * self.member_strengths[member]
 
+    @torch.no_grad()
     def _rescale(self) -> None:
-        for prepared in self._prepared.values():
-            prepared.set_strength(self._strength_at(prepared.site.member))
+        scale = self._gains * self._strength
+        if self.member_strengths:
+            for part, prepared in zip(scale.split(self._sizes), self._prepared.values(), strict=True):
+                part.copy_(part if prepared.site.member is None else part * self.member_strengths[prepared.site.member])
+        self._scale.copy_(scale)
 
     # -- gains ----------------------------------------------------------------------------------------------
 
@@ -120,14 +130,18 @@ class Attachment:
             if key not in self._prepared:
                 raise SiteError(f"the adapter has no site {key}; its sites are {', '.join(list(self._prepared)[:4])}, ….")
             atoms = self._prepared[key].site.atoms
-            values = torch.as_tensor(values, dtype=torch.float32).detach().clone()
+            values = torch.as_tensor(values).detach().to("cpu", torch.float32)
             if values.shape != (atoms,):
                 raise SiteError(f"{key}: {tuple(values.shape)} gains were given for {atoms} atoms; give one an atom.")
-            if not bool(torch.isfinite(values).all()):
-                raise SiteError(f"{key}: a gain is not finite; give numbers, 1 leaves an atom as it is and 0 removes it.")
             wanted[key] = values
-        for key, prepared in self._prepared.items():
-            prepared.set_gains(wanted.get(key))
+        parts = [wanted.get(key) for key in self._prepared]
+        whole = torch.cat([torch.ones(size) if part is None else part for part, size in zip(parts, self._sizes, strict=True)] or [torch.ones(0)])
+        if not bool(torch.isfinite(whole).all()):
+            key = next(key for key, values in wanted.items() if not bool(torch.isfinite(values).all()))
+            raise SiteError(f"{key}: a gain is not finite; give numbers, 1 leaves an atom as it is and 0 removes it.")
+        self._gains = whole
+        for prepared, choice in zip(self._prepared.values(), choices(whole, self._sizes), strict=True):
+            prepared.choose(choice)
         self._rescale()
 
     # -- observers ------------------------------------------------------------------------------------------
@@ -226,13 +240,14 @@ def _owned(module: nn.Module, prepared: PreparedSite, x: Tensor, output: Tensor)
         attachment = getattr(hook, "attachment", None)
         if not isinstance(attachment, Attachment) or attachment._taps:
             return False
-        if hook.prepared is prepared:  # type: ignore[attr-defined]
+        if hook.prepared is prepared:
             return True
     return False
 
 
-def _device_of(module: nn.Module) -> torch.device | None:
-    parameter = next(module.parameters(), None)
+def _device_of(modules: Iterable[nn.Module]) -> torch.device | None:
+    """Where the first module that has a parameter is, as far as that is known."""
+    parameter = next((parameter for module in modules for parameter in module.parameters()), None)
     return None if parameter is None or parameter.device.type == "meta" else parameter.device
 
 

@@ -34,6 +34,8 @@ class SiteTensors(NamedTuple):
 
     def cast(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
         """The same tensors in another dtype and on another device; no copy where nothing changes."""
+        if all(t is None or (t.dtype == dtype and t.device == device) for t in self):
+            return self
         return SiteTensors._make(None if t is None else t.to(device=device, dtype=dtype) for t in self)
 
     def prefix(self, count: int) -> SiteTensors:
@@ -51,10 +53,10 @@ class SiteTensors(NamedTuple):
         """The atoms at `index` (k), copied."""
         gram = self.encoder_gram
         return self._replace(
-            encoder_weight=self.encoder_weight[index],
-            encoder_bias=self.encoder_bias[index],
-            threshold=self.threshold[index] if self.threshold.ndim else self.threshold,
-            dictionary_weight=self.dictionary_weight[index],
+            encoder_weight=self.encoder_weight.index_select(0, index),
+            encoder_bias=self.encoder_bias.index_select(0, index),
+            threshold=self.threshold.index_select(0, index) if self.threshold.ndim else self.threshold,
+            dictionary_weight=self.dictionary_weight.index_select(0, index),
             encoder_gram=None if gram is None else gram[index][:, index],
         )
 

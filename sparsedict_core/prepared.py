@@ -6,7 +6,8 @@ through `.data` is not.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,15 +16,47 @@ from .functional import SiteTensors, absorb_threshold, prepare
 from .site import SparseSite
 
 
-def apply_gains(tensors: SiteTensors, gains: Tensor) -> SiteTensors:
-    """Gains (m) go into the dictionary's rows; atoms of gain 0 are left out, so they cost nothing."""
-    # Looked at where the gains are, on the CPU as a rule: asking a GPU how many there are would wait for it.
-    index = gains.nonzero().flatten()
-    device, dtype = tensors.dictionary_weight.device, tensors.dictionary_weight.dtype
-    if len(index) < len(gains):
-        tensors, gains = tensors.select(index.to(device)), gains[index]
-    if bool((gains != 1).any()):
-        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * gains.to(device=device, dtype=dtype)[:, None])
+class Choice(NamedTuple):
+    """One site's gains, looked at once, on the CPU: asking a GPU how many atoms are left would wait for it."""
+
+    gains: Tensor  # (m)
+    kept: Tensor  # (k) rows whose gain is not 0
+    weighted: bool  # whether any of those is not 1
+
+
+def choices(gains: Tensor, sizes: Sequence[int]) -> list[Choice | None]:
+    """The choice of each site from the gains of all sites (sum of `sizes`), one after another; None where all are 1.
+
+    A slider changes all sites at once, so all are looked at together: site by site, the small operations would add up.
+    """
+    ends = torch.tensor(list(sizes), dtype=torch.long).cumsum(0)
+
+    def found(mask: Tensor) -> tuple[Tensor, list[int]]:
+        places = mask.nonzero().flatten()
+        return places, [0, *torch.searchsorted(places, ends).tolist()]
+
+    kept, kept_to = found(gains != 0)
+    changed_to, weighted_to = found(gains != 1)[1], found((gains != 0) & (gains != 1))[1]
+    starts = [0, *ends.tolist()]
+    made: list[Choice | None] = []
+    for i in range(len(sizes)):
+        if changed_to[i] == changed_to[i + 1]:
+            made.append(None)
+            continue
+        rows = kept[kept_to[i] : kept_to[i + 1]] - starts[i]
+        made.append(Choice(gains[starts[i] : starts[i + 1]], rows, weighted_to[i] < weighted_to[i + 1]))
+    return made
+
+
+def apply_gains(tensors: SiteTensors, choice: Choice) -> SiteTensors:
+    """Gains go into the dictionary's rows; atoms of gain 0 are left out, so they cost nothing."""
+    atoms, (gains, kept, weighted) = tensors.encoder_weight.shape[0], choice
+    if atoms < len(gains):
+        kept = kept[kept < atoms]  # of a prefix
+    if len(kept) < atoms:
+        tensors = tensors.select(kept.to(tensors.encoder_weight.device))
+    if weighted:
+        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * gains[kept].to(tensors.dictionary_weight)[:, None])
     return tensors
 
 
@@ -54,36 +87,29 @@ def _version(tensor: Tensor | None) -> tuple[int, int]:
 class PreparedSite:
     """One site's tensors, made ready for the calls of one attachment."""
 
-    def __init__(self, site: SparseSite, device: torch.device | None = None) -> None:
-        """`device`: where the site's module is, as far as that is known."""
+    def __init__(self, site: SparseSite, scale: Tensor) -> None:
+        """`scale` (m): strength · gains, which the attachment writes to and never replaces, so that compiled code and captured
+        graphs see each change."""
         self.site = site
-        self.gains: Tensor | None = None
+        self.scale = scale
+        self.choice: Choice | None = None
         self.silent = site.atoms == 0
-        # Written to and never replaced, so that compiled code and captured graphs see each change; in inference mode it could
-        # only be written to there.
-        with torch.inference_mode(False):
-            self.scale = torch.ones(site.atoms, device=device)  # strength · gains (m)
         self._base: SiteTensors | None = None
         self._base_from: SiteTensors | None = None
         self._base_key: Any = None
         self._cached: SiteTensors | None = None
         self._cache_key: Any = None
 
-    def set_gains(self, gains: Tensor | None) -> None:
-        """Gains (m), or None for all ones."""
-        if gains is not None and bool((gains == 1).all()):
-            gains = None
-        self.gains = gains
-        self.silent = self.site.atoms == 0 or (gains is not None and not bool(gains.any()))
-        self._cached = self._cache_key = None
+    @property
+    def gains(self) -> Tensor | None:
+        """The gains (m); None for all ones."""
+        return None if self.choice is None else self.choice.gains
 
-    @torch.no_grad()
-    def set_strength(self, strength: float) -> None:
-        """Keep `scale` up to date; after a change of strength or gains."""
-        if self.gains is None:
-            self.scale.fill_(strength)
-        else:
-            self.scale.copy_(self.gains * strength)
+    def choose(self, choice: Choice | None) -> None:
+        """Other gains from the next call on."""
+        self.choice = choice
+        self.silent = self.site.atoms == 0 or (choice is not None and len(choice.kept) == 0)
+        self._cached = self._cache_key = None
 
     def tensors(
         self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False, rectified: bool = False
@@ -92,46 +118,43 @@ class PreparedSite:
         with the threshold in the bias, ready for `functional.rectified`."""
         raw = self.site.tensors()
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw):
-            return self._finish(self._absorb(raw, device), dtype, prefix, all_atoms, rectified)
-        base_key = (device, torch.is_inference_mode_enabled(), *map(_version, raw))
+            return self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms)
+        base_key = (device, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
         if self._base is None or self._base_key != base_key:
             # The originals are kept alive, so that no new tensor can get their addresses.
-            self._base, self._base_from, self._base_key = self._absorb(raw, device), raw, base_key
+            self._base, self._base_from, self._base_key = self._absorb(raw, device, rectified), raw, base_key
             self._cached = None
-        key = (dtype, prefix, all_atoms, rectified)
+        key = (dtype, prefix, all_atoms)
         if self._cached is None or self._cache_key != key:
-            self._cached, self._cache_key = self._finish(self._base, dtype, prefix, all_atoms, rectified), key
+            self._cached, self._cache_key = self._finish(self._base, dtype, prefix, all_atoms), key
         return self._cached
 
     def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
         """For compiled code and captured graphs: all atoms, with strength and gains as the values of a tensor, so that neither
         shapes nor constants depend on them. Nothing is kept, as the small tensors are made within the graph."""
-        tensors = self._absorb(self.site.tensors(), device)
+        tensors = self._absorb(self.site.tensors(), device, False)
         scale = self.scale.to(device=device, dtype=tensors.dictionary_weight.dtype)
         tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * scale[:, None])
         return tensors.cast(dtype, device)
 
     def spread(self, coefficients: Tensor, prefix: int | None = None) -> Tensor:
         """Coefficients of the atoms that the gains leave (..., k), with zeros at the others' places, (..., m)."""
-        if self.gains is None:
+        if self.choice is None:
             return coefficients
-        gains = self.gains if prefix is None else self.gains[:prefix]
-        index = gains.nonzero().flatten().to(coefficients.device)
-        full = coefficients.new_zeros((*coefficients.shape[:-1], len(gains)))
-        return full.index_copy(-1, index, coefficients)
+        gains, kept, _ = self.choice
+        atoms = len(gains) if prefix is None else prefix
+        full = coefficients.new_zeros((*coefficients.shape[:-1], atoms))
+        return full.index_copy(-1, kept[kept < atoms].to(coefficients.device), coefficients)
 
-    def _absorb(self, raw: SiteTensors, device: torch.device) -> SiteTensors:
-        return prepare(raw.cast(raw.encoder_weight.dtype, device), self.site.encoder)
+    def _absorb(self, raw: SiteTensors, device: torch.device, rectified: bool) -> SiteTensors:
+        tensors = prepare(raw.cast(raw.encoder_weight.dtype, device), self.site.encoder)
+        return absorb_threshold(tensors) if rectified else tensors
 
-    def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool, rectified: bool) -> SiteTensors:
-        gains = None if all_atoms else self.gains
+    def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool) -> SiteTensors:
         if prefix is not None and prefix < self.site.atoms:
             tensors = tensors.prefix(prefix)
-            gains = None if gains is None else gains[:prefix]
-        if rectified:
-            tensors = absorb_threshold(tensors)
-        if gains is not None:
-            tensors = apply_gains(tensors, gains)
+        if self.choice is not None and not all_atoms:
+            tensors = apply_gains(tensors, self.choice)
             if not torch.is_grad_enabled():
                 tensors = fold_tensors(tensors)
         return tensors.cast(dtype, tensors.encoder_weight.device)
