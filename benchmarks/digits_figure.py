@@ -16,6 +16,7 @@ from .digits_model import SIDE
 
 NOISES = (1, 2)
 COLUMNS = 9
+FAINTEST = 1e-3  # of the largest importance; below it all is one colour
 
 
 def draw(digits: Digits, path: Path, results: Sequence[Mapping[str, Any]], out: Path) -> None:
@@ -24,6 +25,7 @@ def draw(digits: Digits, path: Path, results: Sequence[Mapping[str, Any]], out: 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.colors import LogNorm
 
     adapter = load(path)
     counts = [0, *spread(adapter.atom_count, COLUMNS - 1)]
@@ -32,7 +34,8 @@ def draw(digits: Digits, path: Path, results: Sequence[Mapping[str, Any]], out: 
     left, right = top.subplots(1, 2, width_ratios=[1.7, 1])
 
     rows = torch.stack([site.importance.sort(descending=True).values for site in adapter.sites.values()])
-    image = left.imshow(rows / rows.max(), aspect="auto", cmap="magma", interpolation="nearest")
+    # By magnitude: a few atoms hold most of it, and on a plain scale the others would all look alike.
+    image = left.imshow(rows / rows.max(), aspect="auto", cmap="magma", interpolation="nearest", norm=LogNorm(FAINTEST, 1, clip=True))
     left.set(title=f"What each atom adds for the prompt “{FROM}”", xlabel="atoms of a layer, by importance", ylabel="layer", yticks=range(len(rows)))
     top.colorbar(image, ax=left, label="importance, of the largest")
 
