@@ -234,7 +234,7 @@ function digits(value, count = 3) {
 /** @param {number} seconds */
 function time(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  const two = (/** @type {number} */ part) => String(part).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  return whole < 3600 ? `${Math.floor(whole / 60)}:${two(whole % 60)} min` : `${Math.floor(whole / 3600)}:${two(Math.floor((whole % 3600) / 60))} h`;
+  // Short enough for its place in the narrowest node.
+  if (whole < 100) return `${whole} s`;
+  return whole < 5940 ? `${Math.round(whole / 60)} min` : `${Number((whole / 3600).toFixed(1))} h`;
 }
