@@ -113,14 +113,15 @@ def editing_goals(results: Results) -> Found:
     groups = edit_rows(results)
     means = {at: {k: sum(r[k] for r in group) / len(group) for k in ("subject_kept", "prompt_fidelity")} for at, group in groups.items()}
     ours = [m for (name, _), m in means.items() if name == OURS_LABEL]
+    if not ours:
+        return rows
     for kind in sorted({name for name, _ in means} - {OURS_LABEL}):
         theirs = [m for (name, _), m in means.items() if name == kind]
-        best = max(m["prompt_fidelity"] for m in theirs)
-        # At the prompt fidelity that this LoRA reaches at best: who keeps more of the subject?
+        # At the highest prompt fidelity that both reach: who keeps more of the subject?
+        best = min(max(m["prompt_fidelity"] for m in theirs), max(m["prompt_fidelity"] for m in ours))
         subject = max(m["subject_kept"] for m in theirs if m["prompt_fidelity"] >= best)
-        equal = [m["subject_kept"] for m in ours if m["prompt_fidelity"] >= best]
-        if equal:
-            rows.append((f"E3: subject kept ÷ {kind}’s, at its best prompt fidelity ({best:.2f})", *_with(at_least(1.0), [max(equal) / max(subject, 1e-9)])))
+        equal = max(m["subject_kept"] for m in ours if m["prompt_fidelity"] >= best)
+        rows.append((f"E3: subject kept ÷ that of {kind}, at the best prompt fidelity of both ({best:.2f})", *_with(at_least(1.0), [equal / max(subject, 1e-9)])))
     return rows
 
 

@@ -21,7 +21,7 @@ class Plan:
     lora_rate: float = 1e-2
     lora_quiet_rate: float = 3e-2
     lora_quiet_weight: float = 0.03
-    edit_lora_rate: float = 3e-3
+    edit_lora_rate: float = 2e-2
     sampling_steps: int = STEPS
     drift_prompts: int = DRIFT_PROMPTS
     training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings

@@ -38,6 +38,17 @@ def test_presets_and_demo_use_what_the_search_found():
     assert (plan.lora_quiet_rate, plan.lora_quiet_weight) == (quiet["learning_rate"], quiet["quiet_weight"])
 
 
+def test_the_edit_preset_and_its_peer_are_what_the_search_found():
+    from sparsedict.benchmarks.editing import best_setting
+    from sparsedict.demo.plan import Plan
+    from sparsedict.trainer import PRESETS, TrainConfig
+
+    searched, preset = read_results("E3-search"), TrainConfig(**PRESETS["edit"])
+    ours = best_setting(searched, "ours")
+    assert preset.learning_rate == ours["learning_rate"] and all(getattr(preset, k) == v for k, v in ours["settings"].items())
+    assert Plan().edit_lora_rate == best_setting(searched, "lora")["learning_rate"]
+
+
 def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path):
     class World:
         def __init__(self, base):
