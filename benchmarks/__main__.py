@@ -107,7 +107,7 @@ def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
 
 
 @main.command("layer-speed")
-@click.option("--quick", is_flag=True, help="Fewer tokens, repeats and variants, in a minute, under out/.")
+@click.option("--quick", is_flag=True, help="SD3-medium with few tokens and repeats, and changes of all models; in a minute or two, under out/.")
 @click.option("--part", "parts", type=click.Choice(["sites", "steps", "memory", "change"]), multiple=True, help="Only these; all without it.")
 @click.option("--model", "models", type=click.Choice(["sd3-medium", "flux", "sdxl"]), multiple=True, help="Only these; all without it.")
 @click.option("--before", type=click.Path(path_type=Path, exists=True), help="Another sparsedict_core, measured beside this one.")

@@ -28,7 +28,8 @@ TABLE = "E7-layer"
 PARTS = ("sites", "steps", "memory", "change")
 STEPS_SAMPLING = {"base", "lora", "dora", "oft", "ours_equal", "ours_128", "ours_256", "ours_1024", "ours_128_10%"}
 STEPS_TRAINING = {"base", "lora", "dora", "ours_equal", "ours_128", "ours_256"}
-FEW = {"base", "lora", "ours_equal", "ours_128", "ours_256"}  # of the models that take long
+SITES_FEW = {"base", "lora", "ours_equal", "ours_128", "ours_256", "ours_128_10%"}  # of the models that take long
+FEW = {"base", "lora", "ours_equal", "ours_128"}
 MEMORY = {"base", "lora", "dora", "ours_equal", "ours_128", "ours_256", "ours_1024"}
 RATE = 1e-4
 
@@ -261,7 +262,8 @@ def files(core: Any, adapter: Any, folder: Path) -> dict[str, Any]:
 def rows_of(name: str, parts: Sequence[str], device: torch.device, quick: bool, before: Path | None) -> Iterator[dict[str, Any]]:
     """The rows of one model."""
     full, main = device.type == "cuda", name == NAMES[0]
-    if {"sites", "steps", "memory"} & set(parts):
+    # Building a model takes a quick run longer than timing it.
+    if {"sites", "steps", "memory"} & set(parts) and (main or not quick):
         for dtype in dtypes(device):
             model = wide_model(name, device, dtype, full, 16 if quick and not full else None)
             sites = discover_sites(model.denoiser).sites
@@ -271,17 +273,17 @@ def rows_of(name: str, parts: Sequence[str], device: torch.device, quick: bool, 
             common = {"dtype": str(dtype).removeprefix("torch."), **model.about}
 
             def chosen(wanted: set[str] | None, model: WideModel = model, sites: list = sites, widths: list = widths) -> list[Variant]:
-                return variants(model, sites, widths, before, FEW if quick and (wanted is None or len(wanted) > len(FEW)) else wanted)
+                return variants(model, sites, widths, before, FEW if quick else wanted)
 
             if "sites" in parts:
-                alone, found = sites_alone(model, paths), chosen(None)
+                alone, found = sites_alone(model, paths), chosen(None if main or full else SITES_FEW)
                 for training in (False, True):
-                    yield {"what": "sites", **common, **compare(alone, found, training, 3 if quick else (9 if main else 5), collect=False)}
+                    yield {"what": "sites", **common, **compare(alone, found, training, 3 if quick else (9 if main else 4), collect=False)}
             if "steps" in parts:
                 step = whole_step(model)
                 for training, wanted in ((False, STEPS_SAMPLING), (True, STEPS_TRAINING)):
                     found = chosen(wanted if main or full else FEW)
-                    yield {"what": "steps", **common, **compare(step, found, training, 1 if quick else 3, collect=True)}
+                    yield {"what": "steps", **common, **compare(step, found, training, 1 if quick else (3 if main else 2), collect=True)}
             if "memory" in parts and (main or full):
                 yield {"what": "memory", **common, **memory(model, chosen(MEMORY))}
     if "change" in parts:

@@ -26,6 +26,7 @@ ATOMS = (16, 64, 128, 256, 1024)
 SHARES = (0.5, 0.25, 0.10, 0.05)
 DENSITY = 0.10
 BEFORE = "before"  # the suffix of variants that run another core
+BEFORE_TOO = {"ours_equal", "ours_128", "ours_256", "ours_128_10%"}
 
 
 def core_at(folder: Path | None) -> Any:
@@ -146,15 +147,12 @@ def ours(model: WideModel, core: Any, adapter: Any, name: str) -> Variant:
 def variants(model: WideModel, sites: list[Any], widths: list[tuple[int, int]], before: Path | None, wanted: set[str] | None = None) -> list[Variant]:
     """All that are `wanted` (None: every one), base first."""
     found = [Variant("base", 0, nothing)]
-
-    def want(name: str) -> bool:
-        return wanted is None or name in wanted
-
     for method, size in (("lora", LORA_RANK), ("dora", LORA_RANK), ("oft", OFT_BLOCK)):
-        if want(method):
+        if wanted is None or method in wanted:
             found.append(peer(model, method, size))
     for folder, suffix in ((None, ""), *(((before, f" {BEFORE}"),) if before else ())):
         core = core_at(folder)
+        these = wanted if folder is None else (BEFORE_TOO if wanted is None else wanted & BEFORE_TOO)
 
         def add(name: str, adapter: Any, core: Any = core, suffix: str = suffix) -> None:
             found.append(ours(model, core, adapter, name + suffix))
@@ -162,12 +160,12 @@ def variants(model: WideModel, sites: list[Any], widths: list[tuple[int, int]], 
         def made(atoms: int, rank: int = RANK, core: Any = core) -> Any:
             return trained_adapter(core, model.denoiser, model.component, sites, atoms, rank)
 
-        if want("ours_equal"):
+        if these is None or "ours_equal" in these:
             add("ours_equal", made(equal_atoms(widths), EQUAL_RANK))
         for atoms in ATOMS:
-            if want(f"ours_{atoms}"):
+            if these is None or f"ours_{atoms}" in these:
                 add(f"ours_{atoms}", made(atoms))
         for share in SHARES:
-            if want(f"ours_128_{share:.0%}"):
+            if these is None or f"ours_128_{share:.0%}" in these:
                 add(f"ours_128_{share:.0%}", pruned(core, made(128), share))
     return found
