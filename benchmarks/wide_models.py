@@ -35,20 +35,23 @@ class WideModel:
         return self.denoiser(**inputs, return_dict=False)[0]
 
 
-SKIPPED = ("kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_")
+INITIALISED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 
 
 @contextmanager
 def no_initialisation() -> Iterator[None]:
-    """Leaves new weights as they are within the block: drawing half a billion numbers takes longer than the timing."""
-    kept = {name: getattr(nn.init, name) for name in SKIPPED}
+    """Leaves new weights as they are within the block: drawing half a billion numbers takes longer than the timing.
+
+    On the classes, not in torch.nn.init: a library that is imported within the block would keep what it finds there.
+    """
+    kept = [(kind, kind.reset_parameters) for kind in INITIALISED]
     try:
-        for name in SKIPPED:
-            setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
+        for kind in INITIALISED:
+            kind.reset_parameters = lambda self: None
         yield
     finally:
-        for name, function in kept.items():
-            setattr(nn.init, name, function)
+        for kind, function in kept:
+            kind.reset_parameters = function
 
 
 @torch.no_grad()
