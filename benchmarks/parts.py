@@ -112,7 +112,8 @@ def merging(job: Job) -> None:
     winners = job.winners
     if job.scope.search:
         job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", dict.fromkeys(WAYS, STRENGTHS)), measure)
-    strengths = best_strengths(job.searched("E4-search"))
+    # Where nothing was searched, each member as it was trained.
+    strengths = {**dict.fromkeys(WAYS, (1.0,)), **best_strengths(job.searched("E4-search"))}
     job.do("E4", merge_runs(winners, job.scope.pairs or PAIRS, job.scope.pair_seeds, "report", strengths), measure)
 
 
