@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,7 +22,7 @@ from ..tools.make_demo_images import concept_data
 from ..trainer import ConceptData
 from ..trainer.callbacks import Callbacks
 from ..trainer.merge import Part, merge
-from .runs import Run
+from .runs import Run, digest
 from .training import Fitted, World, fit
 
 STYLE = "fendo"
@@ -58,8 +57,7 @@ class MergeRun:
 
     @property
     def key(self) -> str:
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest}"
+        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest(asdict(self))}"
 
     def members(self) -> list[Run]:
         """The runs whose adapters are merged; those of E1 are trained already."""

@@ -14,6 +14,11 @@ RESULTS = Path(__file__).with_name("results")
 LATER: dict[str, Any] = {"preset": "concept", "parameters": None}
 
 
+def digest(values: dict[str, Any]) -> str:
+    """Ten characters that stand for all of a run's settings."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything that decides a result, but for the machine."""
@@ -37,8 +42,7 @@ class Run:
         for name, default in LATER.items():
             if values[name] == default:
                 del values[name]
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.method}-{self.concept}-{self.split}-{self.seed}-{digest}"
+        return f"{self.method}-{self.concept}-{self.split}-{self.seed}-{digest(values)}"
 
 
 def result_path(table: str, run: Run, results: Path = RESULTS) -> Path:

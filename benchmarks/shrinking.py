@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from ..trainer.callbacks import Callbacks
 from ..trainer.shrink import shrink
 from .merging import setting_of
 from .plans import PARAMETERS
-from .runs import Run
+from .runs import Run, digest
 from .training import World, fit
 
 SHARES = (0.25, 0.10, 0.03)
@@ -43,8 +42,7 @@ class ShrinkRun:
 
     @property
     def key(self) -> str:
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.concept}-{self.seed}-{digest}"
+        return f"{self.concept}-{self.seed}-{digest(asdict(self))}"
 
 
 def shrink_runs(winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[ShrinkRun]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,10 +22,7 @@ from .batches import CONCEPT, TrainingSet, draw_batch
 from .calibrate import calibrate
 from .callbacks import Callbacks
 from .config import TrainConfig
-from .data import ConceptData
-from .distribution import Processes
-from .loop import build_sets
-from .own_pictures import PICTURES, captions_of, own_rows
+from .own_pictures import PICTURES, captions_of, own_rows, own_sets
 from .progress import ConsoleProgress
 
 HEAL_STEPS = 100
@@ -100,10 +97,7 @@ def lesson(
     if other is not None:
         captions = [f"{text} {word}" for text in captions for word in other.adapter.trigger_words]
     rows = own_rows(drawn_by, backend, captions, report, seed, strength, pictures)
-    # The quiet rows come by the usual way, from a picture that isn't used.
-    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
-    sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
-    return Lesson(part, other, [replace(sets[0], concept=rows)])
+    return Lesson(part, other, own_sets(rows, backend, config, report))
 
 
 def squared_error(merged: SparseAdapter, taught: Lesson, backend: Backend, config: TrainConfig, generator: torch.Generator) -> Tensor:

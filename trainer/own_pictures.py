@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend
-from .batches import Rows, text_rows
+from .batches import Rows, TrainingSet, text_rows
 from .callbacks import Callbacks
+from .config import TrainConfig
+from .data import ConceptData
+from .distribution import Processes
+from .loop import build_sets
 
 PICTURES = 24
 
@@ -39,3 +44,11 @@ def own_rows(
     with adapter.attach(backend.denoiser, strength, component=backend.component), torch.no_grad():
         latents = backend.sample(texts, noise.to(backend.device, backend.dtype)).float().cpu()
     return text_rows(backend, latents, [[text] for text in texts])
+
+
+def own_sets(rows: Rows, backend: Backend, config: TrainConfig, report: Callbacks) -> list[TrainingSet]:
+    """`rows` as the concept's, with quiet rows beside them."""
+    # The quiet rows come by the usual way, from a picture that isn't used.
+    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
+    sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
+    return [replace(sets[0], concept=rows)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .loop import build_sets
-from .own_pictures import captions_of, own_rows
+from .own_pictures import captions_of, own_rows, own_sets
 from .progress import ConsoleProgress
 
 HEAL_STEPS = 150
@@ -154,10 +154,7 @@ def training_sets(
     if data is not None:
         return build_sets(config, backend, data, Processes(backend.device), report)[0]
     rows = own_rows(adapter, backend, captions_of(adapter), report, config.seed)
-    # The quiet rows come by the usual way, from a picture that isn't used.
-    blank = ConceptData.from_tensors([torch.zeros(3, backend.default_size, backend.default_size)], [[rows.texts[0]]])
-    sets, _ = build_sets(config, backend, blank, Processes(backend.device), report)
-    return [replace(sets[0], concept=rows)]
+    return own_sets(rows, backend, config, report)
 
 
 def heal(
