@@ -1,4 +1,5 @@
-"""Routes for the front end, which change nothing: what is in an adapter's file, how the training run is going, a sweep as a GIF.
+"""Routes for the front end: what is in an adapter's file, how the training run is going, a sweep as a GIF; these change nothing. And one that
+ends a training run and keeps what it has learned.
 
 Only files of the folders registered as `sparse_dicts` are read, and pictures that Sweep Viewer has left in the host's temp folder; a name
 or a link that leads out of them is refused.
@@ -104,6 +105,16 @@ def sweep_answer(data: Any) -> tuple[int, bytes]:
     return 200, gif_bytes(pictures, labels)
 
 
+def keep_answer(data: Any) -> tuple[int, bytes]:
+    """Status and body: {"node", "prompt"} of the run that shall end and keep what it has learned, both as the events name them."""
+    node, prompt = (data.get("node"), data.get("prompt")) if isinstance(data, dict) else (None, None)
+    if not (isinstance(node, str) and isinstance(prompt, str)):
+        return 400, _body({"error": "name the training run by its node and its prompt, as its events do."})
+    if not STATE.ask_to_keep(node, prompt):
+        return 409, _body({"error": f"node {node} is not training for this prompt any more, so there is nothing to stop; look at the node's log."})
+    return 200, _body({"stopping": True})
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) and "\0" not in text for text in value)
 
@@ -150,11 +161,16 @@ def register() -> bool:
 
     @server.routes.get("/sparsedict/train")
     async def train(_: Any) -> Any:
-        job = STATE.job()
-        if job is not None:
-            running, _waiting = server.prompt_queue.get_current_queue()
-            job["running"] = job["finished"] is None and bool(running)
-        return web.json_response(job, headers={"Cache-Control": "no-store"})
+        return web.json_response(STATE.job(), headers={"Cache-Control": "no-store"})
+
+    @server.routes.post("/sparsedict/train/keep")
+    async def keep(request: Any) -> Any:
+        try:
+            data = await request.json()
+        except ValueError:
+            data = None
+        status, body = keep_answer(data)
+        return web.Response(status=status, body=body, content_type="application/json")
 
     @server.routes.get("/sparsedict/train/preview")
     async def preview(_: Any) -> Any:

@@ -115,19 +115,24 @@ class TrainSparseDict(io.ComfyNode):
         lists = {name: inputs.get(name) or [] for name in ("images", "captions", "latents", "conditioning")}
         one = {name: values[0] if isinstance(values, list) else values for name, values in inputs.items() if name not in lists}
         callbacks = HostCallbacks(cls.hidden.unique_id if cls.hidden is not None else None)
-        backend = ComfyBackend(one["model"], one.get("clip"), one.get("vae"), one.get("sampling_steps") or None, one.get("guidance") or None)
-        config = settings(one, backend, bool(lists["conditioning"]))
         try:
+            backend = ComfyBackend(one["model"], one.get("clip"), one.get("vae"), one.get("sampling_steps") or None, one.get("guidance") or None)
+            config = settings(one, backend, bool(lists["conditioning"]))
             result = train_in_host(config, backend, lambda: data_of(lists, one, backend), callbacks)
         finally:
+            callbacks.over()
             comfy.model_management.soft_empty_cache()
+        said = f"{result.steps} steps in {result.seconds:.0f} s; {result.path} is written."
         if result.checkpoint is not None:
-            raise TrainingError(
+            said = (
                 f"stopped after {result.steps} of {config.steps} steps; the adapter so far is {result.path}, and with resume on and the same "
                 f"settings this node goes on from {result.checkpoint}."
             )
-        callbacks.say(f"{result.steps} steps in {result.seconds:.0f} s; {result.path} is written.")
-        callbacks.finished(result.path)
+            # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
+            if callbacks.interrupted:
+                raise TrainingError(said)
+        callbacks.say(said)
+        callbacks.finished(result.path, result.steps if result.checkpoint is not None else None)
         log = "\n".join(callbacks.lines)
         # As others will load it: the file's own precision, no gradients.
         value = SparseDict(result.adapter.requires_grad_(False).cpu(), result.path.stem)

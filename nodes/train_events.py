@@ -1,4 +1,4 @@
-"""A training run as the host's front end sees it: progress, previews in the node, events, and the stop button."""
+"""A training run as the host's front end sees it: progress, previews in the node, events, and the buttons that end it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINES = 40  # of the log that tell of steps
 
 
 class HostCallbacks(Callbacks):
-    """`lines` is the log. `interrupted` stays set once the user has pressed stop, as the host forgets it when it is told."""
+    """`lines` is the log. `interrupted` stays set once the user has pressed the host's stop, as the host forgets it when it is told."""
 
     def __init__(self, node: str | None) -> None:
         self.node = node
@@ -28,7 +28,8 @@ class HostCallbacks(Callbacks):
         self.interrupted = False
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
         self._sent = 0.0
-        STATE.begin(node)
+        self._prompt = getattr(_server(), "last_prompt_id", None)
+        STATE.begin(node, self._prompt)
 
     # -- the trainer's side
 
@@ -75,7 +76,7 @@ class HostCallbacks(Callbacks):
     def should_stop(self) -> bool:
         if comfy.model_management.processing_interrupted():
             self._note_interrupt()
-        return self.interrupted
+        return self.interrupted or STATE.keep_asked()
 
     # -- the host's side
 
@@ -86,8 +87,13 @@ class HostCallbacks(Callbacks):
         if server is not None and self.node is not None and hasattr(server, "send_progress_text"):
             server.send_progress_text(text, self.node)
 
-    def finished(self, path: Path) -> None:
-        self._send({"event": "finished", "path": str(path)})
+    def finished(self, path: Path, stopped: int | None = None) -> None:
+        """The adapter is written; after `stopped` steps where the run was stopped before its end."""
+        self._send({"event": "finished", "path": str(path), "stopped": stopped})
+
+    def over(self) -> None:
+        """The node ends, well or with an error."""
+        STATE.end()
 
     def _progress(self, done: int, total: int) -> None:
         try:
@@ -102,10 +108,11 @@ class HostCallbacks(Callbacks):
         comfy.model_management.interrupt_current_processing(False)
 
     def _send(self, data: dict[str, Any]) -> None:
-        STATE.note({"node": self.node, **data})
+        data = {"node": self.node, "prompt": self._prompt, **data}
+        STATE.note(data)
         server = _server()
         if server is not None:
-            server.send_sync(EVENT, {"node": self.node, **data}, server.client_id)
+            server.send_sync(EVENT, data, server.client_id)
 
 
 def _server() -> Any:

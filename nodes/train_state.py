@@ -1,4 +1,4 @@
-"""What the newest training run has said so far, so that a page that is loaded later can show it."""
+"""What the newest training run has said so far, so that a page that is loaded later can show it; and what a page has asked of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,34 @@ class TrainState:
         self._lock = threading.Lock()
         self._job: dict[str, Any] | None = None
         self._preview: bytes | None = None
+        self._keep = False
 
-    def begin(self, node: str | None) -> None:
-        """A run starts in this node."""
+    def begin(self, node: str | None, prompt: str | None) -> None:
+        """A run starts in this node, for this prompt."""
         with self._lock:
-            self._job = {"node": node, "points": [], "stage": None, "warnings": [], "finished": None, "previews": 0}
-            self._preview = None
+            self._job = {
+                "node": node, "prompt": prompt, "running": True, "points": [], "stage": None, "warnings": [], "finished": None, "stopped": None, "previews": 0
+            }  # fmt: skip
+            self._preview, self._keep = None, False
+
+    def end(self) -> None:
+        """The run is over, however it went."""
+        with self._lock:
+            if self._job is not None:
+                self._job["running"] = False
+
+    def ask_to_keep(self, node: Any, prompt: Any) -> bool:
+        """Stop the run of this node and prompt, and go on with what it has learned; False where no such run is going on."""
+        with self._lock:
+            job = self._job
+            if job is None or not job["running"] or (job["node"], job["prompt"]) != (node, prompt):
+                return False
+            self._keep = True
+            return True
+
+    def keep_asked(self) -> bool:
+        with self._lock:
+            return self._keep
 
     def note(self, data: dict[str, Any]) -> None:
         """An event of nodes/train_events.py."""
@@ -29,7 +51,7 @@ class TrainState:
             job, kind = self._job, data["event"]
             if job is None:
                 return
-            rest = {key: value for key, value in data.items() if key not in ("event", "node")}
+            rest = {key: value for key, value in data.items() if key not in ("event", "node", "prompt")}
             if kind == "step":
                 job["points"].append(rest)
                 if len(job["points"]) > POINTS:
@@ -40,7 +62,7 @@ class TrainState:
             elif kind == "warning":
                 job["warnings"].append(data["text"])
             elif kind == "finished":
-                job["finished"] = data["path"]
+                job["finished"], job["stopped"] = data["path"], data["stopped"]
 
     def note_preview(self, picture: Any) -> int:
         """A PIL picture; returns the number of previews so far."""

@@ -50,6 +50,9 @@ class Callbacks:
     def on_warning(self, text: str) -> None:
         """Something that the user should know and that doesn't stop the run."""
 
+    def on_stopped(self, step: int, steps: int, path: Path, checkpoint: Path | None) -> None:
+        """The run was stopped after `step` of `steps`; its adapter is at `path`, and it can go on from `checkpoint`."""
+
     def should_stop(self) -> bool:
         """Asked often, also within a step and while quiet samples are made; True ends the run: with a checkpoint and a usable
         adapter where a step was done."""

@@ -241,9 +241,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
     if isinstance(report, ConsoleProgress):
         report.close()
     if stopped:
-        report.on_warning(
-            f"stopped after {state.step} of {config.steps} steps; the adapter so far is {out}, and --resume goes on from {last}."
-        )
+        report.on_stopped(state.step, config.steps, out, last)
     return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None)
 
 

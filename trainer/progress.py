@@ -59,5 +59,8 @@ class ConsoleProgress(Callbacks):
         if self._writer is not None:
             self._writer.add_images("preview", (images + 1) / 2, step)
 
+    def on_stopped(self, step: int, steps: int, path: Path, checkpoint: Path | None) -> None:
+        tqdm.write(f"stopped after {step} of {steps} steps; the adapter so far is {path}, and --resume goes on from {checkpoint}.")
+
     def on_warning(self, text: str) -> None:
         tqdm.write(f"warning: {text}")

@@ -8,8 +8,9 @@ import { t } from "./texts.js";
 /**
  * @typedef {{step: number, steps: number, loss: number, smoothed_loss: number, density: number, target_density: number,
  *   dead_atoms: number, learning_rate: number, seconds_left: number | null}} Point
- * @typedef {{node: string | null, points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
- *   warnings: string[], finished: string | null, previews: number, running?: boolean}} Job  as /sparsedict/train gives it
+ * @typedef {{node: string | null, prompt: string | null}} Run  as the server tells them apart
+ * @typedef {Run & {points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
+ *   warnings: string[], finished: string | null, stopped: number | null, previews: number, running: boolean}} Job  as /sparsedict/train gives it
  */
 
 const HEIGHT = 236, PREVIEW = 206; // without and for a preview picture
@@ -17,20 +18,28 @@ const MOST = 4000; // points kept; beyond that, every other one goes
 
 /**
  * @param {HTMLElement} container
- * @param {{stop: () => void, previewUrl: (number: number) => string, resized: () => void, toggleFields: () => void}} host
+ * @param {{keep: (run: Run) => Promise<void>, previewUrl: (number: number) => string, resized: () => void, toggleFields: () => void}} host
+ *   `keep` rejects with a sentence for the user
  */
 export function mountMonitor(container, host) {
   addStyle();
   /** @type {Point[]} */
   let points = [];
+  /** @type {Run} */
+  let run = { node: null, prompt: null };
   let running = false, theme = readTheme(), frame = 0;
 
   const headline = make("span", { className: "sd-headline" }, t("Not trained yet"));
   const aside = make("span", { className: "sd-aside sd-grow" });
-  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: t("Ends the run after this step; the adapter so far is written and can be resumed"), onclick: () => {
+  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: t("Ends the run; the graph goes on with the adapter so far, and resume goes on with the run"), onclick: async () => {
     stop.disabled = true;
     stop.textContent = t("stopping …");
-    host.stop();
+    try {
+      await host.keep(run);
+    } catch (error) {
+      problem.textContent = error instanceof Error ? error.message : String(error);
+      if (running) setRunning(true);
+    }
   } }, t("Stop and keep"));
   const more = make("button", { type: "button", title: t("Shows all settings of the training; those that are not at their defaults always show"), onclick: () => host.toggleFields() });
   const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": t("Loss") });
@@ -90,9 +99,18 @@ export function mountMonitor(container, host) {
     stop.textContent = t("Stop and keep");
   }
 
-  /** @param {string} text */
-  function endedWith(text) {
-    headline.textContent = points.length ? t("{text} at step {step}", { text: t(text), step: points[points.length - 1].step }) : t(text);
+  /** @param {string} text @param {number | null} [step] */
+  function endedWith(text, step = points[points.length - 1]?.step ?? null) {
+    headline.textContent = step === null ? t(text) : t("{text} at step {step}", { text: t(text), step });
+  }
+
+  /** @param {string} path @param {number | null} stopped steps that were done, where it was stopped before its end */
+  function written(path, stopped) {
+    setRunning(false);
+    show();
+    if (stopped === null) headline.textContent = t("Trained");
+    else endedWith("Stopped", stopped);
+    aside.textContent = aside.title = path;
   }
 
   function show() {
@@ -147,6 +165,7 @@ export function mountMonitor(container, host) {
   return {
     /** An event as nodes/train_events.py sends it. @param {any} event */
     note(event) {
+      run = { node: event.node, prompt: event.prompt };
       if (event.event === "step") {
         if (!running) setRunning(true);
         aside.textContent = "";
@@ -166,22 +185,20 @@ export function mountMonitor(container, host) {
       } else if (event.event === "warning") {
         problem.textContent = event.text;
       } else if (event.event === "finished") {
-        setRunning(false);
-        headline.textContent = t("Trained");
-        aside.textContent = aside.title = event.path;
+        written(event.path, event.stopped);
       }
     },
     /** What the server remembers of a run, after a reload. @param {Job} job */
     restore(job) {
+      run = { node: job.node, prompt: job.prompt };
       points = job.points.slice();
-      setRunning(!!job.running);
+      setRunning(job.running);
       show();
       if (!points.length && job.stage) headline.textContent = t(job.stage.stage);
       showPreview(job.previews);
       problem.textContent = job.warnings[job.warnings.length - 1] ?? "";
       if (job.finished) {
-        headline.textContent = t("Trained");
-        aside.textContent = aside.title = job.finished;
+        written(job.finished, job.stopped);
       } else if (!job.running) {
         endedWith("Stopped");
       }

@@ -4,6 +4,7 @@
 import { hideFields } from "./fields.js";
 import { addPanel } from "./panel_widget.js";
 import { mountMonitor } from "./train_monitor.js";
+import { t } from "./texts.js";
 import { linkedWidgets } from "./upstream.js";
 
 const FIELDS_SHOWN = "sparsedict_fields";
@@ -28,11 +29,22 @@ function isNode(node, id) {
   return id !== null && String(id).split(":").pop() === String(node.id);
 }
 
+/** @param {any} api @param {import("./train_monitor.js").Run} run */
+async function keep(api, run) {
+  let answer;
+  try {
+    answer = await api.fetchApi("/sparsedict/train/keep", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(run) });
+  } catch {
+    throw new Error(t("The server does not answer; start it again."));
+  }
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? t("The server cannot stop the run; the host's own button can."));
+}
+
 /** @param {any} node @param {any} api */
 export function addMonitor(node, api) {
   const container = document.createElement("div");
   const monitor = mountMonitor(container, {
-    stop: () => api.interrupt?.(),
+    keep: (run) => keep(api, run),
     previewUrl: (number) => api.apiURL(`/sparsedict/train/preview?number=${number}`),
     resized: fit,
     toggleFields() {

@@ -77,8 +77,19 @@ def test_a_damaged_file_says_so(server, folder):
 
 
 def test_the_routes_only_read(server, folder):
-    for path in ("/sparsedict/adapter", "/sparsedict/train"):
+    for path in ("/sparsedict/adapter", "/sparsedict/train", "/sparsedict/train/preview"):
         assert post(server, path) == 405
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"node": "3"}, {"node": 3, "prompt": "a"}, {"node": ["3"], "prompt": None}])
+def test_a_run_that_is_not_named_is_not_stopped(server, data):
+    status, answer = server.post("/sparsedict/train/keep", data)
+    assert status == 400 and "its node and its prompt" in answer["error"]
+
+
+def test_where_nothing_is_trained_there_is_nothing_to_stop(server):
+    status, answer = server.post("/sparsedict/train/keep", {"node": "3", "prompt": "none"})
+    assert status == 409 and "nothing to stop" in answer["error"]
 
 
 def post(server, path):

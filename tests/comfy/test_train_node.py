@@ -128,6 +128,55 @@ def test_stopping_while_quiet_samples_are_made(server):
     assert "nothing was written" in error["exception_message"]
 
 
+def keep(server, prompt, node="3"):
+    return server.post("/sparsedict/train/keep", {"node": node, "prompt": prompt})
+
+
+def test_stop_and_keep_goes_on_with_the_adapter_so_far(server):
+    wanted = graph("kept", steps=3000, checkpoint_every=1000)
+    wanted["6"] = {"class_type": "SparseDictInspect", "inputs": {"sparse_dict": ["3", 0], "strongest": 3}}
+    wanted["7"] = {"class_type": "PreviewAny", "inputs": {"source": ["6", 1]}}
+    with server.listen() as client:
+        prompt = server.queue(wanted, client.id)
+        while not steps_seen(client):
+            time.sleep(0.05)
+        assert steps_seen(client)[0]["prompt"] == prompt
+        for other in (keep(server, "another"), keep(server, prompt, "4")):
+            assert other[0] == 409 and "nothing to stop" in other[1]["error"]
+        seen = len(steps_seen(client))
+        assert keep(server, prompt)[0] == 200
+        outputs = server.result(prompt)
+        assert len(steps_seen(client)) - seen <= 2
+        finished = next(event for event in train_events(client) if event["event"] == "finished")
+    path = server.base / "output" / "sparse_dicts" / "kept.safetensors"
+    (checkpoint,) = checkpoints(server, "kept")
+    done = int(load(path).metadata["training"]["steps"])
+    log = outputs["5"]["text"][0].splitlines()
+    assert log[-1].startswith(f"stopped after {done} of 3000 steps") and str(path) in log[-1] and str(checkpoint) in log[-1]
+    assert finished["stopped"] == done == int(checkpoint.stem.removeprefix("step-")) and finished["path"] == str(path)
+    assert outputs["4"]["images"] and outputs["7"]["text"][0]
+    job = server.get("/sparsedict/train")
+    assert not job["running"] and job["stopped"] == done and keep(server, prompt)[0] == 409
+    with server.listen() as client:
+        wanted["3"]["inputs"]["resume"] = True
+        prompt = server.queue(wanted, client.id)
+        while not steps_seen(client):
+            time.sleep(0.05)
+        assert steps_seen(client)[0]["step"] > done and keep(server, prompt)[0] == 200
+        server.result(prompt)
+
+
+def test_stop_and_keep_before_there_is_an_adapter_says_so(server):
+    with server.listen() as client:
+        prompt = server.queue(graph("early", quiet_samples=95, sampling_steps=500), client.id)
+        while not [event for event in train_events(client) if event.get("stage") == "quiet samples"]:
+            time.sleep(0.05)
+        assert keep(server, prompt)[0] == 200
+        entry = server.wait(prompt)
+    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+    assert "nothing was written" in error["exception_message"] and not server.get("/sparsedict/train")["running"]
+
+
 # In this process.
 
 

@@ -39,6 +39,9 @@ class Printing(Callbacks):
     def on_warning(self, text):
         print(text, flush=True)
 
+    def on_stopped(self, step, steps, path, checkpoint):
+        print(f"stopped after {step} of {steps}: {path}, {checkpoint}", flush=True)
+
 
 if __name__ == "__main__":
     resume = "--resume" in sys.argv
