@@ -66,16 +66,16 @@ def run(
 
 
 @main.command("host-speed")
-@click.option("--part", "parts", type=click.Choice(["training", "sampling", "change"]), multiple=True, help="Only these; all without it.")
+@click.option("--part", "parts", type=click.Choice(["training", "sampling", "change", "learning", "server"]), multiple=True, help="Only these; all without it.")
 @click.option("--model", "models", type=click.Choice(["demo", "wan", "sd15"]), multiple=True, help="Only these; all without it.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.pass_obj
 def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], models: tuple[str, ...], repeats: int) -> None:
-    """CPU time in ComfyUI, beside its own LoRA: training steps, sampling, changes of strength."""
-    from .host_speed import MODELS, ROWS, measure
+    """In ComfyUI, beside its own LoRA: training steps, sampling, changes of strength; learning beside the command line; start and stop."""
+    from .host_speed import MODELS, PARTS, measure
     from .tables import write_tables
 
-    measure(parts or tuple(ROWS), models or MODELS, paths[0], repeats, click.echo)
+    measure(parts or PARTS, models or MODELS, paths[0], repeats, click.echo)
     click.echo(write_tables(paths[0]))
 
 

@@ -11,6 +11,7 @@ from . import world_tables
 from .formatting import interval, table
 from .front_end import front_end_table
 from .goals import goals_table
+from .host_tables import host_speed
 from .plans import OURS_LABEL, label
 from .runs import RESULTS, read_results
 
@@ -116,49 +117,6 @@ def with_results(text: str, results: Path = RESULTS) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{readme_part(results)}{END}{after}"
-
-
-def host_speed(results: Sequence[Mapping[str, Any]]) -> str:
-    """CPU time as ratios; which runs stand against which is said in the head of each table."""
-    rows = [row for result in results for row in result["rows"] if "seconds" in row]
-    groups: dict[str, list[list[str]]] = {"training": [], "sampling": [], "change": []}
-    for row in rows:
-        s = row["seconds"]
-        if row["what"] == "training":
-            groups["training"].append(
-                [row["model"], str(row["batch"]), row["dtype"], "yes" if row["checkpointing"] else "no",
-                 f"{row['host_parameters']:,} (rank {row['host_rank']})", f"{row['parameters']:,} ({row['atoms']} atoms, rank {row['rank']})",
-                 f"{1e3 * s['host']:.1f}", f"{1e3 * s['ours']:.1f}", f"{s['ours'] / s['host']:.2f}",
-                 f"{s['ours_quiet'] / s['host']:.2f}" if "ours_quiet" in s else "–"]
-            )  # fmt: skip
-        elif row["what"] == "sampling":
-            lora = s["unmerged_lora"]
-            groups["sampling"].append(
-                [row["model"], str(row["rows"]), f"{row['parameters']:,} / {row['lora_parameters']:,}", f"{1e3 * s['base']:.0f}",
-                 *[f"{s[name] / lora:.2f}" for name in ("base", "merged_lora", "ours", "ours_25%", "ours_10%")],
-                 f"{s['bypass_lora'] / lora:.2f}" if "bypass_lora" in s else "–"]
-            )  # fmt: skip
-        else:
-            groups["change"].append(
-                [row["model"], f"{row['model_parameters']:,}", str(row["sites"]), f"{1e3 * s['lora_same_sites']:.1f}", f"{1e3 * s['lora_everywhere']:.1f}",
-                 f"{1e3 * s['ours_strength']:.2f}", f"{1e3 * s['ours_selection']:.2f}", f"1/{s['lora_same_sites'] / s['ours_strength']:.0f}",
-                 f"1/{s['lora_everywhere'] / s['ours_strength']:.0f}", f"1/{s['lora_same_sites'] / s['ours_selection']:.0f}"]
-            )  # fmt: skip
-    heads = {
-        "training": ["model", "batch", "dtype", "recomputed blocks", "LoRA's numbers", "ours", "LoRA, ms a step", "ours, ms", "ours / LoRA ↓", "with quiet rows / LoRA ↓"],
-        "sampling": ["model", "rows", "parameters, ours / LoRA", "base, ms", "base", "merged LoRA", "ours, all atoms ↓", "ours, 25 %", "ours, 10 %", "host's bypass LoRA"],
-        "change": ["model", "parameters", "sites", "LoRA on them, ms", "LoRA everywhere, ms", "ours, strength, ms", "ours, selection, ms", "strength / LoRA on them ↓",
-                   "strength / LoRA everywhere ↓", "selection / LoRA on them ↓"],
-    }  # fmt: skip
-    titles = {
-        "training": "A training step: the node against TrainLoraNode, as many trained numbers, data, batch and dtype alike. "
-        "(A batch of B in TrainLoraNode runs every caption with every picture, B² rows; the rows of batch 1 compare like with like.)",
-        "sampling": "20 steps of sampling, in units of an unmerged LoRA on the same Linears.",
-        "change": "From a new strength or selection to a loaded model.",
-    }
-    about = results[0]
-    head = f"ComfyUI {about['host']}, torch {about['torch']}, CPU time on {about['threads']} thread, medians of runs that took turns."
-    return "\n\n".join([head, *(f"{titles[part]}\n\n{table(heads[part], cells)}" for part, cells in groups.items() if cells)])
 
 
 def search_table(results: Sequence[Mapping[str, Any]]) -> str:

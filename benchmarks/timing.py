@@ -40,6 +40,11 @@ def in_turns(runs: Mapping[str, Callable[[], float]], repeats: int, warm_up: int
     return {"seconds": {name: statistics.median(values) for name, values in times.items()}, "all": times, "repeats": repeats}
 
 
+def median_of(values: Sequence[float]) -> dict[str, Any]:
+    """Seconds of runs that are compared with nothing."""
+    return {"seconds": statistics.median(values), "most": max(values), "all": list(values), "repeats": len(values)}
+
+
 def paired_ratio(times: Mapping[str, Sequence[float]], name: str, over: str) -> float:
     """Median over the rounds of one run's time over another's: what slows a whole round down cancels."""
     return statistics.median(a / b for a, b in zip(times[name], times[over], strict=True))

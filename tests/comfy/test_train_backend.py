@@ -83,6 +83,79 @@ def test_each_family_trains_and_the_base_stays(family, tmp_path):
     assert any(bool(site.dictionary_weight.count_nonzero()) for site in loaded.sites.values())
 
 
+def test_an_fp8_base_trains_and_stays(comfy, tmp_path):
+    """As "Load Diffusion Model" with weight_dtype fp8_e4m3fn: the host casts a weight at each use."""
+    import comfy.sd
+
+    from sparsedict.comfyui_host.injection import apply_adapter
+
+    with torch.inference_mode():
+        patcher = comfy.sd.load_diffusion_model_state_dict(tiny_models.state_dict("sd3"), model_options={"dtype": torch.float8_e4m3fn})
+    site = next(iter(host_sites(patcher).modules.values()))
+    assert site.weight.dtype == torch.float8_e4m3fn
+    before, picture = weights(patcher), tiny_models.sample(patcher, "sd3")
+    backend, data = backend_for("sd3", patcher)
+    result = run(backend, data, tmp_path)
+    assert len({row["loss"] for row in result.log}) == 4
+    after = weights(patcher)
+    assert all(torch.equal(before[key].view(torch.uint8), after[key].view(torch.uint8)) for key in before if before[key].dtype == torch.float8_e4m3fn)
+    adapter = load(result.path)
+    assert torch.equal(tiny_models.sample(apply_adapter(patcher, adapter, 0.0), "sd3"), picture)
+    assert not torch.equal(tiny_models.sample(apply_adapter(patcher, adapter, 1.0), "sd3"), picture)
+
+
+class PackedWeight(torch.Tensor):
+    """Eight-bit numbers and a scale that say they have the shape of what they stand for, as GGUF loaders' tensors do."""
+
+    @staticmethod
+    def of(weight):
+        scale = weight.abs().amax().clamp(min=1e-8) / 127
+        packed = torch.nn.Parameter((weight / scale).round().to(torch.int8).flatten().as_subclass(PackedWeight), requires_grad=False)
+        packed.scale, packed.unpacked_shape = scale, weight.shape
+        return packed
+
+    def to(self, *args, **kwargs):
+        moved = super().to(*args, **kwargs)
+        moved.__dict__.update(self.__dict__)
+        return moved
+
+    @property
+    def shape(self):
+        return getattr(self, "unpacked_shape", None) or self.size()
+
+    def unpacked(self, dtype):
+        return (self.as_subclass(torch.Tensor).to(dtype) * self.scale.to(dtype)).view(self.unpacked_shape)
+
+
+def test_a_base_of_packed_weights_trains_through_its_own_forward(comfy, tmp_path):
+    """GGUF packs have a Linear of their own, which unpacks in its forward; such a loader is not in the test's host, so one is made here."""
+    import comfy.ops
+
+    class Packed(comfy.ops.manual_cast):
+        class Linear(comfy.ops.manual_cast.Linear):
+            def forward(self, x):
+                weight, bias = self.weight, self.bias
+                if isinstance(weight, PackedWeight):
+                    weight = weight.unpacked(x.dtype)
+                return torch.nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    import comfy.sd
+
+    with torch.inference_mode():
+        patcher = comfy.sd.load_diffusion_model_state_dict(tiny_models.state_dict("sd3"), model_options={"custom_operations": Packed})
+        for module in host_sites(patcher).modules.values():
+            module.weight = PackedWeight.of(module.weight)
+    packed = {name: module.weight.as_subclass(torch.Tensor).clone() for name, module in patcher.model.named_modules() if isinstance(getattr(module, "weight", None), PackedWeight)}
+    assert packed
+    picture = tiny_models.sample(patcher, "sd3")
+    backend, data = backend_for("sd3", patcher)
+    result = run(backend, data, tmp_path)
+    assert len({row["loss"] for row in result.log}) == 4
+    modules = dict(patcher.model.named_modules())
+    assert all(torch.equal(modules[name].weight.as_subclass(torch.Tensor), before) for name, before in packed.items())
+    assert torch.equal(tiny_models.sample(patcher, "sd3"), picture)
+
+
 def test_the_trained_file_changes_the_pictures(quick, tmp_path):
     from sparsedict.comfyui_host.injection import apply_adapter
 
