@@ -114,6 +114,7 @@ def site_row(adapter: SparseAdapter, site: SparseSite, whole: float) -> dict[str
         "importance_share": float(importance.sum()) / whole if whole > 0 else 0.0,
         "atom_ids": site.atom_ids.tolist(),
         "importance": [round(value, 8) for value in importance.tolist()],
+        "firing": None if site.firing is None else [round(value, 6) for value in site.firing.float().tolist()],
     }
 
 
@@ -151,7 +152,7 @@ def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> s
     ]
     lines += ["", table(rows, ["site", "atoms", "importance", "form", "size", "module"])]
     if strongest and report["atoms"]:
-        lines += ["", table(strongest_rows(adapter, strongest), ["strongest", "importance"])]
+        lines += ["", table(strongest_rows(adapter, strongest), ["strongest", "importance", "fires at"])]
     if "selection" in report:
         lines += ["", f"selection {report['selection']['text']}", report["selection"]["addresses"]]
     return "\n".join(lines)
@@ -159,7 +160,8 @@ def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> s
 
 def strongest_rows(adapter: SparseAdapter, count: int) -> list[list[str]]:
     from ..sparsedict_core.addresses import format_address
+    from ..sparsedict_core.site import firing_text
 
     atoms = [(float(value), key, row) for key, site in adapter.sites.items() for row, value in enumerate(site.importance)]
     atoms.sort(key=lambda atom: -atom[0])
-    return [[format_address(adapter, key, row), f"{value:.4g}"] for value, key, row in atoms[:count]]
+    return [[format_address(adapter, key, row), f"{value:.4g}", firing_text(adapter.sites[key], row)] for value, key, row in atoms[:count]]

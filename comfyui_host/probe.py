@@ -86,13 +86,15 @@ class Probe:
         )
 
     def with_importance(self) -> SparseAdapter:
-        """A copy of the adapter whose importance is that of the positive prompt."""
+        """A copy of the adapter whose importance and firing rates are those of the positive prompt."""
         copy = self.adapter.clone()
         for key, site in copy.sites.items():
             if key in self.stats.site_keys:
                 site.importance = self.stats.contribution(self.adapter, key, prompt=POSITIVE).float().to(site.importance.device)
+                site.firing = self.stats.firing_rate(key, prompt=POSITIVE).float().to(site.importance.device)
             else:
                 site.importance = torch.zeros_like(site.importance)
+                site.firing = None
         return copy
 
 

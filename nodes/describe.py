@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..sparsedict_core.addresses import format_address, site_label
 from ..sparsedict_core.gains import alive
 from ..sparsedict_core.selection import SelectionResult, describe
+from ..sparsedict_core.site import firing_text
 from .files import trigger_words
 from .socket import SparseDict
 
@@ -60,6 +61,6 @@ def as_text(value: SparseDict, strongest: int = 12) -> str:
     atoms = [(float(x), key, row) for key, site in adapter.sites.items() for row, x in enumerate(site.importance) if masks[key][row]]
     atoms.sort(key=lambda atom: -atom[0])
     if atoms and atoms[0][0] > 0:
-        rows = [[format_address(adapter, key, row), f"{x:.4g}"] for x, key, row in atoms[:strongest]]
-        lines += ["", table(rows, ["strongest", "importance"])]
+        rows = [[format_address(adapter, key, row), f"{x:.4g}", firing_text(adapter.sites[key], row)] for x, key, row in atoms[:strongest]]
+        lines += ["", table(rows, ["strongest", "importance", "fires at"])]
     return "\n".join(lines)

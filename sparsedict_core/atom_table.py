@@ -1,4 +1,4 @@
-"""An adapter's atoms as plain values, for a user interface: sites, ids, importance and orders, without any weights."""
+"""An adapter's atoms as plain values, for a user interface: sites, ids, importance, firing rates and orders, without any weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .greedy import greedy_order, has_moments
 
 #: Digits that give a float32 back exactly, so that ties and thresholds fall as they do here.
 DIGITS = 9
+RATE_DIGITS = 4  # of what is only shown
 
 
 def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
                 "member": site.member,
                 "atom_ids": site.atom_ids.tolist(),
                 "importance": [float(f"{value:.{DIGITS}g}") for value in site.importance.detach().float().tolist()],
+                "firing": None if site.firing is None else [float(f"{value:.{RATE_DIGITS}g}") for value in site.firing.float().tolist()],
             }
             for key, site in adapter.sites.items()
         ],

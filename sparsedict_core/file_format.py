@@ -27,7 +27,7 @@ from .site import SparseSite, site_key
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 # Small, and ranks or linear systems are computed from them, so rounding is not worth the bytes.
-_FULL_PRECISION = ("importance", "encoder.threshold", "moments")
+_FULL_PRECISION = ("importance", "encoder.threshold", "firing", "moments")
 _REQUIRED = (
     "encoder.weight",
     "encoder.bias",
@@ -36,7 +36,7 @@ _REQUIRED = (
     "importance",
     "atom_ids",
 )
-_OPTIONAL = ("encoder.basis", "encoder.mean", "encoder.scale", "dictionary.basis", "moments")
+_OPTIONAL = ("encoder.basis", "encoder.mean", "encoder.scale", "dictionary.basis", "firing", "moments")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def site_tensors(site: SparseSite) -> Iterator[tuple[str, Tensor]]:
         "dictionary.basis": site.dictionary_basis,
         "importance": site.importance,
         "atom_ids": site.atom_ids,
+        "firing": site.firing,
         "moments": site.moments,
     }
     for name, tensor in names.items():
@@ -244,6 +245,7 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
         threshold=found["encoder.threshold"],
         importance=found["importance"],
         atom_ids=found["atom_ids"],
+        firing=found.get("firing"),
         moments=found.get("moments"),
         member=entry.member,
     )
@@ -267,6 +269,7 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         "dictionary.basis": (r_out or 0, entry.d_out),
         "importance": (atoms,),
         "atom_ids": (atoms,),
+        "firing": (atoms,),
         "moments": (atoms, atoms),
     }
     for name, tensor in found.items():
@@ -278,6 +281,8 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         raise FileFormatError(f"{path}: {prefix}encoder has only one of mean and scale; both or neither must be there.")
     if "encoder.scale" in found and not bool((found["encoder.scale"] > 0).all()):
         raise FileFormatError(f"{path}: {prefix}encoder.scale has values of 0 or less; the file is damaged.")
+    if "firing" in found and not bool(((found["firing"] >= 0) & (found["firing"] <= 1)).all()):
+        raise FileFormatError(f"{path}: {prefix}firing has values that are no shares from 0 to 1; the file is damaged.")
     ids = found["atom_ids"]
     if ids.dtype != torch.int32 or len(ids.unique()) != len(ids) or bool((ids < 0).any()):
         raise FileFormatError(f"{path}: {prefix}atom_ids must be different int32 numbers of 0 or more; the file was changed.")

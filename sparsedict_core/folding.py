@@ -117,6 +117,7 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> 
     )
     c = folded.coefficients(sample.x.detach().to(device, torch.float32))
     folded.importance = c.abs().mean(0).float() * folded.dictionary_norms()
+    folded.firing = (c != 0).float().mean(0)
     folded.requires_grad_(site.encoder_weight.requires_grad)
     return folded
 

@@ -178,7 +178,7 @@ class ImportanceStats:
 
     @torch.no_grad()
     def to_importance(self, adapter: SparseAdapter, bucket: Hashable = None, prompt: Hashable = None) -> dict[str, Tensor]:
-        """Set every site's importance (m), and its moments (m, m) if they were gathered; returns the importance by site.
+        """Set every site's importance (m), firing rate (m), and moments (m, m) if they were gathered; returns the importance by site.
 
         Moments are sums over the tokens of a row, mean over rows, so that sites with more tokens weigh more.
         """
@@ -189,6 +189,7 @@ class ImportanceStats:
                 result[key] = site.importance
                 continue
             site.importance = self.contribution(adapter, key, bucket, prompt).float().to(device)
+            site.firing = self.firing_rate(key, bucket, prompt).float().to(device)
             result[key] = site.importance
             if key in self._gram:
                 site.moments = (self._gram[key] / self._rows[key]).float().to(device)

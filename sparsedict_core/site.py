@@ -37,6 +37,11 @@ def site_key(path: str, member: str | None = None) -> str:
     return path if member is None else f"{member}:{path}"
 
 
+def firing_text(site: SparseSite, row: int) -> str:
+    """Share of the calibration's tokens at which an atom fires, for tables; a dash where the file doesn't know."""
+    return "–" if site.firing is None else f"{float(site.firing[row]):.1%}"
+
+
 def _optional(tensor: Tensor | None) -> nn.Parameter | None:
     return None if tensor is None else nn.Parameter(tensor)
 
@@ -49,6 +54,7 @@ class SparseSite(nn.Module):
     threshold: Tensor
     importance: Tensor
     atom_ids: Tensor
+    firing: Tensor | None
     moments: Tensor | None
     encoder_weight: nn.Parameter
     encoder_basis: nn.Parameter | None
@@ -71,6 +77,7 @@ class SparseSite(nn.Module):
         threshold: Tensor | None = None,
         importance: Tensor | None = None,
         atom_ids: Tensor | None = None,
+        firing: Tensor | None = None,
         moments: Tensor | None = None,
         member: str | None = None,
     ) -> None:
@@ -95,6 +102,7 @@ class SparseSite(nn.Module):
         self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
         ids = torch.arange(atoms, dtype=torch.int32) if atom_ids is None else atom_ids
         self.register_buffer("atom_ids", ids)
+        self.register_buffer("firing", firing)
         self.register_buffer("moments", moments)
 
     @classmethod
@@ -251,6 +259,8 @@ class SparseSite(nn.Module):
             self.threshold = rows(threshold) if isinstance(threshold, nn.Parameter) else threshold[index]
         self.importance = self.importance[index]
         self.atom_ids = self.atom_ids[index]
+        if self.firing is not None:
+            self.firing = self.firing[index]
         if self.moments is not None:
             self.moments = self.moments[index][:, index]
 
@@ -302,6 +312,7 @@ class SparseSite(nn.Module):
             threshold=copy(self.threshold),
             importance=copy(self.importance),
             atom_ids=copy(self.atom_ids),
+            firing=copy(self.firing),
             moments=copy(self.moments),
             member=self.member if member is None else member,
         )

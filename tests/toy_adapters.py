@@ -14,7 +14,7 @@ class Toy(torch.nn.Module):
 
 
 def toy_adapter(seed=0, atoms=16, layers=3, width=24, family="toy"):
-    """Random atoms with importance and moments, as after a training run."""
+    """Random atoms with importance, firing rates and moments, as after a training run."""
     names = [SiteName(f"blocks.{layer}", layer) for layer in range(layers)]
     config = AdapterConfig(atoms=atoms, rank=4)
     adapter = SparseAdapter.create(Toy(layers, width), names, config, seed=seed, metadata={"base_family": family, "trigger_words": ["zorp"]})
@@ -23,5 +23,6 @@ def toy_adapter(seed=0, atoms=16, layers=3, width=24, family="toy"):
         site.dictionary_basis.data = torch.randn(site.dictionary_basis.shape, generator=generator)
         fired = torch.relu(torch.randn(200, atoms, generator=generator)) * torch.rand(atoms, generator=generator)
         site.moments = fired.T @ fired / len(fired)
+        site.firing = (fired > 0).float().mean(0)
         site.importance = fired.mean(0) * site.dictionary_norms()
     return adapter

@@ -111,7 +111,7 @@ export function mount(container, value, onChange, host = {}) {
       commit(next);
     },
     onPoint: showTip,
-    onSay: (atom) => (spoken.textContent = table ? `${describeAtom(atom).join(", ")}` : ""),
+    onSay: (atom) => (spoken.textContent = table ? describeAtom(atom).filter(Boolean).join(", ") : ""),
     onCommand: (name) => {
       if (name === "address") {
         addresses.focus();
@@ -319,7 +319,7 @@ export function mount(container, value, onChange, host = {}) {
     const importance = table.importance[atom], kept = result?.mask[atom] ? t("kept") : there && !there[atom] ? t("left out before") : t("left out");
     return [
       formatAddress(table, atom), t("importance {value}", { value: tidy(importance) }), t("rank {rank} of {atoms}", { rank: ranks.get(atom) ?? "–", atoms: table.atoms }),
-      kept,
+      kept, Number.isNaN(table.firing[atom]) ? "" : t("fires at {share} of the tokens", { share: percent(table.firing[atom]) }),
     ];
   }
 
@@ -327,8 +327,8 @@ export function mount(container, value, onChange, host = {}) {
   function showTip(atom, x, y) {
     tip.hidden = atom < 0 || !table;
     if (tip.hidden) return;
-    const [address, importance, rank, kept] = describeAtom(atom);
-    tip.replaceChildren(make("b", {}, address), ` ${kept}`, make("br"), make("span", {}, `${importance} · ${rank}`));
+    const [address, importance, rank, kept, fires] = describeAtom(atom);
+    tip.replaceChildren(make("b", {}, address), ` ${kept}`, make("br"), make("span", {}, `${importance} · ${rank}`), ...(fires ? [make("br"), make("span", {}, fires)] : []));
     // On the side where there is more room. Nothing is measured here: that would lay the page out anew in every frame.
     const right = x > holdWidth / 2, below = y > holdHeight / 2;
     tip.style.transform = `translate(${x + (right ? -12 : 14)}px, ${y + (below ? -12 : 16)}px) translate(${right ? "-100%" : "0"}, ${below ? "-100%" : "0"})`;

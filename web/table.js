@@ -6,12 +6,12 @@
 
 /**
  * @typedef {{key: string, label: string, layer: number, stream: string | null, member: string | null,
- *   atom_ids: number[], importance: number[]}} SiteRow  a site as the route sends it
+ *   atom_ids: number[], importance: number[], firing?: number[] | null}} SiteRow  a site as the route sends it
  * @typedef {{title?: string, trigger_words?: string[], base_family?: string, members?: string[], has_moments?: boolean,
  *   sites: SiteRow[], greedy?: {order: number[], energy: number[]} | null}} TableJson
  * @typedef {{label: string, layer: number, stream: string | null, member: string | null, first: number, size: number}} Site
- * @typedef {{sites: Site[], members: string[], atoms: number, ids: Int32Array, importance: Float64Array, siteOf: Int32Array,
- *   hasMoments: boolean, greedy: {order: number[], energy: number[]} | null, title: string, triggerWords: string[]}} Table
+ * @typedef {{sites: Site[], members: string[], atoms: number, ids: Int32Array, importance: Float64Array, firing: Float64Array, siteOf: Int32Array,
+ *   hasMoments: boolean, greedy: {order: number[], energy: number[]} | null, title: string, triggerWords: string[]}} Table  `firing` is NaN where the file doesn't know
  * @typedef {{text: string, first: number, last: number, stream: string | null, atoms: [number, number][] | null,
  *   member: string | null}} Address
  * @typedef {{keep?: number, top?: number, importance_share?: number, threshold?: number, atoms?: string,
@@ -35,19 +35,20 @@ export class NeedsGreedyOrder extends SelectionError {}
 /** @param {TableJson} json @returns {Table} */
 export function makeTable(json) {
   const atoms = json.sites.reduce((sum, site) => sum + site.atom_ids.length, 0);
-  const ids = new Int32Array(atoms), importance = new Float64Array(atoms), siteOf = new Int32Array(atoms);
+  const ids = new Int32Array(atoms), importance = new Float64Array(atoms), firing = new Float64Array(atoms).fill(NaN), siteOf = new Int32Array(atoms);
   let first = 0;
   const sites = json.sites.map((row, number) => {
     const size = row.atom_ids.length;
     ids.set(row.atom_ids, first);
     importance.set(row.importance, first);
+    if (row.firing) firing.set(row.firing, first);
     siteOf.fill(number, first, first + size);
     const site = { label: row.label, layer: row.layer, stream: row.stream, member: row.member, first, size };
     first += size;
     return site;
   });
   return {
-    sites, members: json.members ?? [], atoms, ids, importance, siteOf, hasMoments: json.has_moments ?? false,
+    sites, members: json.members ?? [], atoms, ids, importance, firing, siteOf, hasMoments: json.has_moments ?? false,
     greedy: json.greedy ?? null, title: json.title ?? "", triggerWords: json.trigger_words ?? [],
   };
 }

@@ -29,7 +29,8 @@ def test_inspect_json_is_complete(cli, adapter_file):
     assert report["atoms"] == 48 and report["bytes"] == adapter_file.stat().st_size
     assert site["address"] == "L1" and site["addresses"] == "L1[0-15]" and site["atom_ids"] == list(range(16))
     assert site["form"] == "factored" and set(site["bytes_by_form"]) == {"dense", "factored"}
-    assert len(site["importance"]) == 16 and site["bytes"] > site["moments_bytes"] == 4 * 16 * 16
+    assert len(site["importance"]) == 16 and len(site["firing"]) == 16 and all(0 <= rate <= 1 for rate in site["firing"])
+    assert site["bytes"] > site["moments_bytes"] == 4 * 16 * 16
     assert report["metadata"]["base_family"] == "toy"
 
 

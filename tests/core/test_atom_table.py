@@ -17,6 +17,7 @@ def test_the_table_says_what_the_adapter_holds(adapter):
     for row, site in zip(table["sites"], adapter.sites.values()):
         assert row["atom_ids"] == site.atom_ids.tolist()
         assert torch.equal(torch.tensor(row["importance"]), site.importance)
+        assert torch.allclose(torch.tensor(row["firing"]), site.firing, rtol=1e-3)
     assert table["has_moments"] and table["greedy"] is None
 
 
@@ -30,5 +31,6 @@ def test_the_greedy_order_counts_atoms_through_all_sites(adapter):
 def test_without_moments_there_is_no_greedy_order(adapter):
     for site in adapter.sites.values():
         site.moments = None
+        site.firing = None
     table = atom_table(adapter, greedy=True)
-    assert table["greedy"] is None and not table["has_moments"]
+    assert table["greedy"] is None and not table["has_moments"] and table["sites"][0]["firing"] is None

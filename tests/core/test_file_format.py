@@ -73,7 +73,7 @@ def test_keys_and_metadata(tmp_path, adapter):
     )
     report = save(adapter, tmp_path / "a.safetensors")
     names = {"encoder.weight", "encoder.basis", "encoder.bias", "encoder.mean", "encoder.scale", "encoder.threshold",
-             "dictionary.weight", "dictionary.basis", "importance", "atom_ids", "moments"}  # fmt: skip
+             "dictionary.weight", "dictionary.basis", "importance", "atom_ids", "firing", "moments"}  # fmt: skip
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert set(file.keys()) == {f"{key}.{name}" for key in adapter.sites for name in names}
         raw = file.metadata()
@@ -91,6 +91,19 @@ def test_keys_and_metadata(tmp_path, adapter):
     without = save(adapter, tmp_path / "b.safetensors", moments=False)
     assert without.moments_bytes == 0 and without.bytes < report.bytes
     assert load(tmp_path / "b.safetensors").sites[KEY].moments is None
+
+
+def test_older_files_know_no_firing_rates(tmp_path, adapter):
+    save(adapter, tmp_path / "a.safetensors")
+    assert torch.equal(load(tmp_path / "a.safetensors").sites[KEY].firing, adapter.sites[KEY].firing)
+    rewrite(tmp_path / "a.safetensors", lambda t: t.pop(f"{KEY}.firing"))
+    older = load(tmp_path / "a.safetensors")
+    assert older.sites[KEY].firing is None
+    small = prune(older, select(older, Selection(top=5)))
+    joined = compose([("older", small, 1.0), ("newer", adapter, 1.0)])
+    save(joined, tmp_path / "b.safetensors")
+    sites = load(tmp_path / "b.safetensors").sites
+    assert sites[f"older:{KEY}"].firing is None and torch.equal(sites[f"newer:{KEY}"].firing, adapter.sites[KEY].firing)
 
 
 def test_pruned_file_is_smaller_keeps_ids_and_empty_sites(tmp_path, model, x, adapter):
@@ -149,6 +162,8 @@ BAD_TENSORS = {
     "ids": (lambda t: t[f"{KEY}.atom_ids"].fill_(1), "atom_ids must be different"),
     "scale": (lambda t: t[f"{KEY}.encoder.scale"].fill_(0), "scale has values of 0"),
     "half": (lambda t: t.pop(f"{KEY}.encoder.mean"), "mean and scale"),
+    "firing": (lambda t: t[f"{KEY}.firing"].fill_(1.5), r"firing has values that are no shares"),
+    "firing's shape": (lambda t: t.update({f"{KEY}.firing": torch.zeros(23)}), r"firing has shape \(23,\), expected \(24,\)"),
 }
 
 

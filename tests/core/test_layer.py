@@ -153,12 +153,14 @@ def test_unknown_encoder_and_setting_name_the_near_ones():
 def test_keep_is_a_mask_and_keeps_ids(encoder):
     site = make_site(encoder)
     site.moments = torch.arange(144.0).reshape(12, 12)
+    site.firing = torch.arange(12) / 12
     mask = torch.arange(12) % 3 == 0
     x = torch.randn(6, 10)
     masked = site_update(x, site.tensors(), site.encoder, mask.float())
     site.keep(mask)
     assert site.atoms == 4 and site.atom_ids.tolist() == [0, 3, 6, 9]
     assert site.moments[1, 2] == 3 * 12 + 6
+    assert site.clone().firing.tolist() == site.firing.tolist() == [0, 0.25, 0.5, 0.75]
     assert torch.allclose(site(x), masked, atol=1e-5)
 
 

@@ -28,7 +28,7 @@ def test_importance_is_the_mean_norm_of_what_an_atom_adds(model, x):
         site = adapter.sites[key]
         added = (c[..., None] * site.dictionary()).norm(dim=-1).mean(dim=(0, 1))
         assert torch.allclose(site.importance, added, rtol=1e-4)
-        assert torch.allclose(stats.firing_rate(key).float(), (c != 0).float().mean(dim=(0, 1)), atol=1e-6)
+        assert torch.allclose(site.firing, (c != 0).float().mean(dim=(0, 1)), atol=1e-6)
         assert torch.allclose(stats.mean_coefficients(key).float(), c.abs().mean(dim=(0, 1)), rtol=1e-4)
         assert torch.allclose(stats.relative(adapter, key).float(), added / output.norm(dim=-1).mean(), rtol=1e-4)
         assert torch.allclose(site.moments, torch.einsum("bti,btj->ij", c, c) / 3, rtol=1e-3, atol=1e-4)

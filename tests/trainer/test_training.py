@@ -50,6 +50,7 @@ def test_a_run_ends_in_a_file_that_loads_and_prunes(tmp_path, backend):
     adapter = load(result.path)
     assert adapter.metadata["trigger_words"] == ["zorp"] and adapter.metadata["training"]["steps"] == 20
     assert all(bool((site.importance > 0).any()) for site in adapter.sites.values())
+    assert all(torch.equal(site.firing > 0, site.importance > 0) and float(site.firing.max()) <= 1 for site in adapter.sites.values())
     kept = select(adapter, Selection(keep=0.25, order="greedy"), refit=True)
     assert kept.energy_kept > 0.5 and prune(adapter, kept, refit=True).atom_count == kept.kept
     assert all(torch.equal(before[k], v) for k, v in backend.denoiser.state_dict().items())
