@@ -106,9 +106,13 @@ def measure(run: MergeRun, world: World) -> dict[str, Any]:
     fitted = [fit(member, world, data_of(member.concept)) for member in run.members()]
     probes = [probe(world, run, word, other) for word, other in ((run.first, run.second), (run.second, run.first))]
     alone = []
-    for one, read in zip(fitted, probes, strict=True):
-        with one.applied(world):
-            alone.append(read())
+    for member, one, read in zip(run.members(), fitted, probes, strict=True):
+        # Most ways and strengths share their members.
+        key = (member.key, run.first, run.second, run.split)
+        if key not in world.read_alone:
+            with one.applied(world):
+                world.read_alone[key] = read()
+        alone.append(world.read_alone[key])
     with together(run, fitted, world):
         merged = [read() for read in probes]
     kept = [m / max(a, 1e-9) for m, a in zip(merged, alone, strict=True)]

@@ -37,6 +37,7 @@ class World:
         self.backend, self.cache = DemoBackend.load(), cache
         self._suites: dict[tuple[str, str], Suite] = {}
         self._sizes: dict[tuple[str, int], int] = {}
+        self.read_alone: dict[tuple, float] = {}  # what members of merges do by themselves (E4)
 
     def suite(self, concept: str, split: str) -> Suite:
         """A concept's prompts and noise, with the base's own pictures."""

@@ -13,23 +13,17 @@ from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import strength_input
 
-COUNT = 8
+NUMBERS = range(1, 9)
+GROUP = "dicts"
+TOOLTIP = "A dictionary; in addresses its atoms are named after it: name:L17[137]."
 
 
 class ComposeSparseDicts(io.ComfyNode):
-    """Eight plain inputs on every host: names of inputs that grow differ between hosts, and a workflow should move between them."""
+    """The inputs grow where the host has such inputs; elsewhere all eight are there, under the names that growing ones have, so that a workflow moves between hosts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs: list[Any] = []
-        for number in range(1, COUNT + 1):
-            inputs.append(
-                SparseDictSocket.Input(
-                    f"dict_{number}", display_name=f"dict {number}", optional=number > 1,
-                    tooltip="A dictionary; in addresses its atoms are named after it: name:L17[137].",
-                )
-            )  # fmt: skip
-        inputs += [strength_input(f"strength_{number}") for number in range(1, COUNT + 1)]
+        inputs = [*dictionaries(), *(strength_input(f"strength_{number}") for number in NUMBERS)]
         return schema(
             "SparseDictCompose",
             "Compose Sparse Dicts",
@@ -42,8 +36,9 @@ class ComposeSparseDicts(io.ComfyNode):
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         parts: list[tuple[str, SparseDict, float]] = []
-        for number in range(1, COUNT + 1):
-            part = values.get(f"dict_{number}")
+        grown = values.get(GROUP) or {}
+        for number in NUMBERS:
+            part = grown.get(f"dict_{number}", values.get(f"{GROUP}.dict_{number}"))
             if part is not None:
                 parts.append((member_name(part.name, [name for name, _, _ in parts]), part, values[f"strength_{number}"]))
         adapter = compose([(name, part.adapter, strength) for name, part, strength in parts])
@@ -54,6 +49,16 @@ class ComposeSparseDicts(io.ComfyNode):
                 gains[f"{member}:{site.name.path}"] = torch.ones(site.atoms) if part.gains is None or key not in part.gains else part.gains[key]
         unchanged = all(part.gains is None for _, part, _ in parts)
         return io.NodeOutput(SparseDict(adapter, "_".join(name for name, _, _ in parts), None if unchanged else gains))
+
+
+def dictionaries() -> list[Any]:
+    """`dicts.dict_1` to `dicts.dict_8`, of which the first is needed."""
+    if hasattr(io, "Autogrow"):
+        template = SparseDictSocket.Input("dict", display_name="dict", tooltip=TOOLTIP)
+        return [io.Autogrow.Input(GROUP, template=io.Autogrow.TemplateNames(template, names=[f"dict_{number}" for number in NUMBERS], min=1))]
+    return [
+        SparseDictSocket.Input(f"{GROUP}.dict_{number}", display_name=f"dict {number}", optional=number > 1, tooltip=TOOLTIP) for number in NUMBERS
+    ]
 
 
 def member_name(name: str, taken: list[str]) -> str:

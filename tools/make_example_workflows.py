@@ -229,7 +229,7 @@ The style is added at 0.7, so that it leaves the concept its colours. Try: *stre
             flow.column()
             values.append(flow.train(pictures, word, word, preset=name, effort=effort)["sparse dict"])
     with flow.group("Compose and apply", "use"):
-        both = flow.add("SparseDictCompose", dict_1=values[0], dict_2=values[1], strength_2=0.7)["sparse dict"]
+        both = flow.add("SparseDictCompose", strength_2=0.7, **{"dicts.dict_1": values[0], "dicts.dict_2": values[1]})["sparse dict"]
         flow.add("SparseDictSave", state=MUTED, sparse_dict=both, filename="zorp_fendo", folder="models/sparse_dicts")
         flow.column()
         models = [

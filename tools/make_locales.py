@@ -28,7 +28,7 @@ def definitions() -> dict[str, Any]:
         schema = node.GET_SCHEMA()
         entry: dict[str, Any] = {"display_name": schema.display_name, "description": schema.description}
         if schema.inputs:
-            entry["inputs"] = {item.id: _texts(item) for item in schema.inputs}
+            entry["inputs"] = {item.id.replace(".", "_"): _texts(item) for item in schema.inputs}  # as the front end looks them up
         entry["outputs"] = {str(number): _texts(item) for number, item in enumerate(schema.outputs or [])}
         found[schema.node_id] = entry
     return found

@@ -283,14 +283,22 @@ def test_scale_atoms(nodes, value):
         assert isinstance(check(gains=bad), str), bad
 
 
+def dicts(values):
+    """The inputs of Compose as the host hands them over: in one that grows, or under dotted names where there is none."""
+    from comfy_api.latest import io
+
+    named = {f"dict_{number}": value for number, value in values.items()}
+    return {"dicts": named} if hasattr(io, "Autogrow") else {f"dicts.{name}": value for name, value in named.items()}
+
+
 def test_compose_keeps_names_strengths_and_gains(nodes, model, value):
     style = make_value(model, "a style!", seed=5)
     [muted] = run(nodes, "SparseDictScaleAtoms", sparse_dict=style, gains="L1=0")
     inputs = {f"strength_{number}": 1.0 for number in range(1, 9)} | {"strength_2": 0.5}
-    [both] = run(nodes, "SparseDictCompose", dict_1=value, dict_2=muted, dict_3=value, **inputs)
+    [both] = run(nodes, "SparseDictCompose", **dicts({1: value, 2: muted, 3: value}), **inputs)
     assert [(m.name, m.strength) for m in both.adapter.members] == [("zorp", 1.0), ("a_style", 0.5), ("zorp_2", 1.0)]
     by = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    [two] = run(nodes, "SparseDictCompose", dict_1=value, dict_4=muted, **{**inputs, "strength_4": 0.5})
+    [two] = run(nodes, "SparseDictCompose", **dicts({1: value, 4: muted}), **{**inputs, "strength_4": 0.5})
     [composed] = run(nodes, "SparseDictApply", model=model, sparse_dict=two, **by)
     [chained] = run(nodes, "SparseDictApply", model=model, sparse_dict=value, **by)
     [chained] = run(nodes, "SparseDictApply", model=chained, sparse_dict=muted, **{**by, "strength": 0.5})
@@ -354,7 +362,7 @@ def test_save_bakes_selection_and_gains_in(nodes, model, value):
 def test_save_bakes_members_too(nodes, model, value):
     inputs = {f"strength_{number}": 1.0 for number in range(1, 9)}
     [muted] = run(nodes, "SparseDictScaleAtoms", sparse_dict=make_value(model, "style", seed=5), gains="L0=0")
-    [both] = run(nodes, "SparseDictCompose", dict_1=value, dict_2=muted, **inputs)
+    [both] = run(nodes, "SparseDictCompose", **dicts({1: value, 2: muted}), **inputs)
     [path] = run(nodes, "SparseDictSave", sparse_dict=both, **SAVE)
     loaded = load(path)
     assert loaded.atom_count == 36 + 12 and [m.name for m in loaded.members] == ["zorp", "style"]

@@ -154,7 +154,7 @@ def test_inspect_probe_compose_scale_and_save_run(files):
     nodes = {
         **chain(),
         "scaled": node("SparseDictScaleAtoms", sparse_dict=["load", 0], gains="L0.image[0]=2"),
-        "both": node("SparseDictCompose", dict_1=["select", 0], dict_2=["scaled", 0], **strengths),
+        "both": node("SparseDictCompose", **{"dicts.dict_1": ["select", 0], "dicts.dict_2": ["scaled", 0]}, **strengths),
         "seen": node("SparseDictInspect", sparse_dict=["both", 0], strongest=3),
         "probe": node(
             "SparseDictProbe", model=["apply", 0], positive=["words", 0], negative=["none", 0], latent_image=["latent", 0], vae=["base", 2], seed=1,
