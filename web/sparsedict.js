@@ -3,8 +3,9 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { showOutputs } from "./earlier_runs.js";
 import { addSelector, forgetFiles } from "./select_atoms_node.js";
-import { addViewer, showOutputs } from "./sweep_node.js";
+import { addViewer } from "./sweep_node.js";
 import { followLocale } from "./texts.js";
 import { addMonitor, listen } from "./train_node.js";
 

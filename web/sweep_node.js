@@ -1,6 +1,7 @@
 // @ts-check
 /** Puts the viewer on the nodes Sweep Viewer and hands it what they have made. */
 
+import { followOutput } from "./earlier_runs.js";
 import { addPanel } from "./panel_widget.js";
 import { VIEWER_HEIGHT, mountViewer } from "./sweep_viewer.js";
 import { t } from "./texts.js";
@@ -10,39 +11,40 @@ import { t } from "./texts.js";
 const UI = "sparsedict_sweep";
 const WIDTH = 340;
 
-/** @type {Map<any, ReturnType<typeof mountViewer>>} */
-const open = new Map();
-
 /** @param {any} node @param {any} api */
 export function addViewer(node, api) {
   const container = document.createElement("div");
+  /** @type {Frame[] | null} */
+  let newest = null;
   const viewer = mountViewer(container, {
-    url: ({ filename, subfolder, type }) => api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`),
+    url: (frame) => api.apiURL(viewOf(frame)),
     gif: (frames) => gif(api, frames),
   });
   addPanel(node, "sweep_viewer", container, () => VIEWER_HEIGHT);
   node.sparsedictViewer = viewer;
-  open.set(node, viewer);
-  const executed = node.onExecuted, removed = node.onRemoved;
-  node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
-    executed?.call(this, output, ...rest);
-    if (output?.[UI]) viewer.set(output[UI]);
-  };
+  followOutput(node, api, UI, async (/** @type {Frame[]} */ frames) => {
+    // Of an earlier run, the pictures may be gone from the host's temp folder.
+    newest = frames;
+    if (frames.length && (await isThere(api, frames[0])) && newest === frames) viewer.set(frames);
+  });
+  const removed = node.onRemoved;
   node.onRemoved = function (/** @type {any[]} */ ...rest) {
     removed?.apply(this, rest);
-    open.delete(node);
+    newest = null;
     viewer.destroy();
   };
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0], WIDTH), Math.max(height, node.size[1])]);
 }
 
-/** The host brings the outputs of earlier runs back, as for another tab of the workflow. @param {Record<string, any>} outputs by the node's place in the graph */
-export function showOutputs(outputs) {
-  for (const [node, viewer] of open) {
-    const entry = Object.entries(outputs ?? {}).find(([place]) => place.split(":").pop() === String(node.id));
-    if (entry?.[1]?.[UI]) viewer.set(entry[1][UI]);
-  }
+/** @param {Frame} frame */
+function viewOf({ filename, subfolder, type }) {
+  return `/view?${new URLSearchParams({ filename, subfolder, type })}`;
+}
+
+/** Asks the server, as the browser may still have a copy. @param {any} api @param {Frame} frame @returns {Promise<boolean>} */
+function isThere(api, frame) {
+  return api.fetchApi(viewOf(frame), { method: "HEAD", cache: "no-store" }).then((/** @type {Response} */ answer) => answer.ok, () => false);
 }
 
 /** @param {any} api @param {Frame[]} frames @returns {Promise<Blob>} */

@@ -108,10 +108,15 @@ def test_settings_at_their_defaults_are_folded_and_can_be_shown(page):
     assert page.evaluate("async () => (await app.graphToPrompt()).output") == before
 
 
-SWEEP = {
-    "1": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "caption": "", "word": "zorp"}},
-    "2": {"class_type": "SparseDictSweepViewer", "inputs": {"images": ["1", 0], "labels": ["1", 1]}},
-}  # fmt: skip
+def sweep(caption=""):
+    """Five pictures in a viewer. The host runs what it has run before no second time, so a test that deletes them has a caption of its own."""
+    return {
+        "1": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "caption": caption, "word": "zorp"}},
+        "2": {"class_type": "SparseDictSweepViewer", "inputs": {"images": ["1", 0], "labels": ["1", 1]}},
+    }
+
+
+SWEEP = sweep()
 
 
 @pytest.mark.parametrize("vue", [False, True])
@@ -148,8 +153,42 @@ def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, serv
         set_nodes_2(page, False)
 
 
-def test_a_gif_of_pictures_that_are_gone_is_explained(page, server):
+def reload_with_the_graph(page, server, kind):
+    """As a person reloads the page; the host brings the graph back by itself, once it has noticed it."""
+    page.wait_for_timeout(2500)
+    start(page, server)
+    page.wait_for_function("kind => app.graph._nodes.some(node => node.type === kind)", arg=kind)
+
+
+def test_the_sweep_is_shown_again_after_a_reload(page, server):
     open_prompt(page, SWEEP, "SparseDictSweepViewer")
+    queue(page)
+    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    first = page.evaluate("() => document.querySelector('.sd-stage img').src")
+    reload_with_the_graph(page, server, "SparseDictSweepViewer")
+    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    assert page.evaluate("() => document.querySelector('.sd-stage img').src") == first
+    # Another workflow, whose viewer has the same number, has not run.
+    page.evaluate("async () => { const graph = app.graph.serialize(); graph.id = crypto.randomUUID(); await app.loadGraphData(graph); }")
+    page.wait_for_timeout(1000)
+    assert page.evaluate(f"() => {VIEWER}.count()") == 0
+
+
+def test_after_a_reload_a_sweep_whose_pictures_are_gone_waits_for_the_next_run(page, server):
+    open_prompt(page, sweep("one {word}"), "SparseDictSweepViewer")
+    queue(page)
+    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    for path in (server.base / "temp").glob("sparsedict_sweep*"):
+        path.unlink()
+    reload_with_the_graph(page, server, "SparseDictSweepViewer")
+    page.get_by_text("The sweep's pictures appear here once it has run.").wait_for()
+    page.wait_for_timeout(1000)
+    assert page.evaluate(f"() => {VIEWER}.count()") == 0
+    page.troubles[:] = [trouble for trouble in page.troubles if "404" not in trouble]
+
+
+def test_a_gif_of_pictures_that_are_gone_is_explained(page, server):
+    open_prompt(page, sweep("some {word}"), "SparseDictSweepViewer")
     queue(page)
     page.wait_for_function(f"() => {VIEWER}.count() === 5")
     for path in (server.base / "temp").glob("sparsedict_sweep*"):
