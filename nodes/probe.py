@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import io, ui
+import folder_paths
+from comfy_api.latest import io
+from torch import Tensor
 
-from ..sparsedict_core.addresses import format_address
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.addresses import format_address, format_masks
+from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.fired import FiredAtom
+from ..sparsedict_core.gains import alive
+from ..sparsedict_core.token_grid import thumbnail
 from .describe import table
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
+
+UI = "sparsedict_probe"
+SHOWN = 256  # atoms whose map a Select Atoms after this node can show
 
 
 class ProbeAtoms(io.ComfyNode):
@@ -69,9 +84,10 @@ class ProbeAtoms(io.ComfyNode):
             probe.patcher, seed, steps, cfg, sampler_name, scheduler, positive, negative if negative is not None else positive, latent_image,
             denoise=denoise,
         )[0]["samples"]  # fmt: skip
-        atoms = probe.strongest(tuple(sampled.shape[2:]))[:top]
+        fired = probe.strongest(tuple(sampled.shape[2:]))
+        atoms = fired[:top]
         mapped = [atom for atom in atoms if atom.map is not None]
-        adapter = every[position].adapter
+        adapter, gains = every[position].adapter, every[position].gains
         labels = [f"{format_address(adapter, atom.key, atom.row)}\n{atom.norm:.3g}" for atom in mapped]
         image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=6)
         rows = [
@@ -80,5 +96,22 @@ class ProbeAtoms(io.ComfyNode):
         ]
         text = table(rows, ["atom", "norm added", "of the output", "fires at", *probe.parts])
         name = str(adapter.metadata.get("title") or "probed")
-        value = SparseDict(probe.with_importance(), name, every[position].gains)
-        return io.NodeOutput(value, image_tensor(image), text, ui=ui.PreviewText(text))
+        value = SparseDict(probe.with_importance(), name, gains)
+        return io.NodeOutput(value, image_tensor(image), text, ui={"text": [text], UI: [note(value.adapter, gains, fired)]})
+
+
+def note(adapter: SparseAdapter, gains: Mapping[str, Tensor] | None, fired: Sequence[FiredAtom]) -> dict[str, str]:
+    """Writes what Select Atoms shows after this node: the atoms with their importance and firing rate for the prompt, which of them the
+    gains leave, and where the strongest are. Returns the file as the host names files; it lies in the temp folder, as the front end asks
+    for the whole history after each run."""
+    maps = []
+    for atom in [atom for atom in fired if atom.map is not None][:SHOWN]:
+        grid = thumbnail(atom.map)
+        data = base64.b64encode(grid.numpy().tobytes()).decode()
+        maps.append({"address": format_address(adapter, atom.key, atom.row), "width": grid.shape[1], "height": grid.shape[0], "grid": data})
+    content = {**atom_table(adapter), "left": None if gains is None else format_masks(adapter, alive(adapter, gains)), "maps": maps}
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{UI}_{uuid.uuid4().hex}.json"
+    path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    return {"filename": path.name, "subfolder": "", "type": "temp"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,10 @@ def on_grid(tokens: Tensor, latent_size: tuple[int, ...], text_first: bool = Tru
             picture = tokens[len(tokens) - count :] if text_first else tokens[:count]
             return picture.reshape(depth, h, w).mean(0).cpu()
     return None
+
+
+def thumbnail(grid: Tensor, side: int = 32) -> Tensor:
+    """(h, w) of 0 or more → (h', w') of bytes, 255 where it is largest; no more than `side` either way, means of the places that fall together."""
+    factor = max(1, -(-max(grid.shape) // side))
+    small = torch.nn.functional.avg_pool2d(grid.float()[None, None], factor, ceil_mode=True)[0, 0]
+    return (255 * small / small.max().clamp(min=1e-12)).round().byte().contiguous()

@@ -2,12 +2,13 @@
 /** The panel of Select Atoms: slider, presets, map and fields over one choice. Knows nothing of the host. */
 
 import { AtomMap } from "./atom_map.js";
+import { AtomTip } from "./atom_tip.js";
 import { gradient, make, onThemeChange, readTheme } from "./colours.js";
 import { DensitySlider } from "./density_slider.js";
-import { formatAddress, formatMask, resolve, resolveLayers } from "./addresses.js";
+import { formatMask, resolve, resolveLayers } from "./addresses.js";
 import { leftBy } from "./gains.js";
 import { History } from "./history.js";
-import { describe, rankAtoms, select, selectionOf } from "./selection.js";
+import { describe, select, selectionOf } from "./selection.js";
 import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
@@ -50,8 +51,6 @@ export function mount(container, value, onChange, host = {}) {
   let result = null;
   /** @type {ReturnType<typeof sliderOrder> | null} */
   let order = null;
-  /** @type {Map<number, number>} */
-  const ranks = new Map();
   let message = "";
   const history = new History(choice);
   /** @type {Set<string>} */
@@ -89,7 +88,7 @@ export function mount(container, value, onChange, host = {}) {
   const lowest = make("span", { className: "sd-small" }), highest = make("span", { className: "sd-small" });
   const title = make("span", { className: "sd-small sd-grow", style: "overflow:hidden;text-overflow:ellipsis" });
   const empty = make("div", { className: "sd-empty" });
-  const tip = make("div", { className: "sd-tip", hidden: true });
+  const tip = new AtomTip();
   const problem = make("div", { className: "sd-message", role: "alert" });
   const spoken = make("div", { className: "sd-spoken", "aria-live": "polite" });
 
@@ -110,8 +109,8 @@ export function mount(container, value, onChange, host = {}) {
       history.drop(replaces);
       commit(next);
     },
-    onPoint: showTip,
-    onSay: (atom) => (spoken.textContent = table ? describeAtom(atom).filter(Boolean).join(", ") : ""),
+    onPoint: (atom, x, y) => tip.show(atom, stateOf(atom), x, y),
+    onSay: (atom) => (spoken.textContent = tip.spoken(atom, stateOf(atom))),
     onCommand: (name) => {
       if (name === "address") {
         addresses.focus();
@@ -122,7 +121,7 @@ export function mount(container, value, onChange, host = {}) {
     },
   });
 
-  const hold = make("div", { className: "sd-hold" }, map.canvas, empty, tip);
+  const hold = make("div", { className: "sd-hold" }, map.canvas, empty, tip.element);
   const panel = make(
     "div", { className: "sd-panel", role: "group", "aria-label": t("Atom selector") },
     make("div", { className: "sd-row" }, headline, aside, undoButton, redoButton, fieldsButton),
@@ -148,9 +147,8 @@ export function mount(container, value, onChange, host = {}) {
   });
   container.append(panel);
 
-  let holdWidth = 1, holdHeight = 1;
   const sizes = new ResizeObserver(() => {
-    [holdWidth, holdHeight] = [hold.offsetWidth, hold.offsetHeight];
+    tip.room = { width: hold.offsetWidth, height: hold.offsetHeight };
     slider.draw();
     map.changed();
   });
@@ -313,25 +311,8 @@ export function mount(container, value, onChange, host = {}) {
   }
 
   /** @param {number} atom */
-  function describeAtom(atom) {
-    if (!table) return [];
-    if (!ranks.size) rankAtoms(table, "importance").forEach((each, i) => ranks.set(each, i + 1));
-    const importance = table.importance[atom], kept = result?.mask[atom] ? t("kept") : there && !there[atom] ? t("left out before") : t("left out");
-    return [
-      formatAddress(table, atom), t("importance {value}", { value: tidy(importance) }), t("rank {rank} of {atoms}", { rank: ranks.get(atom) ?? "–", atoms: table.atoms }),
-      kept, Number.isNaN(table.firing[atom]) ? "" : t("fires at {share} of the tokens", { share: percent(table.firing[atom]) }),
-    ];
-  }
-
-  /** @param {number} atom @param {number} x @param {number} y */
-  function showTip(atom, x, y) {
-    tip.hidden = atom < 0 || !table;
-    if (tip.hidden) return;
-    const [address, importance, rank, kept, fires] = describeAtom(atom);
-    tip.replaceChildren(make("b", {}, address), ` ${kept}`, make("br"), make("span", {}, `${importance} · ${rank}`), ...(fires ? [make("br"), make("span", {}, fires)] : []));
-    // On the side where there is more room. Nothing is measured here: that would lay the page out anew in every frame.
-    const right = x > holdWidth / 2, below = y > holdHeight / 2;
-    tip.style.transform = `translate(${x + (right ? -12 : 14)}px, ${y + (below ? -12 : 16)}px) translate(${right ? "-100%" : "0"}, ${below ? "-100%" : "0"})`;
+  function stateOf(atom) {
+    return result?.mask[atom] ? t("kept") : there && !there[atom] ? t("left out before") : t("left out");
   }
 
   function theme() {
@@ -339,6 +320,7 @@ export function mount(container, value, onChange, host = {}) {
     slider.theme = found;
     slider.draw();
     map.setTheme(found);
+    tip.setTheme(found);
     legend.style.background = gradient(found);
   }
 
@@ -367,15 +349,15 @@ export function mount(container, value, onChange, host = {}) {
     setTable(json, earlier = []) {
       table = json ? makeTable(json) : null;
       chain = earlier;
-      ranks.clear();
+      tip.setTable(table);
       map.setTable(table);
       follow();
-      tip.hidden = true;
       if (table) {
         const words = table.triggerWords.length ? ` · ${t("trigger")} ${table.triggerWords.join(", ")}` : "";
         title.textContent = `${table.title || t("untitled")}${words}`;
         title.title = title.textContent;
-        [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), t("{most} importance", { most: tidy(map.most ?? 0) })];
+        const most = tidy(map.most ?? 0);
+        [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), table.maps ? t("{most} importance for the prompt", { most }) : t("{most} importance", { most })];
       } else {
         title.textContent = lowest.textContent = highest.textContent = "";
       }

@@ -49,6 +49,11 @@ export function showOutputs(outputs) {
   }
 }
 
+/** The route of a file that a node has left in one of the host's folders. @param {{filename: string, subfolder: string, type: string}} file */
+export function viewOf({ filename, subfolder, type }) {
+  return `/view?${new URLSearchParams({ filename, subfolder, type })}`;
+}
+
 /** A node in a subgraph is at its path: 12:3. @param {any} node @param {string} place */
 function isAt(node, place) {
   return place.split(":").pop() === String(node.id);

@@ -2,36 +2,36 @@
 /** Puts the atom selector on the nodes Select Atoms, and keeps it, the node's widgets and the file before it in step. */
 
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
+import { viewOf } from "./earlier_runs.js";
 import { hideFields } from "./fields.js";
 import { addPanel } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
-/** @typedef {import("./upstream.js").Source} Source @typedef {import("./table.js").TableJson} TableJson */
+/** @typedef {import("./upstream.js").Source} Source @typedef {import("./upstream.js").Step} Step @typedef {import("./table.js").TableJson} TableJson */
 
 const FIELDS_SHOWN = "sparsedict_fields";
 const WIDTH = 420;
 const LOOK = 400; // milliseconds between looks at what is connected
 
-/** Tables by file, and whether they hold the greedy order. Files that changed are asked for again when the page is reloaded or refreshed. */
+/** Tables by the address they come from. Files that changed are asked for again when the page is reloaded or refreshed. */
 const cache = new Map();
 
 export function forgetFiles() {
   cache.clear();
 }
 
-/** @param {any} api @param {string} file @param {boolean} greedy @returns {Promise<TableJson | {error: string}>} */
-function fetchTable(api, file, greedy) {
-  const key = `${greedy ? "greedy" : "plain"} ${file}`;
-  if (!cache.has(key)) {
+/** @param {any} api @param {string} route @param {string} name @returns {Promise<TableJson | {error: string}>} */
+function fetchTable(api, route, name) {
+  if (!cache.has(route)) {
     const asked = api
-      .fetchApi(`/sparsedict/adapter?file=${encodeURIComponent(file)}${greedy ? "&order=greedy" : ""}`)
+      .fetchApi(route)
       .then((/** @type {Response} */ answer) => answer.json())
-      .catch(() => ({ error: `${file} cannot be read: the server does not answer.` }));
-    cache.set(key, asked);
-    asked.then((/** @type {any} */ json) => json.error && setTimeout(() => cache.delete(key), 3000));
+      .catch(() => ({ error: `${name} cannot be read: the server does not answer.` }));
+    cache.set(route, asked);
+    asked.then((/** @type {any} */ json) => json.error && setTimeout(() => cache.delete(route), 3000));
   }
-  return cache.get(key);
+  return cache.get(route);
 }
 
 /**
@@ -74,17 +74,34 @@ export function addSelector(node, { app, api }) {
     hideFields(node, ({ name }) => (name in DEFAULT_CHOICE ? !shown && !linked.includes(name) : null));
   }
 
-  /** @param {Source} source @returns {Promise<TableJson | {error: string}>} */
+  /** @param {Source} source @returns {Promise<{json: TableJson, chain: Step[]} | {error: string}>} */
   async function load(source) {
-    if ("file" in source) return fetchTable(api, source.file, greedy);
-    if (!("parts" in source)) return { error: source.missing };
+    if ("missing" in source) return { error: source.missing };
+    if ("probed" in source) return loadProbed(source.probed, source.before, source.chain);
+    if ("file" in source) {
+      const json = await fetchTable(api, `/sparsedict/adapter?file=${encodeURIComponent(source.file)}${greedy ? "&order=greedy" : ""}`, source.file);
+      return "error" in json ? json : { json, chain: source.chain };
+    }
     const parts = [];
     for (const { name, source: part } of source.parts) {
-      const json = await load(part);
-      if ("error" in json) return json;
-      parts.push({ name, json });
+      const loaded = await load(part);
+      if ("error" in loaded) return loaded;
+      parts.push({ name, json: loaded.json });
     }
-    return composed(parts);
+    return { json: composed(parts), chain: source.chain };
+  }
+
+  /**
+   * A probe's table; the file's, where the probe's is gone, as after a restart of the server.
+   * @param {import("./upstream.js").Saved} probed @param {Source} before @param {Step[]} chain @returns {ReturnType<typeof load>}
+   */
+  async function loadProbed(probed, before, chain) {
+    const json = await fetchTable(api, viewOf(probed), "the probe's table"), file = "error" in json || greedy ? await load(before) : null;
+    if ("error" in json) return file && "json" in file ? { json: file.json, chain: [...file.chain, ...chain] } : file ?? json;
+    // The greedy order is of the dictionary alone, whatever the prompt.
+    const known = file && "json" in file && file.json.greedy?.order.length === json.sites.reduce((sum, site) => sum + site.atom_ids.length, 0);
+    const left = json.left == null ? [] : [{ ...DEFAULT_CHOICE, mode: "addresses", atoms: json.left }];
+    return { json: greedy ? { ...json, greedy: known ? file.json.greedy : null, has_moments: !!known } : json, chain: [...left, ...chain] };
   }
 
   async function look() {
@@ -94,15 +111,15 @@ export function addSelector(node, { app, api }) {
       shown = key;
       selector.setLinked(linked);
       if (linked.length) showFields();
-      const json = await load(source);
+      const loaded = await load(source);
       if (key !== shown || closed) return;
-      if ("error" in json) {
-        selector.setMessage(json.error);
+      if ("error" in loaded) {
+        selector.setMessage(loaded.error);
         selector.setTable(null);
         // It may be there a little later, as after a copy.
         if (filesOf(source).length) setTimeout(() => (shown = shown === key ? "" : shown), 4000);
       } else {
-        selector.setTable(json, "chain" in source ? source.chain : []);
+        selector.setTable(loaded.json, loaded.chain);
       }
     }
     selector.setValue(choiceOf(node));

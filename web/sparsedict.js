@@ -4,6 +4,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { showOutputs } from "./earlier_runs.js";
+import { addProbe } from "./probe_node.js";
 import { addSelector, forgetFiles } from "./select_atoms_node.js";
 import { addViewer } from "./sweep_node.js";
 import { followLocale } from "./texts.js";
@@ -18,6 +19,7 @@ app.registerExtension({
   /** @param {any} node */
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });
+    if (node.comfyClass === "SparseDictProbe") addProbe(node, api);
     if (node.comfyClass === "SparseDictTrain") addMonitor(node, api);
     if (node.comfyClass === "SparseDictSweepViewer") addViewer(node, api);
   },

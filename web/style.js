@@ -32,8 +32,10 @@ const CSS = `
 .sd-empty { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; padding: 12px 24px; text-align: center;
   color: var(--sd-muted); pointer-events: none; white-space: pre-line; }
 .sd-tip { position: absolute; left: 0; top: 0; contain: layout paint; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);
-  border: 1px solid var(--sd-border); box-shadow: 0 2px 8px rgb(0 0 0 / 0.35); white-space: nowrap; line-height: 1.4; }
+  border: 1px solid var(--sd-border); box-shadow: 0 2px 8px rgb(0 0 0 / 0.35); white-space: nowrap; line-height: 1.4;
+  display: flex; gap: 8px; align-items: center; }
 .sd-tip b { font-weight: 600; }
+.sd-place { image-rendering: pixelated; border-radius: 3px; flex: none; }
 .sd-tip span { color: var(--sd-muted); }
 .sd-legend { width: 72px; height: 8px; border-radius: 4px; flex: none; }
 .sd-small { font-size: 11px; color: var(--sd-muted); white-space: nowrap; }

@@ -1,7 +1,7 @@
 // @ts-check
 /** Puts the viewer on the nodes Sweep Viewer and hands it what they have made. */
 
-import { followOutput } from "./earlier_runs.js";
+import { followOutput, viewOf } from "./earlier_runs.js";
 import { addPanel } from "./panel_widget.js";
 import { VIEWER_HEIGHT, mountViewer } from "./sweep_viewer.js";
 import { t } from "./texts.js";
@@ -35,11 +35,6 @@ export function addViewer(node, api) {
   };
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0], WIDTH), Math.max(height, node.size[1])]);
-}
-
-/** @param {Frame} frame */
-function viewOf({ filename, subfolder, type }) {
-  return `/view?${new URLSearchParams({ filename, subfolder, type })}`;
 }
 
 /** Asks the server, as the browser may still have a copy. @param {any} api @param {Frame} frame @returns {Promise<boolean>} */

@@ -8,10 +8,13 @@
  * @typedef {{key: string, label: string, layer: number, stream: string | null, member: string | null,
  *   atom_ids: number[], importance: number[], firing?: number[] | null}} SiteRow  a site as the route sends it
  * @typedef {{title?: string, trigger_words?: string[], base_family?: string, members?: string[], has_moments?: boolean,
- *   sites: SiteRow[], greedy?: {order: number[], energy: number[]} | null}} TableJson
+ *   sites: SiteRow[], greedy?: {order: number[], energy: number[]} | null, left?: string | null, maps?: AtomPlace[]}} TableJson
+ *   `left` and `maps` come from a probe: what it has found left, as addresses, and where the strongest atoms fire
+ * @typedef {{address: string, width: number, height: number, grid: string}} AtomPlace  `grid`: a byte for each place, row by row, in base64
  * @typedef {{label: string, layer: number, stream: string | null, member: string | null, first: number, size: number}} Site
  * @typedef {{sites: Site[], members: string[], atoms: number, ids: Int32Array, importance: Float64Array, firing: Float64Array, siteOf: Int32Array,
- *   hasMoments: boolean, greedy: {order: number[], energy: number[]} | null, title: string, triggerWords: string[]}} Table  `firing` is NaN where the file doesn't know
+ *   hasMoments: boolean, greedy: {order: number[], energy: number[]} | null, title: string, triggerWords: string[], maps: AtomPlace[] | null}} Table
+ *   `firing` is NaN where the file doesn't know; `maps` is null where importance and firing are the file's, not a probe's
  * @typedef {{text: string, first: number, last: number, stream: string | null, atoms: [number, number][] | null,
  *   member: string | null}} Address
  * @typedef {{keep?: number, top?: number, importance_share?: number, threshold?: number, atoms?: string,
@@ -49,14 +52,17 @@ export function makeTable(json) {
   });
   return {
     sites, members: json.members ?? [], atoms, ids, importance, firing, siteOf, hasMoments: json.has_moments ?? false,
-    greedy: json.greedy ?? null, title: json.title ?? "", triggerWords: json.trigger_words ?? [],
+    greedy: json.greedy ?? null, title: json.title ?? "", triggerWords: json.trigger_words ?? [], maps: json.maps ?? null,
   };
 }
 
 /** Several files as the node Compose Sparse Dicts joins them. @param {{name: string, json: TableJson}[]} parts @returns {TableJson} */
 export function composed(parts) {
   const sites = [], members = [];
+  /** @type {AtomPlace[]} */
+  const maps = [];
   for (const { name, json } of parts) {
+    for (const map of json.maps ?? []) maps.push({ ...map, address: `${name}${map.address.includes(":") ? "." : ":"}${map.address}` });
     members.push(...(json.members?.length ? json.members.map((inner) => `${name}.${inner}`) : [name]));
     for (const site of json.sites) {
       const member = site.member === null ? name : `${name}.${site.member}`;
@@ -66,7 +72,7 @@ export function composed(parts) {
   }
   return {
     title: parts.map((part) => part.json.title || part.name).join(" + "), trigger_words: parts.flatMap((part) => part.json.trigger_words ?? []),
-    members, sites, has_moments: false, greedy: null,
+    members, sites, has_moments: false, greedy: null, ...(parts.some((part) => part.json.maps) ? { maps } : {}),
   };
 }
 

@@ -7,11 +7,14 @@ import { t } from "./texts.js";
 /** @typedef {import("./table.js").Choice} Choice */
 /**
  * @typedef {Choice | {gains: string}} Step  of a Select Atoms or a Scale Atoms node
- * @typedef {{file: string, chain: Step[]} | {parts: {name: string, source: Source}[], chain: Step[]} | {missing: string}} Source
- * A file, several composed ones, or why neither is known. `chain`: what the nodes on the way take out, the first ones first.
+ * @typedef {{filename: string, subfolder: string, type: string}} Saved  a file that a node has left in one of the host's folders
+ * @typedef {{file: string, chain: Step[]} | {parts: {name: string, source: Source}[], chain: Step[]} | {probed: Saved, before: Source, chain: Step[]}
+ *   | {missing: string}} Source
+ * A file, several composed ones, what a probe has found out (and what is before it), or why none is known. `chain`: what the nodes on the
+ * way take out, the first ones first; after a probe, only those after it.
  */
 
-const TYPE = "SPARSE_DICT";
+const TYPE = "SPARSE_DICT", MODEL = "MODEL";
 const FAR = 50; // nodes; a longer way is a loop
 
 /** @param {any} node @param {string} name */
@@ -75,16 +78,39 @@ export function sourceOf(node, input, far = 0) {
       }
       return parts.length ? { parts, chain: [] } : { missing: "" };
     }
+    case "SparseDictProbe": {
+      const known = beforeProbe(origin, far + 1), probed = origin.sparsedictProbed;
+      return probed?.before === JSON.stringify(known) ? { probed: probed.saved, before: known, chain: [] } : known;
+    }
     case "SparseDictTrain":
       return { missing: t("The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.") };
     default:
-      // Probe Atoms, a reroute: the same atoms go through.
+      // As a reroute: the same atoms go through.
       return sourceOf(origin, origin.inputs?.find((/** @type {any} */ each) => each.type === TYPE || each.type === "*"), far + 1);
   }
 }
 
+/** The dictionary that a Probe Atoms node watches, which reaches it on the model. @param {any} probe @param {number} [far] @returns {Source} */
+export function beforeProbe(probe, far = 0) {
+  const applied = appliedBefore(probe, far), which = Number(widgetValue(probe, "which") ?? -1);
+  return applied[which > 0 ? which - 1 : applied.length + which] ?? { missing: "" };
+}
+
+/** The dictionaries on a node's model, first ones first. @param {any} node @param {number} far @returns {Source[]} */
+function appliedBefore(node, far) {
+  const origin = before(node, node.inputs?.find((/** @type {any} */ each) => each.type === MODEL || each.type === "*"));
+  if (!origin || far > FAR) return [];
+  const earlier = appliedBefore(origin, far + 1);
+  if (origin.type === "SparseDictApply") return [...earlier, sourceOf(origin, undefined, far + 1)];
+  if (origin.type !== "SparseDictLoader") return earlier;
+  if (linkedWidgets(origin).includes("file")) return [...earlier, { missing: t("The file's name comes over a link; its atoms are known once it runs.") }];
+  const file = String(widgetValue(origin, "file") ?? ""), share = Number(widgetValue(origin, "share") ?? 1);
+  return [...earlier, { file, chain: share < 1 ? [{ ...DEFAULT_CHOICE, mode: "share", share }] : [] }];
+}
+
 /** @param {Source} source */
 function nameOf(source) {
+  if ("probed" in source) return nameOf(source.before);
   if ("file" in source) return source.file.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "");
   return "parts" in source ? source.parts.map((part) => part.name).join("_") : "";
 }
@@ -92,5 +118,6 @@ function nameOf(source) {
 /** All files that a source needs. @param {Source} source @returns {string[]} */
 export function filesOf(source) {
   if ("file" in source) return [source.file];
+  if ("probed" in source) return filesOf(source.before);
   return "parts" in source ? source.parts.flatMap((part) => filesOf(part.source)) : [];
 }

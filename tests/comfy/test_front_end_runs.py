@@ -4,6 +4,8 @@ import json
 
 import pytest
 from PIL import Image
+from test_nodes_over_http import FILE, SELECT, make_file
+from test_nodes_over_http import node as made
 from test_train_node import graph as train_graph
 
 from sparsedict.sparsedict_core.file_format import load
@@ -151,6 +153,68 @@ def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, serv
             assert (animation.format, animation.n_frames) == ("GIF", 5)
     finally:
         set_nodes_2(page, False)
+
+
+PROBE = {
+    "1": made("SparseDictDemoModel"),
+    "2": made("SparseDictLoad", file=FILE),
+    "3": made("SparseDictScaleAtoms", sparse_dict=["2", 0], gains="L0=0"),
+    "4": made("SparseDictApply", model=["1", 0], sparse_dict=["3", 0], strength=1.0, start_percent=0.0, end_percent=1.0),
+    "5": made("CLIPTextEncode", text="a red circle", clip=["1", 1]),
+    "6": made("SparseDictDemoLatent", batch_size=1),
+    "7": made("SparseDictProbe", model=["4", 0], positive=["5", 0], latent_image=["6", 0], seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
+              denoise=1.0, top=3, which=-1),
+    "8": made("SparseDictSelectAtoms", sparse_dict=["7", 0], **{**SELECT, "mode": "top", "top": 7}),
+    "9": made("PreviewAny", source=["8", 1]),
+}  # fmt: skip
+SELECTOR = "app.graph._nodes.find(node => node.type === 'SparseDictSelectAtoms')?.sparsedictSelector"
+
+
+def test_select_atoms_shows_what_the_probe_before_it_has_found(page, server):
+    make_file(server.base / "models" / "sparse_dicts" / FILE)
+    total = load(server.base / "models" / "sparse_dicts" / FILE).atom_count
+    open_prompt(page, PROBE, "SparseDictSelectAtoms")
+    page.wait_for_function(f"() => {SELECTOR}.kept() === 7")
+    assert page.get_by_text("importance for the prompt").count() == 0
+    seen = set(server.get("/history"))
+    queue(page)
+    page.get_by_text("importance for the prompt").wait_for()
+    outputs = server.result(next(iter(set(server.get("/history")) - seen)))
+    probed = json.loads(server.file(outputs["7"]["sparsedict_probe"][0]).read_text(encoding="utf-8"))
+    # What it says it keeps is what the node has kept, by the prompt's importance.
+    assert page.get_by_role("textbox", name="Atoms by address").input_value() == outputs["9"]["text"][0]
+    assert not outputs["9"]["text"][0].startswith("L0")
+    assert f"of {total - 8 * sum(site['layer'] == 0 for site in probed['sites'])} ·" in page.locator(".sd-panel").inner_text()
+
+    def point_at_the_strongest():
+        best = probed["maps"][0]
+        page.evaluate(
+            f"""address => {{ const {{ map }} = {SELECTOR}, [label, id] = address.split("["), site = map.table.sites.find(each => each.label === label);
+            const atom = site.first + Array.from(map.table.ids.slice(site.first, site.first + site.size)).indexOf(parseInt(id)), {{ x, y }} = map.centreOf(atom);
+            const box = map.canvas.getBoundingClientRect(), zoom = box.width / map.canvas.offsetWidth; window.pointed = [box.left + x * zoom, box.top + y * zoom]; }}""",
+            best["address"],
+        )
+        page.mouse.move(*page.evaluate("() => window.pointed"))
+        picture = page.get_by_role("img", name="Where in the picture the atom fires")
+        picture.wait_for()
+        assert page.locator(".sd-tip b").inner_text() == best["address"] and "of the tokens" in page.locator(".sd-tip").inner_text()
+        assert picture.evaluate("picture => [picture.width, picture.height]") == [best["width"], best["height"]]
+        colours = "canvas => new Set(new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"
+        assert picture.evaluate(colours) > 3
+
+    settle(page)
+    point_at_the_strongest()
+    # An atom that was taken out before has no map.
+    page.mouse.move(*page.evaluate(f"() => {{ const {{ map }} = {SELECTOR}, box = map.canvas.getBoundingClientRect(), {{ x, y }} = map.centreOf(0), zoom = box.width / map.canvas.offsetWidth; return [box.left + x * zoom, box.top + y * zoom]; }}"))
+    page.get_by_text("left out before").wait_for()
+    assert page.get_by_role("img", name="Where in the picture the atom fires").is_hidden()
+    reload_with_the_graph(page, server, "SparseDictSelectAtoms")
+    page.get_by_text("importance for the prompt").wait_for()
+    settle(page)
+    point_at_the_strongest()
+    # With other atoms on the model, the probe's answer is out of date until it runs again.
+    page.evaluate("() => { app.graph._nodes.find(node => node.type === 'SparseDictScaleAtoms').widgets[0].value = 'L1=0'; }")
+    page.get_by_text("importance for the prompt").wait_for(state="hidden")
 
 
 def reload_with_the_graph(page, server, kind):

@@ -1,5 +1,7 @@
 """The nodes in graphs, as a front end queues them: on the Demo Model, with the host's stock nodes around them."""
 
+import base64
+import json
 import os
 
 import pytest
@@ -8,6 +10,7 @@ from host import PromptFailed, PromptRefused
 
 from sparsedict.demo_model.architecture import build_transformer
 from sparsedict.sparsedict_core.adapter import SparseAdapter
+from sparsedict.sparsedict_core.addresses import resolve
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.file_format import load, save
 from sparsedict.sparsedict_core.site_discovery import discover_sites
@@ -169,6 +172,19 @@ def test_inspect_probe_compose_scale_and_save_run(files):
     outputs = server.run(graph(nodes, ["apply", 0], "all"))
     assert "member noise_2: strength 1" in outputs["seen"]["text"][0]
     assert outputs["probe"]["text"][0].startswith("atom")
+    (entry,) = outputs["probe"]["sparsedict_probe"]
+    probed = json.loads(server.file(entry).read_text(encoding="utf-8"))
+    first = outputs["probe"]["text"][0].splitlines()[1].split()
+    site = next(site for site in probed["sites"] if first[0].startswith(f"{site['label']}["))
+    row = site["atom_ids"].index(int(first[0].partition("[")[2].rstrip("]")))
+    assert site["importance"][row] > 0 and f"{site['firing'][row]:.1%}" in first
+    # Half of the atoms were selected before: the others are told apart, and have no maps.
+    left = resolve(load(server.base / "models" / "sparse_dicts" / FILE), probed["left"])
+    assert sum(int(mask.sum()) for mask in left.values()) == probed["atoms"] // 2
+    assert probed["maps"] and all(resolve(load(server.base / "models" / "sparse_dicts" / FILE), each["address"]) for each in probed["maps"])
+    for each in probed["maps"]:
+        assert len(base64.b64decode(each["grid"])) == each["width"] * each["height"] <= 32 * 32
+        assert max(base64.b64decode(each["grid"])) == 255
     assert outputs["map"]["images"]
     saved = load(server.base / "output" / "made" / "both.safetensors")
     assert [member.name for member in saved.members] == ["noise", "noise_2"]

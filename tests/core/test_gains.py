@@ -5,7 +5,7 @@ import torch
 
 from sparsedict.sparsedict_core.errors import AddressError, SiteError
 from sparsedict.sparsedict_core.gains import alive, bake, parse_gains, resolve_gains
-from sparsedict.sparsedict_core.token_grid import on_grid
+from sparsedict.sparsedict_core.token_grid import on_grid, thumbnail
 
 
 def test_gains_are_parsed_in_order():
@@ -64,3 +64,14 @@ def test_text_tokens_may_be_before_or_after_the_pictures():
     frames = on_grid(torch.arange(32.0), (2, 4, 4))
     assert frames.shape == (4, 4) and frames[0, 0] == 8
     assert on_grid(torch.ones(2), (2, 256, 256)) is None
+
+
+def test_a_map_is_made_small_enough_to_be_shown():
+    grid = torch.zeros(70, 40)
+    grid[:3, :3] = 4.0
+    grid[-1, -1] = 8.0
+    small = thumbnail(grid)
+    assert small.shape == (24, 14) and small.dtype == torch.uint8
+    assert small[0, 0] == 128 and small[-1, -1] == 255 and int((small > 0).sum()) == 2  # the last place stands alone in its window
+    assert torch.equal(thumbnail(torch.tensor([[0.0, 1.0], [2.0, 4.0]])), torch.tensor([[0, 64, 128, 255]], dtype=torch.uint8).reshape(2, 2))
+    assert not thumbnail(torch.zeros(3, 3)).any()

@@ -60,6 +60,10 @@ test("composed tables carry the names that Compose gives", () => {
   const table = selection.makeTable(selection.composed([{ name: "cat", json: vectors.plain }, { name: "dog", json: vectors.plain }]));
   assert.deepEqual(table.sites.map((site) => site.label), both.sites.map((site) => site.label));
   assert.deepEqual(table.members, ["cat", "dog"]);
+  const maps = [{ address: "L1[2]", width: 1, height: 1, grid: "/w==" }];
+  const probed = selection.composed([{ name: "cat", json: { ...vectors.plain, maps } }, { name: "dog", json: selection.composed([{ name: "pup", json: { ...vectors.plain, maps } }]) }]);
+  assert.deepEqual(selection.makeTable(probed).maps.map((map) => map.address), ["cat:L1[2]", "dog.pup:L1[2]"]);
+  assert.equal(table.maps, null);
   assert.equal(selection.memberName("my concept!", []), "my_concept");
   assert.equal(selection.memberName("7", ["d7"]), "d7_2");
 });

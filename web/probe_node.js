@@ -1,0 +1,15 @@
+// @ts-check
+/** Remembers what the nodes Probe Atoms have found out, for the Select Atoms after them. */
+
+import { followOutput } from "./earlier_runs.js";
+import { beforeProbe } from "./upstream.js";
+
+const UI = "sparsedict_probe";
+
+/** @param {any} node @param {any} api */
+export function addProbe(node, api) {
+  followOutput(node, api, UI, ([saved]) => {
+    // It says nothing of what is connected later.
+    node.sparsedictProbed = { saved, before: JSON.stringify(beforeProbe(node)) };
+  });
+}
