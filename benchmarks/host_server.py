@@ -44,7 +44,7 @@ def stop_seconds(host: Any, stage: str, settings: dict[str, int], number: int) -
         "train": {
             "class_type": "SparseDictTrain",
             "inputs": {"model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2], "images": ["set", 0], "captions": ["set", 1], "name": f"stop{number}",
-                       "word": "zorp", "caption": "", "preset": "concept", "effort": "thorough", "seed": number, **settings},
+                       "word": "zorp", "caption": "", "preset": "concept", "effort": "thorough", "training_seed": number, **settings},
         },
     }  # fmt: skip
     with host.listen() as client:

@@ -55,7 +55,7 @@ def dictionaries() -> list[Any]:
     """`dicts.dict_1` to `dicts.dict_8`, of which the first is needed."""
     if hasattr(io, "Autogrow"):
         template = SparseDictSocket.Input("dict", display_name="dict", tooltip=TOOLTIP)
-        return [io.Autogrow.Input(GROUP, template=io.Autogrow.TemplateNames(template, names=[f"dict_{number}" for number in NUMBERS], min=1))]
+        return [io.Autogrow.Input(GROUP, display_name="dicts", tooltip=TOOLTIP, template=io.Autogrow.TemplateNames(template, names=[f"dict_{number}" for number in NUMBERS], min=1))]
     return [
         SparseDictSocket.Input(f"{GROUP}.dict_{number}", display_name=f"dict {number}", optional=number > 1, tooltip=TOOLTIP) for number in NUMBERS
     ]

@@ -59,7 +59,8 @@ class TrainSparseDict(io.ComfyNode):
                     tooltip="concept: 4 to 20 pictures of one thing. style: a look on everything. edit: one picture, to be changed by prompt.",
                 ),
                 io.Combo.Input("effort", options=list(EFFORTS), default="balanced", tooltip="quick: 100 steps. balanced: 300. thorough: 800."),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="The same seed gives the same dictionary."),
+                # An input called "seed" would get another number at each run from the front end, and the training would run again.
+                io.Int.Input("training_seed", display_name="seed", default=0, min=0, max=2**31 - 1, tooltip="The same seed gives the same dictionary."),
                 _more(io.Int, "steps", 0, 0, 100000, "Steps; 0: by the effort."),
                 _more(io.Float, "learning_rate", 0.0, 0.0, 1.0, "0: by the preset (0.01, without quiet samples 0.005).", step=0.0001),
                 _more(io.Int, "atoms", 128, 1, 8192, "Atoms of each layer's dictionary. More can hold more, in a larger file."),
@@ -129,7 +130,7 @@ class TrainSparseDict(io.ComfyNode):
                 f"settings this node goes on from {result.checkpoint}."
             )
             # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
-            if callbacks.interrupted:
+            if not callbacks.kept():
                 raise TrainingError(said)
         callbacks.say(said)
         callbacks.finished(result.path, result.steps if result.checkpoint is not None else None)
@@ -159,7 +160,7 @@ def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
         "out": str(path if resume else unused(path)),
         "placeholder": one["word"].strip() or None,
         "steps": one.get("steps") or steps,
-        "seed": one["seed"],
+        "seed": one["training_seed"],
         "atoms": one.get("atoms", 128),
         "rank": one.get("rank", 16) or None,
         "batch_size": batch,

@@ -78,6 +78,10 @@ class HostCallbacks(Callbacks):
             self._note_interrupt()
         return self.interrupted or STATE.keep_asked()
 
+    def kept(self) -> bool:
+        """Whether it was the monitor's button alone that ended the run. An interrupt may also come as an exception of the host's in mid-step."""
+        return STATE.keep_asked() and not self.interrupted
+
     # -- the host's side
 
     def say(self, text: str) -> None:

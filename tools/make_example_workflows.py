@@ -392,7 +392,7 @@ def train_and_apply(object_info: dict[str, Any]) -> dict[str, Any]:
     train = flow.place("SparseDictTrain", (0, 0), wide=400)
     apply = flow.place("SparseDictApply", (480, 0), sparse_dict=train["sparse dict"])
     inputs = {"model": [(train, "model"), (apply, "model")]}
-    inputs |= {name: [(train, name)] for name in ("clip", "vae", "images", "captions", "name", "word", "preset", "effort", "steps", "seed")}
+    inputs |= {name: [(train, name)] for name in ("clip", "vae", "images", "captions", "name", "word", "preset", "effort", "steps", "training_seed")}
     inputs["strength"] = [(apply, "strength")]
     outputs = {"model": apply["model"], "sparse dict": train["sparse dict"], "loss plot": train["loss plot"], "log": train["log"]}
     return blueprint(flow, BLUEPRINT, inputs, outputs)

@@ -28,10 +28,18 @@ def definitions() -> dict[str, Any]:
         schema = node.GET_SCHEMA()
         entry: dict[str, Any] = {"display_name": schema.display_name, "description": schema.description}
         if schema.inputs:
-            entry["inputs"] = {item.id.replace(".", "_"): _texts(item) for item in schema.inputs}  # as the front end looks them up
+            entry["inputs"] = {key.replace(".", "_"): texts for item in schema.inputs for key, texts in _inputs(item)}  # as the front end looks them up
         entry["outputs"] = {str(number): _texts(item) for number, item in enumerate(schema.outputs or [])}
         found[schema.node_id] = entry
     return found
+
+
+def _inputs(item: Any) -> list[tuple[str, dict[str, str]]]:
+    """(id, texts) of an input, or of all that one that grows can have."""
+    names = getattr(getattr(item, "template", None), "names", None)
+    if names is None:
+        return [(item.id, _texts(item))]
+    return [(f"{item.id}.{name}", {**_texts(item), "name": name.replace("_", " ")}) for name in names]
 
 
 def _texts(item: Any) -> dict[str, str]:

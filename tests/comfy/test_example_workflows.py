@@ -75,7 +75,8 @@ def test_widgets_and_links_are_what_the_host_has(name, object_info):
             assert node["type"] in ("MarkdownNote", "Reroute")
             continue
         info = object_info[node["type"]]
-        assert [output["type"] for output in node["outputs"]] == info["output"]
+        # Newer hosts' own nodes have more outputs.
+        assert [output["type"] for output in node["outputs"]] == info["output"][: len(node["outputs"])]
         widgets = widgets_of(info)
         for widget, value in named_values(node, info).items():
             if (node["type"], widget) not in OWN_FILES:

@@ -21,7 +21,7 @@ def graph(name, **more):
         "3": {
             "class_type": "SparseDictTrain",
             "inputs": {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "images": ["2", 0], "captions": ["2", 1], "name": name, "word": "zorp",
-                       "caption": "", "preset": "concept", "effort": "quick", "seed": 0, **SHORT, **more},
+                       "caption": "", "preset": "concept", "effort": "quick", "training_seed": 0, **SHORT, **more},
         },
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
         "5": {"class_type": "PreviewAny", "inputs": {"source": ["3", 2]}},
@@ -198,7 +198,7 @@ def demo(comfy):
 def execute(node, model, clip=None, vae=None, images=None, **more):
     """As the host calls it: in inference mode, all inputs as lists."""
     values = {"model": model, "clip": clip, "vae": vae, "name": "here", "word": "zorp", "caption": "a zorp in the center, night", "preset": "concept",
-              "effort": "quick", "seed": 0, **SHORT, **more}  # fmt: skip
+              "effort": "quick", "training_seed": 0, **SHORT, **more}  # fmt: skip
     with torch.inference_mode():
         if images is None and "latents" not in more:
             images = [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(row)) for row in range(3)]
