@@ -88,7 +88,7 @@ export class AtomMap extends MapCanvas {
       if (atom >= 0 && (!this.there || this.there[atom])) mask[atom] = this.drag.keep ? 1 : 0;
     }
     this.mask = mask;
-    this.repaint();
+    this.changed();
     this.callbacks.onEdit(mask, false, 0);
   }
 
@@ -99,7 +99,7 @@ export class AtomMap extends MapCanvas {
     const { before } = this.drag;
     this.drag = null;
     if (event.type === "pointercancel") this.mask = before;
-    this.repaint();
+    this.changed();
     this.callbacks.onEdit(this.mask, true, 0);
   }
 
@@ -128,7 +128,7 @@ export class AtomMap extends MapCanvas {
     const keep = atoms.some((atom) => !mask[atom]) ? 1 : 0;
     for (const atom of atoms) mask[atom] = keep;
     this.mask = mask;
-    this.repaint();
+    this.changed();
     this.callbacks.onEdit(mask, true, replaces);
   }
 
@@ -174,7 +174,7 @@ export class AtomMap extends MapCanvas {
     if (this.there && !this.there[atom]) return;
     this.mask = this.mask.slice();
     this.mask[atom] = keep;
-    this.repaint();
+    this.changed();
     this.callbacks.onEdit(this.mask, true, 0);
   }
 

@@ -3,7 +3,7 @@
 
 import { AtomMap } from "./atom_map.js";
 import { AtomTip } from "./atom_tip.js";
-import { gradient, make, onThemeChange, readTheme } from "./colours.js";
+import { gradient, make, onThemeChange, readTheme, write } from "./colours.js";
 import { DensitySlider } from "./density_slider.js";
 import { formatMask, resolve, resolveLayers } from "./addresses.js";
 import { leftBy } from "./gains.js";
@@ -13,7 +13,7 @@ import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
 import { t } from "./texts.js";
-import { amountField, choiceInWords, keptInWords, modeNames, percent, tidy } from "./words.js";
+import { amountField, choiceInWords, grouped, keptInWords, modeNames, percent, tidy } from "./words.js";
 
 /** @typedef {import("./table.js").Choice} Choice @typedef {import("./table.js").Table} Table */
 /** @typedef {import("./table.js").TableJson} TableJson @typedef {import("./upstream.js").Step} Step */
@@ -51,6 +51,7 @@ export function mount(container, value, onChange, host = {}) {
   let result = null;
   /** @type {ReturnType<typeof sliderOrder> | null} */
   let order = null;
+  let orderKey = ""; // of what `order` was made from, beside the table
   let message = "";
   const history = new History(choice);
   /** @type {Set<string>} */
@@ -58,7 +59,7 @@ export function mount(container, value, onChange, host = {}) {
 
   // ---- elements
 
-  const headline = make("span", { className: "sd-headline" });
+  const headline = make("span", { className: "sd-headline", title: t("The share of the importance: the mean strength of what the atoms add.") });
   const aside = make("span", { className: "sd-aside sd-grow" });
   const undoButton = make("button", { className: "sd-icon", type: "button", title: t("Undo here"), "aria-label": t("Undo"), onclick: () => back(history.undo()) }, "↶");
   const redoButton = make("button", { className: "sd-icon", type: "button", title: t("Redo here"), "aria-label": t("Redo"), onclick: () => back(history.redo()) }, "↷");
@@ -107,7 +108,7 @@ export function mount(container, value, onChange, host = {}) {
       next.atoms = formatMask(table, mask, there);
       // The two clicks of a double click have undone each other: one step of the history is left of all three.
       history.drop(replaces);
-      commit(next);
+      commit(next, describe(table, mask));
     },
     onPoint: (atom, x, y) => tip.show(atom, stateOf(atom), x, y),
     onSay: (atom) => (spoken.textContent = tip.spoken(atom, stateOf(atom))),
@@ -124,7 +125,7 @@ export function mount(container, value, onChange, host = {}) {
   const hold = make("div", { className: "sd-hold" }, map.canvas, empty, tip.element);
   const panel = make(
     "div", { className: "sd-panel", role: "group", "aria-label": t("Atom selector") },
-    make("div", { className: "sd-row" }, headline, aside, undoButton, redoButton, fieldsButton),
+    make("div", { className: "sd-row" }, make("div", { className: "sd-kept" }, headline, aside), undoButton, redoButton, fieldsButton),
     slider.canvas,
     make("div", { className: "sd-row sd-wrap" }, ...presets, make("span", { className: "sd-grow" }), mode, amount),
     hold,
@@ -158,12 +159,12 @@ export function mount(container, value, onChange, host = {}) {
 
   // ---- the choice
 
-  /** @param {Choice} next */
-  function commit(next) {
+  /** @param {Choice} next @param {import("./table.js").Result | null} [found] what it keeps, where that is known already */
+  function commit(next, found = null) {
     choice = next;
-    if (same(history.now, next)) return show();
+    if (same(history.now, next)) return show(found);
     history.add(next);
-    show();
+    show(found);
     onChange({ ...choice });
   }
 
@@ -171,9 +172,10 @@ export function mount(container, value, onChange, host = {}) {
   function preview(next, found) {
     choice = next;
     result = found;
-    mode.value = choice.mode;
-    amount.hidden = choice.mode === "addresses";
-    amount.value = amountField(choice);
+    if (mode.value !== choice.mode) mode.value = choice.mode;
+    const named = choice.mode === "addresses";
+    if (amount.hidden !== named) amount.hidden = named;
+    if (!named) amount.value = amountField(choice);
     showKept(found);
   }
 
@@ -239,8 +241,8 @@ export function mount(container, value, onChange, host = {}) {
 
   // ---- showing
 
-  /** Everything from the choice and the table. */
-  function show() {
+  /** Everything from the choice and the table. @param {import("./table.js").Result | null} [found] what the choice keeps, where that is known already */
+  function show(found = null) {
     problem.textContent = "";
     for (const field of [addresses, layers, amount]) field.classList.remove("sd-wrong");
     mode.value = choice.mode;
@@ -263,21 +265,24 @@ export function mount(container, value, onChange, host = {}) {
       for (const element of elements) if (linked.has(name)) element.disabled = true;
       if (!linked.has(name) && name !== "order") for (const element of elements) element.disabled = false;
     }
-    result = order = null;
+    result = null;
     if (!table) return showWithout();
     empty.textContent = "";
     try {
-      result = select(table, selectionOf(choice), there);
+      result = found ?? select(table, selectionOf(choice), there);
       const counted = choice.mode === "addresses" ? { ...choice, mode: "share", layers: "", order: "importance", per_site: false } : choice;
-      order = sliderOrder(table, counted, there);
+      const key = [counted.mode, counted.order, counted.per_site, counted.layers].join();
+      if (!order || key !== orderKey) order = sliderOrder(table, counted, there);
+      orderKey = key;
     } catch (error) {
+      order = null;
       if (error instanceof NeedsGreedyOrder) host.needGreedy?.();
       else if (!(error instanceof SelectionError)) throw error;
       problem.textContent = /** @type {Error} */ (error).message;
     }
     if (!result) {
-      headline.textContent = "–";
-      aside.textContent = "";
+      write(headline, "–");
+      write(aside, "");
       map.setMask(new Uint8Array(table.atoms), there);
       slider.set(null, 0);
       return;
@@ -296,15 +301,14 @@ export function mount(container, value, onChange, host = {}) {
   /** @param {import("./table.js").Result} found */
   function showKept({ kept, importanceKept }) {
     const total = there ? there.reduce((sum, one) => sum + one, 0) : table?.atoms ?? 0;
-    headline.textContent = keptInWords(kept, importanceKept);
-    headline.title = t("The share of the importance: the mean strength of what the atoms add.");
-    aside.textContent = t("of {total} · {share} of the atoms", { total: total.toLocaleString("en"), share: percent(total ? kept / total : 1) });
+    write(headline, keptInWords(kept, importanceKept));
+    write(aside, t("of {total} · {share} of the atoms", { total: grouped(total), share: percent(total ? kept / total : 1) }));
   }
 
   /** The choice alone, where no file is known. */
   function showWithout() {
-    headline.textContent = "";
-    aside.textContent = choiceInWords(choice);
+    write(headline, "");
+    write(aside, choiceInWords(choice));
     empty.textContent = message || t("Connect a Load Sparse Dict node: its atoms appear here.");
     if (document.activeElement !== addresses) addresses.value = choice.mode === "addresses" ? choice.atoms : "";
     slider.set(null, 0);
@@ -326,7 +330,7 @@ export function mount(container, value, onChange, host = {}) {
 
   /** What the earlier nodes leave. Where one of them cannot be followed, all is taken to be there. */
   function follow() {
-    there = null;
+    there = order = null;
     if (!table) return;
     try {
       for (const earlier of chain) there = "gains" in earlier ? leftBy(table, earlier.gains, there) : select(table, selectionOf(earlier), there).mask;

@@ -2,7 +2,7 @@
 /** What is known of the atom under the pointer, as words and as a picture of where it fires. Knows nothing of what the map looks like. */
 
 import { formatAddress } from "./addresses.js";
-import { make } from "./colours.js";
+import { make, write } from "./colours.js";
 import { rankAtoms } from "./selection.js";
 import { t } from "./texts.js";
 import { percent, tidy } from "./words.js";
@@ -68,16 +68,17 @@ export class AtomTip {
 
   /** @param {number} atom -1: none @param {string} state whether it is kept, in words @param {number} x @param {number} y */
   show(atom, state, x, y) {
-    this.element.hidden = atom < 0 || !this.table;
-    if (this.element.hidden || !this.table) return;
+    const hidden = atom < 0 || !this.table;
+    if (this.element.hidden !== hidden) this.element.hidden = hidden;
+    if (hidden || !this.table) return;
     const key = `${atom} ${state}`;
     if (key !== this.shown) {
       this.shown = key;
       const [address, importance, rank, fires] = this.words(this.table, atom);
-      this.title.textContent = address;
-      this.state.textContent = state;
-      this.amounts.textContent = `${importance} · ${rank}`;
-      this.fires.textContent = fires;
+      write(this.title, address);
+      write(this.state, state);
+      write(this.amounts, `${importance} · ${rank}`);
+      write(this.fires, fires);
       this.draw(this.places.get(address));
     }
     // On the side where there is more room. Nothing is measured here: that would lay the page out anew in every frame.
@@ -87,7 +88,7 @@ export class AtomTip {
 
   /** @param {AtomPlace | undefined} place */
   draw(place) {
-    this.picture.hidden = !place;
+    if (this.picture.hidden !== !place) this.picture.hidden = !place;
     if (!place || !this.theme) return;
     const { width, height, grid } = place, { scale } = this.theme, longest = Math.max(width, height);
     Object.assign(this.picture, { width, height });

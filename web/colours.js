@@ -138,3 +138,14 @@ export function make(tag, properties = {}, ...children) {
   element.append(...children);
   return element;
 }
+
+/**
+ * For texts that change from frame to frame. The host's styles have rules with :has(): where a child comes or goes, as with textContent,
+ * the browser looks at the styles of the whole page again; where only a text changes, it does not.
+ * @param {HTMLElement} element with nothing but text in it @param {string} text
+ */
+export function write(element, text) {
+  const node = element.firstChild;
+  if (!(node instanceof Text)) element.textContent = text;
+  else if (node.data !== text) node.data = text;
+}

@@ -1,11 +1,11 @@
 // @ts-check
 /**
  * What the map shows: a row for each site, its atoms from the most important to the least, coloured by importance. What is left out is
- * grey, and a line runs round what is kept. All that a moving pointer does not change is painted once, so that tens of thousands of
- * atoms stay smooth. What a person does with it is in atom_map.js.
+ * grey, and a line runs round what is kept. The cells are in map_cells.js; what a person does with it is in atom_map.js.
  */
 
 import { fitted, make } from "./colours.js";
+import { MapCells } from "./map_cells.js";
 import { t } from "./texts.js";
 
 /** @typedef {import("./table.js").Table} Table @typedef {import("./colours.js").Theme} Theme */
@@ -36,9 +36,9 @@ export class MapCanvas {
     this.hover = null;
     /** @type {{from: Cell, last: Cell, before: Uint8Array, keep: boolean, rectangle: boolean} | null} */
     this.drag = null;
-    this.small = document.createElement("canvas"); // a pixel for each atom
+    this.cells = new MapCells();
     this.base = document.createElement("canvas"); // as large as the map: all but labels and pointer
-    this.stale = true; // both
+    this.stale = true; // all of it
     this.frame = 0;
     this.gutter = 40;
     this.canvas = make("canvas", {
@@ -73,14 +73,16 @@ export class MapCanvas {
         this.shade[atom] = Math.max(0, Math.min(255, Math.round(255 * part)));
       }
     }
+    this.cells.setTable(table, this.atomAt, this.columnOf, this.shade);
     this.repaint();
   }
 
   /** @param {Uint8Array} mask what is kept @param {Uint8Array | null} there what an earlier node left */
   setMask(mask, there) {
+    if (there !== this.there) this.stale = true;
     this.mask = mask;
     this.there = there;
-    this.repaint();
+    this.changed();
   }
 
   /** @param {Theme} theme */
@@ -133,62 +135,13 @@ export class MapCanvas {
 
   // ---- drawing
 
-  /** The cells as one small picture. */
-  paintCells() {
-    if (!this.theme || !this.table) return;
-    const { rows, columns, atomAt, mask, there, shade } = this, { scale, faded } = this.theme;
-    this.small.width = columns;
-    this.small.height = Math.max(1, rows);
-    const context = /** @type {CanvasRenderingContext2D} */ (this.small.getContext("2d"));
-    const picture = context.createImageData(columns, Math.max(1, rows)), words = new Uint32Array(picture.data.buffer);
-    for (let place = 0; place < rows * columns; place++) {
-      const atom = atomAt[place];
-      if (atom < 0 || (there && !there[atom])) continue;
-      words[place] = mask[atom] ? scale[shade[atom]] : faded[shade[atom]];
-    }
-    context.putImageData(picture, 0, 0);
-  }
-
-  /** The line between what is kept and what is not. @param {number} width @param {number} height */
-  outlinePath(width, height) {
-    const path = new Path2D(), { rows, columns, atomAt, mask } = this, w = width / columns, h = height / rows;
-    /** @param {number} row @param {number} column */
-    const kept = (row, column) => {
-      if (row < 0 || row >= rows || column < 0 || column >= columns) return false;
-      const atom = atomAt[row * columns + column];
-      return atom >= 0 && mask[atom] === 1;
-    };
-    for (let row = 0; row <= rows; row++) {
-      // Horizontal parts in runs, above the row.
-      let start = -1;
-      for (let column = 0; column <= columns; column++) {
-        const edge = column < columns && kept(row, column) !== kept(row - 1, column);
-        if (edge && start < 0) start = column;
-        if (!edge && start >= 0) {
-          path.moveTo(start * w, row * h);
-          path.lineTo(column * w, row * h);
-          start = -1;
-        }
-      }
-      if (row === rows) break;
-      for (let column = 0; column <= columns; column++) {
-        if (kept(row, column) !== kept(row, column - 1)) {
-          path.moveTo(column * w, row * h);
-          path.lineTo(column * w, (row + 1) * h);
-        }
-      }
-    }
-    return path;
-  }
-
   draw() {
     const wide = this.canvas.offsetWidth, high = this.canvas.offsetHeight;
     if (!this.theme || !wide || !high) return;
     const context = fitted(this.canvas, wide, high);
     context.clearRect(0, 0, wide, high);
     if (!this.table || !this.rows) return;
-    if (this.stale || this.base.width !== this.canvas.width || this.base.height !== this.canvas.height) this.drawBase(context.getTransform());
-    this.stale = false;
+    this.drawBase();
     context.drawImage(this.base, 0, 0, wide, high);
     const { left, top, width, height } = this.box, w = width / this.columns, h = height / this.rows;
     context.save();
@@ -199,32 +152,21 @@ export class MapCanvas {
     this.drawLabels(context, h);
   }
 
-  /** Cells, what is kept, and the bars. @param {DOMMatrix} scale of the map's own canvas */
-  drawBase(scale) {
-    const { theme, table } = this;
+  /** Cells, what is kept, and the bars, as far as they are not there yet. */
+  drawBase() {
+    const { theme, table, base } = this;
     if (!theme || !table) return;
-    Object.assign(this.base, { width: this.canvas.width, height: this.canvas.height });
-    const context = /** @type {CanvasRenderingContext2D} */ (this.base.getContext("2d"));
-    context.setTransform(scale);
-    context.font = FONT;
-    this.gutter = Math.min(96, 12 + Math.max(...table.sites.map((site) => context.measureText(site.label).width)));
-    this.paintCells();
-    const { left, top, width, height } = this.box, w = width / this.columns, h = height / this.rows;
-    context.save();
-    context.translate(left, top);
-    context.imageSmoothingEnabled = w < 1 || h < 1;
-    // Costly where a graphics card does not do it, and hardly to be seen where pixels and atoms are about as many.
-    context.imageSmoothingQuality = w < 0.6 || h < 0.6 ? "high" : "low";
-    context.drawImage(this.small, 0, 0, this.columns, this.rows, 0, 0, width, height);
-    // Cells that are large enough stand apart.
-    context.fillStyle = theme.field;
-    if (h >= 9) for (let row = 1; row < this.rows; row++) context.fillRect(0, row * h - 0.5, width, 1);
-    if (w >= 5) for (let column = 1; column < this.columns; column++) context.fillRect(column * w - 0.5, 0, 1, height);
-    context.strokeStyle = theme.dark ? "rgb(255 255 255 / 0.9)" : "rgb(0 0 0 / 0.85)";
-    context.lineWidth = Math.max(0.6, Math.min(1.5, w / 2, h / 4 + 0.4));
-    context.stroke(this.outlinePath(width, height));
-    context.restore();
-    this.drawBars(context, h);
+    const anew = this.stale || base.width !== this.canvas.width || base.height !== this.canvas.height;
+    const context = /** @type {CanvasRenderingContext2D} */ (base.getContext("2d"));
+    if (anew) {
+      Object.assign(base, { width: this.canvas.width, height: this.canvas.height });
+      context.setTransform(this.canvas.width / this.canvas.offsetWidth, 0, 0, this.canvas.height / this.canvas.offsetHeight, 0, 0);
+      context.font = FONT;
+      this.gutter = Math.min(96, 12 + Math.max(...table.sites.map((site) => context.measureText(site.label).width)));
+      this.cells.paint(context, this.box, theme, this.mask, this.there);
+    }
+    if (anew || this.cells.repair(context, this.box, theme, this.mask)) this.drawBars(context);
+    this.stale = false;
   }
 
   /** @param {CanvasRenderingContext2D} context @param {number} w @param {number} h */
@@ -269,29 +211,21 @@ export class MapCanvas {
     });
   }
 
-  /** What each site holds of the importance, and how much of that is kept. @param {CanvasRenderingContext2D} context @param {number} h */
-  drawBars(context, h) {
-    if (!this.theme || !this.table) return;
-    const { table, mask, there } = this, left = this.canvas.offsetWidth - BARS + 2, room = BARS - 6;
-    const sums = table.sites.map(({ first, size }) => {
-      let whole = 0, kept = 0;
-      for (let atom = first; atom < first + size; atom++) {
-        if (there && !there[atom]) continue;
-        whole += table.importance[atom];
-        if (mask[atom]) kept += table.importance[atom];
-      }
-      return { whole, kept };
-    });
-    const most = Math.max(...sums.map((sum) => sum.whole)) || 1, thick = Math.max(1, h * 0.62);
-    sums.forEach(({ whole, kept }, row) => {
+  /** What each site holds of the importance, and how much of that is kept. @param {CanvasRenderingContext2D} context */
+  drawBars(context) {
+    if (!this.theme) return;
+    const { held, kept } = this.cells, left = this.canvas.offsetWidth - BARS + 2, room = BARS - 6, h = this.box.height / this.rows;
+    const most = Math.max(...held) || 1, thick = Math.max(1, h * 0.62);
+    context.clearRect(left, 0, room, this.canvas.offsetHeight);
+    for (let row = 0; row < this.rows; row++) {
       const y = PAD + row * h + (h - thick) / 2;
       context.globalAlpha = 0.22;
-      context.fillStyle = /** @type {Theme} */ (this.theme).text;
-      context.fillRect(left, y, (whole / most) * room, thick);
+      context.fillStyle = this.theme.text;
+      context.fillRect(left, y, (held[row] / most) * room, thick);
       context.globalAlpha = 0.85;
-      context.fillStyle = /** @type {Theme} */ (this.theme).accent;
-      context.fillRect(left, y, (kept / most) * room, thick);
-    });
+      context.fillStyle = this.theme.accent;
+      context.fillRect(left, y, (kept[row] / most) * room, thick);
+    }
     context.globalAlpha = 1;
   }
 }

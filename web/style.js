@@ -9,6 +9,7 @@ const CSS = `
 .sd-panel * { box-sizing: border-box; }
 .sd-panel [hidden] { display: none !important; }
 .sd-row { display: flex; align-items: center; gap: 6px; min-width: 0; }
+.sd-kept { display: flex; align-items: center; gap: 6px; flex: 1 1 0; min-width: 0; height: 22px; contain: strict; }
 .sd-wrap { flex-wrap: wrap; row-gap: 5px; }
 .sd-grow { flex: 1 1 0; min-width: 0; }
 .sd-headline { font-size: 14px; font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }

@@ -27,13 +27,20 @@ export function choiceInWords(choice) {
 /** @param {number} kept @param {number} share of the importance, 0 to 1 */
 export function keptInWords(kept, share) {
   if (kept === 0) return t("the bare base");
-  return t(kept === 1 ? "{count} atom holds {share}" : "{count} atoms hold {share}", { count: kept.toLocaleString("en"), share: percent(share) });
+  return t(kept === 1 ? "{count} atom holds {share}" : "{count} atoms hold {share}", { count: grouped(kept), share: percent(share) });
 }
 
 /** The amount's field. @param {Choice} choice */
 export function amountField(choice) {
   if (choice.mode === "top") return String(choice.top);
   return choice.mode === "threshold" ? String(choice.threshold) : `${tidy(choice.share * 100)} %`;
+}
+
+const GROUPS = new Intl.NumberFormat("en"); // made once: that takes longer than its use
+
+/** `20,480` @param {number} count */
+export function grouped(count) {
+  return GROUPS.format(count);
 }
 
 /** @param {number} share */

@@ -70,6 +70,17 @@ def cell(page, row, column):
     )
 
 
+def looks_painted_anew(page):
+    """Whether the map, which is repaired where atoms come and go, is as if all of it had been painted; edges of lines may be smoothed otherwise."""
+    most = page.evaluate(
+        """() => { const { map } = app.graph.getNodeById(2).sparsedictSelector, { base } = map;
+        const pixels = () => { map.draw(); return base.getContext("2d").getImageData(0, 0, base.width, base.height).data; };
+        const repaired = pixels(); map.stale = true; const anew = pixels();
+        return repaired.reduce((most, value, i) => Math.max(most, Math.abs(value - anew[i])), 0); }"""
+    )
+    return most < 64
+
+
 def drag_slider(page, to):
     box = page.locator("canvas.sd-slider").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 30)
@@ -226,6 +237,18 @@ def test_twenty_thousand_atoms_can_be_painted(page, folder):
     page.mouse.move(*cell(page, 30, 500), steps=8)
     page.mouse.up()
     assert kept(page) == before + 28
+    assert looks_painted_anew(page)
+    page.keyboard.down("Shift")
+    page.mouse.move(*cell(page, 8, 40))
+    page.mouse.down()
+    page.mouse.move(*cell(page, 31, 300), steps=6)
+    assert looks_painted_anew(page)
+    page.mouse.move(*cell(page, 12, 90), steps=6)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    assert looks_painted_anew(page)
+    drag_slider(page, 0.6)
+    assert looks_painted_anew(page)
     page.mouse.move(*cell(page, 20, 300))
     page.wait_for_function("() => !document.querySelector('.sd-tip').hidden")
     assert page.locator(".sd-tip b").inner_text().startswith("L20[")

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 
+import { patches } from "../../web/map_cells.js";
 import { History } from "../../web/history.js";
 import { TEXTS, followLocale, t } from "../../web/texts.js";
 import { choiceInWords, keptInWords } from "../../web/words.js";
@@ -24,6 +25,23 @@ test("steps go back and forth, and a new one ends the way forward", () => {
   assert.deepEqual([history.now, history.undo(), history.undo(), history.undo()], [3, 2, 1, undefined]);
   history.reset(9);
   assert.deepEqual([history.now, history.past, history.future], [9, [], []]);
+});
+
+test("what changed in the map is painted in few rectangles, none of them far too large", () => {
+  const none = [9, -1];
+  const of = (/** @type {number[][]} */ rows) => patches(Int32Array.from(rows, ([from]) => from), Int32Array.from(rows, ([, to]) => to));
+  const plain = (/** @type {number[][]} */ rows) => of(rows).map(({ top, bottom, from, to }) => [top, bottom, from, to]);
+  assert.deepEqual(plain([none, none]), []);
+  assert.deepEqual(plain([none, [2, 4], [2, 4], [2, 5], none, [0, 0]]), [[1, 3, 2, 5], [5, 5, 0, 0]]);
+  assert.deepEqual(plain([[0, 0], [8, 8]]), [[0, 0, 0, 0], [1, 1, 8, 8]]);
+  for (let turn = 0, state = 7; turn < 200; turn++) {
+    const rows = Array.from({ length: 12 }, () => {
+      const [a, b, some] = [0, 0, 0].map(() => (state = (state * 48271) % 2147483647) % 9);
+      return some < 3 ? none : [Math.min(a, b), Math.max(a, b)];
+    });
+    const found = of(rows);
+    rows.forEach(([from, to], row) => to >= 0 && assert.ok(found.some((each) => each.top <= row && row <= each.bottom && each.from <= from && to <= each.to)));
+  }
 });
 
 test("every sentence of the panels is there in each language, and none that is not used", () => {
