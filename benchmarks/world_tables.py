@@ -27,10 +27,8 @@ def shrink_table(results: Results) -> str:
 
 
 def edit_name(run: Mapping[str, Any]) -> str:
-    """Ours, LoRA, or LoRA trained fewer steps."""
-    if run["method"] == "ours":
-        return "sparse dictionary"
-    return f"LoRA, {run['steps']} steps"
+    """Ours or LoRA, and how long it was trained."""
+    return f"{'sparse dictionary' if run['method'] == 'ours' else 'LoRA'}, {run['steps']} steps"
 
 
 def edit_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -48,7 +46,7 @@ def edit_table(results: Results) -> str:
     names = ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")
     rows = [
         [name, at, *(interval([row[key] for row in group]) for key in names), str(len(group))]
-        for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: item[0][0] != "sparse dictionary")
+        for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: not item[0][0].startswith("sparse dictionary"))
     ]
     return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "runs"], rows)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..demo_model.pipeline import make_noise
+from ..demo_model.reader import ATTRIBUTES
 from ..demo_model.scenes import BACKGROUNDS, PLACES
 from .suite import Suite, asked
 
@@ -26,6 +27,7 @@ class EditScore:
     drift: float
     followed: list[float]  # by prompt: 0, 0.5 or 1
     kept: list[float]  # by prompt
+    ground: list[float]  # by prompt: the reader's log-probability of the background that was asked for; shows what whole shares hide
     images: Tensor
 
     def means(self) -> dict[str, float]:
@@ -42,6 +44,7 @@ class EditSuite:
         self.suite, self.prompts, self.stays = suite, grounds + moved, len(grounds)
         self.noise = make_noise(len(self.prompts), seed)
 
+    @torch.no_grad()
     def score(self) -> EditScore:
         """Of whatever is attached to the pipeline now."""
         images = self.suite.generate([p[0] for p in self.prompts], self.noise)
@@ -50,6 +53,8 @@ class EditSuite:
             [((place == asked_for) + (row["background"] == ground)) / 2
              for place, row, (_, asked_for, ground) in zip(reading.places, seen, self.prompts, strict=True)]
         )  # fmt: skip
+        certainty = self.suite.reader(images.float())["background"].log_softmax(1)
+        ground = [float(row[ATTRIBUTES["background"].index(asked_for)]) for row, (_, _, asked_for) in zip(certainty, self.prompts, strict=True)]
         kept, n = reading.fidelity, self.stays
         means = [float(part.mean()) for part in (kept[:n], followed[:n], kept[n:], followed[n:])]
-        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], images)
+        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], [round(g, 4) for g in ground], images)
