@@ -3,6 +3,7 @@
 
 import { AtomMap } from "./atom_map.js";
 import { AtomTip } from "./atom_tip.js";
+import { ChoiceFields } from "./choice_fields.js";
 import { gradient, make, onThemeChange, readTheme, write } from "./colours.js";
 import { DensitySlider } from "./density_slider.js";
 import { formatMask, resolve, resolveLayers } from "./addresses.js";
@@ -13,7 +14,7 @@ import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
 import { t } from "./texts.js";
-import { amountField, choiceInWords, grouped, keptInWords, modeNames, percent, tidy } from "./words.js";
+import { choiceInWords, grouped, keptInWords, percent, tidy } from "./words.js";
 
 /** @typedef {import("./table.js").Choice} Choice @typedef {import("./table.js").Table} Table */
 /** @typedef {import("./table.js").TableJson} TableJson @typedef {import("./upstream.js").Step} Step */
@@ -28,7 +29,6 @@ import { amountField, choiceInWords, grouped, keptInWords, modeNames, percent, t
  */
 
 export const MIN_HEIGHT = 420;
-const PRESETS = [1, 0.5, 0.25, 0.1, 0.05];
 
 /**
  * @param {HTMLElement} container
@@ -67,24 +67,20 @@ export function mount(container, value, onChange, host = {}) {
     className: "sd-icon", type: "button", title: t("Show the node's plain fields, to connect them"), "aria-label": t("Show the plain fields"),
     onclick: () => host.toggleFields?.(),
   }, "⋯");
-  const presets = PRESETS.map((share) =>
-    make("button", { type: "button", title: t("Keep {share} % of the atoms", { share: share * 100 }), onclick: () => commit({ ...choice, mode: "share", share }) }, `${share * 100}%`),
-  );
-  const mode = make("select", { "aria-label": t("Select by"), onchange: () => commit({ ...choice, mode: mode.value, ...(mode.value === "addresses" ? written() : {}) }) });
-  for (const [id, name] of Object.entries(modeNames())) mode.append(make("option", { value: id }, name));
-  const amount = make("input", { className: "sd-number", type: "text", inputMode: "decimal", "aria-label": t("Amount"), onchange: () => takeAmount(), onkeydown: stay });
-  const ordering = make("select", { "aria-label": t("Order"), title: t("importance: for editing; greedy: the smallest file of the same effect, needs moments in the file"),
-    onchange: () => commit({ ...choice, order: ordering.value }) });
-  ordering.append(make("option", { value: "importance" }, t("by importance")), make("option", { value: "greedy" }, t("greedy")));
-  const addresses = make("input", {
-    className: "sd-grow", type: "text", spellcheck: false, "aria-label": t("Atoms by address"), placeholder: "L17[137], L3[0-15], L4-L9   ( / )",
-    onchange: () => takeAddresses(), onkeydown: stay,
+  const fields = new ChoiceFields({
+    change: (more) => commit({ ...choice, ...more }),
+    named: () => (table && result ? { atoms: formatMask(table, result.mask, there), invert: false, layers: "" } : {}),
+    check(name, text) {
+      if (!table || !text) return;
+      if (name === "layers") resolveLayers(table, text);
+      else map.goTo(resolve(table, text, there).indexOf(1));
+    },
+    complain: (text) => (problem.textContent = text),
+    leave() {
+      show();
+      map.canvas.focus();
+    },
   });
-  const layers = make("input", { type: "text", spellcheck: false, size: 9, placeholder: t("all"), "aria-label": t("Layers"), title: t("Only atoms of these layers: L4-L9"),
-    onchange: () => takeLayers(), onkeydown: stay });
-  const perSite = make("input", { type: "checkbox", onchange: () => commit({ ...choice, per_site: perSite.checked }) });
-  const invert = make("input", { type: "checkbox", onchange: () => commit({ ...choice, invert: invert.checked }) });
-  const refit = make("input", { type: "checkbox", onchange: () => commit({ ...choice, refit: refit.checked }) });
   const legend = make("span", { className: "sd-legend" });
   const lowest = make("span", { className: "sd-small" }), highest = make("span", { className: "sd-small" });
   const title = make("span", { className: "sd-small sd-grow", style: "overflow:hidden;text-overflow:ellipsis" });
@@ -114,8 +110,8 @@ export function mount(container, value, onChange, host = {}) {
     onSay: (atom) => (spoken.textContent = tip.spoken(atom, stateOf(atom))),
     onCommand: (name) => {
       if (name === "address") {
-        addresses.focus();
-        addresses.select();
+        fields.atoms.focus();
+        fields.atoms.select();
       } else if (name === "invert") {
         commit({ ...choice, invert: !choice.invert });
       }
@@ -127,13 +123,10 @@ export function mount(container, value, onChange, host = {}) {
     "div", { className: "sd-panel", role: "group", "aria-label": t("Atom selector") },
     make("div", { className: "sd-row" }, make("div", { className: "sd-kept" }, headline, aside), undoButton, redoButton, fieldsButton),
     slider.canvas,
-    make("div", { className: "sd-row sd-wrap" }, ...presets, make("span", { className: "sd-grow" }), mode, amount),
+    make("div", { className: "sd-row sd-wrap" }, ...fields.presets, make("span", { className: "sd-grow" }), fields.mode, fields.amount),
     hold,
     make("div", { className: "sd-row" }, title, lowest, legend, highest),
-    make("div", { className: "sd-row" }, addresses),
-    make("div", { className: "sd-row sd-wrap", style: "column-gap:12px" }, ordering, make("label", {}, t("layers"), layers), make("label", { title: t("Take the share or number in every site") }, perSite, t("per site")),
-      make("label", { title: t("Keep exactly what would have gone") }, invert, t("invert")),
-      make("label", { title: t("Change the atoms that stay so that they come as near to the whole as they can (needs moments in the file)") }, refit, t("refit"))),
+    make("div", { className: "sd-row" }, fields.atoms), fields.how,
     problem, spoken,
   );
   panel.addEventListener("keydown", (event) => {
@@ -172,10 +165,7 @@ export function mount(container, value, onChange, host = {}) {
   function preview(next, found) {
     choice = next;
     result = found;
-    if (mode.value !== choice.mode) mode.value = choice.mode;
-    const named = choice.mode === "addresses";
-    if (amount.hidden !== named) amount.hidden = named;
-    if (!named) amount.value = amountField(choice);
+    fields.preview(choice);
     showKept(found);
   }
 
@@ -187,84 +177,14 @@ export function mount(container, value, onChange, host = {}) {
     onChange({ ...choice });
   }
 
-  /** What is kept now, as addresses. */
-  function written() {
-    return table && result ? { atoms: formatMask(table, result.mask, there), invert: false, layers: "" } : {};
-  }
-
-  function takeAmount() {
-    const number = Number(amount.value.replace("%", "").replace(",", ".").trim());
-    if (!amount.value.trim() || Number.isNaN(number)) return show();
-    const share = Math.min(1, Math.max(0, number / 100));
-    if (choice.mode === "top") commit({ ...choice, top: Math.max(0, Math.round(number)) });
-    else if (choice.mode === "threshold") commit({ ...choice, threshold: Math.max(0, number) });
-    else commit({ ...choice, share: Number(share.toPrecision(6)) });
-  }
-
-  function takeAddresses() {
-    const text = addresses.value.trim();
-    try {
-      const mask = table && text ? resolve(table, text, there) : null;
-      if (mask) map.goTo(mask.indexOf(1));
-    } catch (error) {
-      return complain(addresses, error);
-    }
-    commit({ ...choice, mode: "addresses", atoms: text, invert: false, layers: "" });
-  }
-
-  function takeLayers() {
-    try {
-      if (table && layers.value.trim()) resolveLayers(table, layers.value);
-    } catch (error) {
-      return complain(layers, error);
-    }
-    commit({ ...choice, layers: layers.value.trim() });
-  }
-
-  /** @param {HTMLInputElement} field @param {unknown} error */
-  function complain(field, error) {
-    if (!(error instanceof SelectionError)) throw error;
-    field.classList.add("sd-wrong");
-    problem.textContent = error.message;
-  }
-
-  /** Enter takes the field; the host hears no key that is typed here. @param {KeyboardEvent} event */
-  function stay(event) {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return;
-    event.stopPropagation();
-    if (event.key === "Enter") /** @type {HTMLElement} */ (event.target).blur();
-    if (event.key === "Escape") {
-      show();
-      map.canvas.focus();
-    }
-  }
-
   // ---- showing
 
   /** Everything from the choice and the table. @param {import("./table.js").Result | null} [found] what the choice keeps, where that is known already */
   function show(found = null) {
     problem.textContent = "";
-    for (const field of [addresses, layers, amount]) field.classList.remove("sd-wrong");
-    mode.value = choice.mode;
-    ordering.value = choice.order;
-    perSite.checked = choice.per_site;
-    invert.checked = choice.invert;
-    refit.checked = choice.refit;
-    layers.value = choice.layers;
-    amount.hidden = choice.mode === "addresses";
-    ordering.disabled = choice.mode !== "share" && choice.mode !== "top";
-    amount.value = amountField(choice);
-    presets.forEach((button, i) => button.setAttribute("aria-pressed", String(choice.mode === "share" && choice.share === PRESETS[i])));
+    fields.show(choice, linked);
     undoButton.disabled = !history.past.length;
     redoButton.disabled = !history.future.length;
-    for (const [name, elements] of Object.entries({
-      mode: [mode, ...presets], share: choice.mode.includes("share") ? [amount] : [], top: choice.mode === "top" ? [amount] : [],
-      threshold: choice.mode === "threshold" ? [amount] : [], atoms: [addresses], order: [ordering], layers: [layers], per_site: [perSite],
-      invert: [invert], refit: [refit],
-    })) {
-      for (const element of elements) if (linked.has(name)) element.disabled = true;
-      if (!linked.has(name) && name !== "order") for (const element of elements) element.disabled = false;
-    }
     result = null;
     if (!table) return showWithout();
     empty.textContent = "";
@@ -288,9 +208,7 @@ export function mount(container, value, onChange, host = {}) {
       return;
     }
     showKept(result);
-    if (document.activeElement !== addresses) {
-      addresses.value = choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, there);
-    }
+    fields.showAtoms(choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, there));
     if (!map.drag) map.setMask(result.mask, there);
     if (!slider.dragging) {
       const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, there).kept : result.kept;
@@ -310,7 +228,7 @@ export function mount(container, value, onChange, host = {}) {
     write(headline, "");
     write(aside, choiceInWords(choice));
     empty.textContent = message || t("Connect a Load Sparse Dict node: its atoms appear here.");
-    if (document.activeElement !== addresses) addresses.value = choice.mode === "addresses" ? choice.atoms : "";
+    fields.showAtoms(choice.mode === "addresses" ? choice.atoms : "");
     slider.set(null, 0);
   }
 

@@ -182,6 +182,37 @@ def test_by_keyboard_alone(page, folder):
     assert choice(page)["share"] == 0.5 and kept(page) == total // 2
 
 
+def test_a_wrong_address_is_explained_and_escape_takes_it_back(page, folder):
+    open_workflow(page, workflow(FILE, by_address("L1.image[0-3]")), SHOWN)
+    field = page.get_by_role("textbox", name="Atoms by address")
+    page.locator("canvas.sd-map").focus()
+    page.keyboard.press("/")
+    page.keyboard.type("L99[1]")
+    page.keyboard.press("Enter")
+    page.get_by_text("there is no layer L99").wait_for()
+    assert choice(page)["atoms"] == "L1.image[0-3]" and kept(page) == 4
+    field.focus()
+    page.keyboard.press("Escape")
+    assert field.input_value() == "L1.image[0-3]" and page.get_by_text("there is no layer L99").count() == 0
+    # What was typed and not finished is given up too.
+    page.keyboard.press("/")
+    page.keyboard.type("L1.text[2]")
+    page.keyboard.press("Escape")
+    assert field.input_value() == choice(page)["atoms"] == "L1.image[0-3]" and kept(page) == 4
+
+
+def test_a_field_whose_value_comes_over_a_link_is_not_the_panels(page, folder):
+    open_workflow(page, workflow(FILE), SHOWN)
+    amount = page.get_by_role("textbox", name="Amount")
+    assert amount.is_enabled()
+    page.evaluate(
+        """() => { const value = LiteGraph.createNode("PrimitiveFloat"), node = app.graph.getNodeById(2); app.graph.add(value);
+        value.connect(0, node, node.inputs.findIndex(input => input.name === "share")); }"""
+    )
+    page.wait_for_function("() => document.querySelector('input.sd-number').disabled")
+    assert page.get_by_role("combobox", name="Select by").is_enabled()
+
+
 def test_the_hosts_undo_takes_a_change_back(page, folder):
     open_workflow(page, workflow(FILE), SHOWN)
     page.get_by_role("button", name="10%").click()
