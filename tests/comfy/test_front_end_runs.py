@@ -121,6 +121,17 @@ def sweep(caption=""):
 SWEEP = sweep()
 
 
+def run_sweep(page, server, caption):
+    """Shows a sweep of its own and runs it. An earlier one of the same graph may be shown before; its pictures are others."""
+    open_prompt(page, sweep(caption), "SparseDictSweepViewer")
+    seen = set(server.get("/history"))
+    queue(page)
+    while not (new := set(server.get("/history")) - seen):
+        page.wait_for_timeout(100)
+    first = server.result(new.pop())["2"]["sparsedict_sweep"][0]["filename"]
+    page.wait_for_function("name => document.querySelector('.sd-stage img')?.src.includes(name)", arg=first)
+
+
 @pytest.mark.parametrize("vue", [False, True])
 def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, server, vue):
     open_prompt(page, SWEEP, "SparseDictSweepViewer")
@@ -220,14 +231,15 @@ def test_select_atoms_shows_what_the_probe_before_it_has_found(page, server):
 def reload_with_the_graph(page, server, kind):
     """As a person reloads the page; the host brings the graph back by itself, once it has noticed it."""
     page.wait_for_timeout(2500)
+    page.wait_for_function(
+        "kind => [...Object.values(localStorage), ...Object.values(sessionStorage)].some(text => text.includes(kind) && text.includes(app.graph.id))", arg=kind
+    )
     start(page, server)
     page.wait_for_function("kind => app.graph._nodes.some(node => node.type === kind)", arg=kind)
 
 
 def test_the_sweep_is_shown_again_after_a_reload(page, server):
-    open_prompt(page, SWEEP, "SparseDictSweepViewer")
-    queue(page)
-    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    run_sweep(page, server, "two {word}")
     first = page.evaluate("() => document.querySelector('.sd-stage img').src")
     reload_with_the_graph(page, server, "SparseDictSweepViewer")
     page.wait_for_function(f"() => {VIEWER}.count() === 5")
@@ -239,22 +251,18 @@ def test_the_sweep_is_shown_again_after_a_reload(page, server):
 
 
 def test_after_a_reload_a_sweep_whose_pictures_are_gone_waits_for_the_next_run(page, server):
-    open_prompt(page, sweep("one {word}"), "SparseDictSweepViewer")
-    queue(page)
-    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    run_sweep(page, server, "one {word}")
     for path in (server.base / "temp").glob("sparsedict_sweep*"):
         path.unlink()
     reload_with_the_graph(page, server, "SparseDictSweepViewer")
-    page.get_by_text("The sweep's pictures appear here once it has run.").wait_for()
+    page.get_by_text("The sweep's pictures appear here once it has run.").wait_for(state="attached")
     page.wait_for_timeout(1000)
     assert page.evaluate(f"() => {VIEWER}.count()") == 0
     page.troubles[:] = [trouble for trouble in page.troubles if "404" not in trouble]
 
 
 def test_a_gif_of_pictures_that_are_gone_is_explained(page, server):
-    open_prompt(page, sweep("some {word}"), "SparseDictSweepViewer")
-    queue(page)
-    page.wait_for_function(f"() => {VIEWER}.count() === 5")
+    run_sweep(page, server, "some {word}")
     for path in (server.base / "temp").glob("sparsedict_sweep*"):
         path.unlink()
     page.get_by_role("button", name="Export GIF").click()
