@@ -78,4 +78,4 @@ def measure(run: Run, world: World) -> dict[str, Any]:
 
 
 def row_of(score: EditScore) -> dict[str, Any]:
-    return {**{k: round(v, 4) for k, v in score.means().items()}, "followed": score.followed, "kept": score.kept, "ground": score.ground}
+    return {**{k: round(v, 4) for k, v in score.means().items()}, "followed": score.followed, "kept": score.kept, "outside": score.outside}

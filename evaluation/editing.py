@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..demo_model.pipeline import make_noise
-from ..demo_model.reader import ATTRIBUTES
-from ..demo_model.scenes import BACKGROUNDS, PLACES
+from ..demo_model.scenes import BACKGROUNDS, PLACES, pixel_grid
 from .suite import Suite, asked
 
 REPEATS = 3  # of each background, with other noise
+SUBJECT_RADIUS = 0.6  # around the asked place, of half a picture: a creature's 0.44 and its jitter
 MOVED_GROUNDS = ("sky", "night", "clay")
 
 
@@ -27,7 +27,7 @@ class EditScore:
     drift: float
     followed: list[float]  # by prompt: 0, 0.5 or 1
     kept: list[float]  # by prompt
-    ground: list[float]  # by prompt: the reader's log-probability of the background that was asked for; shows what whole shares hide
+    outside: list[float]  # by prompt: PSNR (dB) to the base's own picture of it outside the subject; shows what whole shares hide
     images: Tensor
 
     def means(self) -> dict[str, float]:
@@ -43,8 +43,11 @@ class EditSuite:
         moved = [asked(word, other, here) for other in PLACES if other != place for here in MOVED_GROUNDS]
         self.suite, self.prompts, self.stays = suite, grounds + moved, len(grounds)
         self.noise = make_noise(len(self.prompts), seed)
+        # Of the bare base: nothing is attached yet.
+        self.base = suite.generate([p[0] for p in self.prompts], self.noise)
+        x, y = pixel_grid(self.base.shape[-1])
+        self.away = torch.stack([((x - PLACES[p[1]][0]).square() + (y - PLACES[p[1]][1]).square() > SUBJECT_RADIUS**2).float() for p in self.prompts])
 
-    @torch.no_grad()
     def score(self) -> EditScore:
         """Of whatever is attached to the pipeline now."""
         images = self.suite.generate([p[0] for p in self.prompts], self.noise)
@@ -53,8 +56,8 @@ class EditSuite:
             [((place == asked_for) + (row["background"] == ground)) / 2
              for place, row, (_, asked_for, ground) in zip(reading.places, seen, self.prompts, strict=True)]
         )  # fmt: skip
-        certainty = self.suite.reader(images.float())["background"].log_softmax(1)
-        ground = [float(row[ATTRIBUTES["background"].index(asked_for)]) for row, (_, _, asked_for) in zip(certainty, self.prompts, strict=True)]
+        error = (((images - self.base) / 2).square().mean(1) * self.away).sum((1, 2)) / self.away.sum((1, 2))
+        outside = [round(float(-10 * e.clamp(min=1e-10).log10()), 3) for e in error]
         kept, n = reading.fidelity, self.stays
         means = [float(part.mean()) for part in (kept[:n], followed[:n], kept[n:], followed[n:])]
-        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], [round(g, 4) for g in ground], images)
+        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], outside, images)
