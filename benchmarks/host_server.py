@@ -40,7 +40,7 @@ def stop_seconds(host: Any, stage: str, settings: dict[str, int], number: int) -
     """From the interrupt to the end of the prompt, with everything written that is."""
     prompt = {
         "demo": {"class_type": "SparseDictDemoModel", "inputs": {}},
-        "set": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "limit": 0}},
+        "set": {"class_type": "SparseDictLoadImageSet", "inputs": {"folder": "demo: zorp", "caption": "", "word": "zorp"}},
         "train": {
             "class_type": "SparseDictTrain",
             "inputs": {"model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2], "images": ["set", 0], "captions": ["set", 1], "name": f"stop{number}",
