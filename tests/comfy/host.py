@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ class Host:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         # dev.py's tests run with PYTHONSAFEPATH, under which the host would not find its own modules.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         environment.pop("PYTHONSAFEPATH", None)
         command = [
             sys.executable, "main.py", "--port", str(self.port), "--listen", "127.0.0.1", "--base-directory", str(self.base),
@@ -104,10 +106,23 @@ class Host:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    @contextlib.contextmanager
+    def _told_where_it_hangs(self) -> Iterator[None]:
+        """A server that does not answer is ended, and the stacks of its threads are the error: every later test would wait for it in vain."""
+        try:
+            yield
+        except OSError as error:
+            late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
+            if not late or self.process is None or self.process.poll() is not None:
+                raise
+            self.process.send_signal(signal.SIGABRT)  # the fault handler writes all stacks into the log
+            self.process.wait(20)
+            raise RuntimeError(f"the host hung and was ended; its last words:\n{self.log[-12000:]}") from error
+
     # Talk.
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with self._told_where_it_hangs(), urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if answer.headers.get_content_type() == "application/json" else body
 
@@ -117,7 +132,7 @@ class Host:
             f"http://127.0.0.1:{self.port}{path}", json.dumps(data).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
+            with self._told_where_it_hangs(), urllib.request.urlopen(request, timeout=120) as answer:
                 status, body = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, body = error.code, error.read()

@@ -59,15 +59,25 @@ def test_it_is_sent_once_until_the_file_changes(server, folder):
     "", "nothing.safetensors", "../../secret.safetensors", "made/../../../secret.safetensors", "..\\..\\secret.safetensors",
     "/etc/passwd", "made", "made/noise", "\0.safetensors", "noise.safetensors\0.png", "out.safetensors", "linked/secret.safetensors",
 ])  # fmt: skip
-def test_nothing_else_is_served(server, folder, name):
-    secret = server.base / "secret.safetensors"
-    if not secret.exists():
-        make_file(secret)
-        (folder / "out.safetensors").symlink_to(secret)
-        (folder / "linked").symlink_to(server.base, target_is_directory=True)
+def test_nothing_else_is_served(server, folder, secret, name):
     for asked in {name, name.replace("../../", f"{folder}/../../"), str(secret)}:
         status, _, body = adapter(server, asked)
         assert status == 404 and list(json.loads(body)) == ["error"]
+
+
+@pytest.fixture(scope="module")
+def secret(server, folder, tmp_path_factory):
+    """A file above the folder, and links in the folder to files and folders outside, as long as the tests here need them. The linked folder
+    holds nothing else: the host follows links when it lists files, and would go round in circles below its own base folder."""
+    above, elsewhere = server.base / "secret.safetensors", tmp_path_factory.mktemp("elsewhere")
+    make_file(above)
+    make_file(elsewhere / "secret.safetensors")
+    links = folder / "out.safetensors", folder / "linked"
+    links[0].symlink_to(above)
+    links[1].symlink_to(elsewhere, target_is_directory=True)
+    yield above
+    for path in (*links, above):
+        path.unlink()
 
 
 def test_a_damaged_file_says_so(server, folder):
