@@ -150,8 +150,9 @@ def merging_goals(results: Results) -> Found:
 
 
 def dial_goals(results: Results) -> Found:
-    found = [r["spearman"] for r in results if label(r["run"]) == OURS_LABEL]
-    return [("E5: Spearman of the slider", *_with(at_least(0.98), found))] if found else []
+    ours = [r for r in results if label(r["run"]) == OURS_LABEL]
+    dials = {"by importance": [r["spearman"] for r in ours], "in the greedy order, refitted": [r["greedy"]["spearman"] for r in ours if "greedy" in r]}
+    return [(f"E5: Spearman of the slider, {dial}", *_with(at_least(0.98), found)) for dial, found in dials.items() if found]
 
 
 def goals_table(results: Path) -> str:

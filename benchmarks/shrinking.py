@@ -9,23 +9,28 @@ from typing import Any
 
 import torch
 
-from ..evaluation.peers import TrainedPeer, applied_peer, size_for
+from ..evaluation.peers import TrainedPeer, applied_peer, heal_peer, size_for
 from ..sparsedict_core import SparseAdapter
 from ..tools.make_demo_images import concept_data
+from ..trainer import TrainConfig
 from ..trainer.callbacks import Callbacks
-from ..trainer.shrink import shrink
+from ..trainer.distribution import Processes
+from ..trainer.loop import build_sets
+from ..trainer.shrink import HEAL_QUIET_SAMPLES, shrink
 from .merging import setting_of
 from .plans import PARAMETERS
 from .runs import Run, digest
 from .training import World, fit
 
-SHARES = (0.25, 0.10, 0.03)
+SHARES = (0.50, 0.25, 0.10, 0.03, 0.02)
 # What is cut, by the name in the table: a method of E1, and how it gets small.
 WAYS: dict[str, tuple[str, str]] = {
     "sparse dictionary, shrunk": ("sparse dictionary", "shrink"),
     "LoRA, cut by SVD": ("LoRA", "svd"),
+    "LoRA, cut by SVD and healed": ("LoRA", "heal"),
     "LoRA, trained at that size": ("LoRA", "small"),
     "LoRA + quiet term, cut by SVD": ("LoRA + quiet term", "svd"),
+    "LoRA + quiet term, cut by SVD and healed": ("LoRA + quiet term", "heal"),
     "LoRA + quiet term, trained at that size": ("LoRA + quiet term", "small"),
 }
 
@@ -82,9 +87,13 @@ def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
         with small.adapter.attach(world.backend.denoiser, component="transformer"):
             score = suite.score()
         found = {"parameters": small.adapter.parameter_count(), "method": small.method, "bytes_share": round(small.share, 4)}
-    elif how == "svd":
+    elif how in ("svd", "heal"):
         assert isinstance(whole.model, TrainedPeer)
         smaller = cut(whole.model, size_for("lora", parameters, world.backend))
+        if how == "heal":
+            config = TrainConfig(cache=world.cache, seed=run.seed, quiet_samples=HEAL_QUIET_SAMPLES)
+            sets, _ = build_sets(config, world.backend, concept_data(run.concept), Processes(world.backend.device), Callbacks())
+            smaller = heal_peer(smaller, whole.model, world.backend, config, sets)
         with applied_peer(world.backend, smaller):
             score = suite.score()
         found = {"parameters": smaller.parameters}

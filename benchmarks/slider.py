@@ -1,32 +1,54 @@
-"""E5: is the share of atoms a good dial? Concept fidelity as atoms are added by importance, beside LoRA's strength from 0 to 1."""
+"""E5: is the share of atoms a good dial? Concept fidelity as atoms are added, by importance and in the greedy order, beside LoRA's strength."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from ..evaluation.suite import spearman
-from ..sparsedict_core import Selection, SparseAdapter, select
+from ..evaluation.suite import Suite, spearman
+from ..sparsedict_core import Selection, SparseAdapter, prune, select
 from .runs import Run
 from .training import World, fit
 
 PARTS = 10
+LEAST = 0.01  # the share at the bottom of a dial on a log scale, as of the slider on Select Atoms
 
 
 def measure(run: Run, world: World) -> dict[str, Any]:
-    """Fidelity at each of the dial's stops, Spearman's rank correlation, and the largest step as a share of the whole way."""
+    """Fidelity at each of the dial's stops; of ours on both dials, that of the greedy order under `greedy`."""
     suite, fitted = world.suite(run.concept, run.split), fit(run, world)
+    if isinstance(fitted.model, SparseAdapter):
+        return {**read_off(by_importance(fitted.model, suite, world)), "greedy": read_off(by_greedy_order(fitted.model, suite, world))}
     rows = []
     for step in range(PARTS + 1):
-        part = step / PARTS
-        if isinstance(fitted.model, SparseAdapter):
-            with fitted.model.attach(world.backend.denoiser, component="transformer") as attachment:
-                kept = select(fitted.model, Selection(importance_share=part))
-                attachment.set_gains(kept.gains())
-                rows.append({"dial": part, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)})
-        else:
-            with fitted.applied(world, part):
-                rows.append({"dial": part, "concept_fidelity": round(suite.concept()[0], 4)})
+        with fitted.applied(world, step / PARTS):
+            rows.append({"dial": step / PARTS, "concept_fidelity": round(suite.concept()[0], 4)})
+    return read_off(rows)
+
+
+def by_importance(adapter: SparseAdapter, suite: Suite, world: World) -> Iterator[dict[str, float]]:
+    """The dial is the share of the importance; nothing but the gains changes."""
+    with adapter.attach(world.backend.denoiser, component="transformer") as attachment:
+        for step in range(PARTS + 1):
+            kept = select(adapter, Selection(importance_share=step / PARTS))
+            attachment.set_gains(kept.gains())
+            yield {"dial": step / PARTS, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}
+
+
+def by_greedy_order(adapter: SparseAdapter, suite: Suite, world: World) -> Iterator[dict[str, float]]:
+    """The dial is the share of the atoms on a log scale, refitted at each stop."""
+    for step in range(PARTS + 1):
+        dial = step / PARTS
+        selection = Selection(top=0, order="greedy") if step == 0 else Selection(keep=LEAST ** (1 - dial), order="greedy")
+        kept = select(adapter, selection, refit=True)
+        with prune(adapter, kept, refit=True).attach(world.backend.denoiser, component="transformer"):
+            yield {"dial": dial, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}
+
+
+def read_off(stops: Iterator[dict[str, float]] | list[dict[str, float]]) -> dict[str, Any]:
+    """Spearman's rank correlation, and the largest step as a share of the whole way."""
+    rows = list(stops)
     values = [row["concept_fidelity"] for row in rows]
     whole = max(values) - min(values)
     return {

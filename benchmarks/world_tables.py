@@ -7,7 +7,7 @@ from typing import Any
 
 from . import merging, shrinking
 from .formatting import interval, table
-from .plans import label
+from .plans import OURS_LABEL, label
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -66,12 +66,14 @@ def merge_table(results: Results) -> str:
 
 def dial_table(results: Results) -> str:
     """Rank correlation and largest jump."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
-        groups.setdefault(label(result["run"]), []).append(result)
+        name = label(result["run"])
+        groups.setdefault((name, "share of the importance" if name == OURS_LABEL else "strength"), []).append(result)
+        if "greedy" in result:
+            groups.setdefault((name, "share of the atoms, log scale, greedy + refit"), []).append(result["greedy"])
     rows = [
-        [name, "share of the importance" if name == "sparse dictionary" else "strength", interval([r["spearman"] for r in group]),
-         interval([r["largest_jump"] for r in group]), str(len(group))]
-        for name, group in groups.items()
-    ]  # fmt: skip
+        [name, dial, interval([r["spearman"] for r in group]), interval([r["largest_jump"] for r in group]), str(len(group))]
+        for (name, dial), group in groups.items()
+    ]
     return table(["method", "dial", "Spearman ↑", "largest jump, of the whole way ↓", "runs"], rows)

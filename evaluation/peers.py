@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from ..sparsedict_core.site_discovery import discover_sites
 from ..trainer.backends.base import Backend
-from ..trainer.batches import QUIET, TrainingSet, draw_batch
+from ..trainer.batches import QUIET, Batch, TrainingSet, draw_batch
 from ..trainer.config import TrainConfig
 from ..trainer.loop import check_finite, noise_loss
 from ..trainer.losses import quiet_term
 from ..trainer.optimisers import make_optimiser
 from ..trainer.schedules import lr_factor, quiet_weight
+from ..trainer.shrink import HEAL_RATE, HEAL_STEPS, heal_factor
 
 NAME = "peer"
 MAX_SIZE = 1 << 15
@@ -200,6 +201,42 @@ def train_peer(
         weights = {n: p.detach().clone() for n, p in named}
         count = sum(p.numel() for p in parameters)
     return TrainedPeer(method, size, weights, count, learning_rate, time.time() - began, losses)
+
+
+def heal_peer(small: TrainedPeer, whole: TrainedPeer, backend: Backend, config: TrainConfig, sets: list[TrainingSet], steps: int = HEAL_STEPS) -> TrainedPeer:
+    """Distil `whole` into `small`, with the batches, steps, rate and schedule that `trainer.shrink.heal` has for ours; a new peer."""
+    wanted = []
+    with applied_peer(backend, whole), torch.no_grad():
+        for batch in _heal_batches(config, backend, sets, steps):
+            wanted.append(_prediction(backend, batch))
+    with attached_peer(backend, small.method, small.size) as named:
+        parameters = [p for _, p in named]
+        with torch.no_grad():
+            for name, parameter in named:
+                parameter.copy_(small.weights[name])
+        optimiser = torch.optim.Adam(parameters, lr=HEAL_RATE, betas=config.betas)
+        began = time.time()
+        for step, (batch, aim) in enumerate(zip(_heal_batches(config, backend, sets, steps), wanted, strict=True)):
+            for group in optimiser.param_groups:
+                group["lr"] = HEAL_RATE * heal_factor(step, steps)
+            loss = (_prediction(backend, batch) - aim).square().mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimiser.step()
+        weights = {n: p.detach().clone() for n, p in named}
+    return replace(small, weights=weights, seconds=small.seconds + time.time() - began)
+
+
+def _heal_batches(config: TrainConfig, backend: Backend, sets: list[TrainingSet], steps: int) -> Iterator[Batch]:
+    """The same ones each time."""
+    generator = torch.Generator().manual_seed(config.seed + 9)
+    for _ in range(steps):
+        yield draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
+
+
+def _prediction(backend: Backend, batch: Batch) -> Tensor:
+    return backend.predict(backend.add_noise(batch.latents, batch.noise, batch.levels), batch.levels, batch.conditioning).float()
 
 
 @contextmanager

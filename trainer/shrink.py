@@ -34,6 +34,7 @@ from .progress import ConsoleProgress
 
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3
+HEAL_QUIET_SAMPLES = 48
 FEW_ATOMS = 0.03  # below this share healing is needed (method); with images at hand it always runs
 SAMPLE_BATCHES = 4
 CHECK_BATCHES = 4
@@ -72,7 +73,7 @@ def shrink(
     if data is None and images is not None:
         data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = TrainConfig(cache=cache, seed=seed, quiet_samples=48)
+        config = TrainConfig(cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
         sets = training_sets(config, backend, adapter, data, report)
 
     # The search over sizes makes many adapters from one set of samples.
@@ -170,7 +171,7 @@ def heal(
     generator = torch.Generator().manual_seed(config.seed + 9)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = HEAL_RATE * min(1.0, (step + 1) / 10, (steps - step) / (0.5 * steps))
+            group["lr"] = HEAL_RATE * heal_factor(step, steps)
         loss = _squared_errors(small, whole, backend, config, sets, generator)[0]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -178,6 +179,11 @@ def heal(
         optimiser.step()
         report.on_progress(name, step + 1, steps)
     small.requires_grad_(False)
+
+
+def heal_factor(step: int, steps: int) -> float:
+    """Of HEAL_RATE at a step: a short warm-up, and a decay in the second half."""
+    return min(1.0, (step + 1) / 10, (steps - step) / (0.5 * steps))
 
 
 @torch.no_grad()
