@@ -46,8 +46,9 @@ class ShrinkResult:
 
     adapter: SparseAdapter
     method: str  # "greedy" or "folding"
-    bytes: int
-    share: float  # of the whole adapter's bytes; moments count in neither
+    size: int  # in `unit`
+    unit: str  # "bytes" or "parameters"
+    share: float  # of the whole adapter's size; moments count in neither
     error: float  # squared distance to the whole adapter's predictions / the base's; 0 is no loss, 1 is the base
     text: str
 
@@ -61,15 +62,17 @@ def shrink(
     data: ConceptData | None = None,
     callbacks: Callbacks | None = None,
     seed: int = 0,
+    unit: str = "bytes",
 ) -> ShrinkResult:
-    """An adapter whose file has at most `share` of the bytes of `adapter`'s (both without moments).
+    """An adapter whose file has at most `share` of the bytes of `adapter`'s (both without moments), or of its parameters by `unit`.
 
     Without images the whole adapter's own pictures for its trigger word are distilled. Raises SelectionError for a share that
     no atom fits in, TrainingError where there are neither images nor a trigger word.
     """
     report = callbacks or ConsoleProgress()
     steps = HEAL_STEPS if heal_steps is None else heal_steps
-    whole = size_of(adapter)
+    size = SIZES[unit]
+    whole = size(adapter)
     if data is None and images is not None:
         data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
@@ -84,19 +87,19 @@ def shrink(
         report.on_warning("the file has no moments, so atoms cannot be taken in the greedy order; folding alone is tried.")
     found: list[tuple[float, str, SparseAdapter]] = []
     for method, make in ways.items():
-        small = fitting(adapter, method, share * whole, make)
+        small = fitting(adapter, f"{unit} ({method})", share * whole, make, size)
         heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
         found.append((distance(small, adapter, backend, config, sets), method, small))
     error, method, small = min(found, key=lambda entry: entry[0])
     small.compact()
-    reached = size_of(small)
+    reached = size(small)
     others = "".join(f"; {name} would keep {1 - e:.1%}" for e, name, _ in found if name != method)
     text = (
-        f"{method}: {small.atom_count} atoms, {reached:,} of {whole:,} bytes ({reached / whole:.1%}, moments not counted), "
+        f"{method}: {small.atom_count} atoms, {reached:,} of {whole:,} {unit} ({reached / whole:.1%}, moments not counted), "
         f"{steps} healing steps; keeps {max(0.0, 1 - error):.1%} of what the adapter changes in the model's predictions{others}"
     )
     small.metadata["lineage"] = [*small.metadata.get("lineage", []), {"operation": "shrink", "method": method, "error": round(error, 6)}]
-    return ShrinkResult(small, method, reached, reached / whole, error, text)
+    return ShrinkResult(small, method, reached, unit, reached / whole, error, text)
 
 
 def size_of(adapter: SparseAdapter) -> int:
@@ -105,17 +108,23 @@ def size_of(adapter: SparseAdapter) -> int:
         return save(adapter, Path(folder) / "size.safetensors", moments=False).bytes
 
 
-def fitting(adapter: SparseAdapter, method: str, limit: float, make: Callable[[int], SparseAdapter]) -> SparseAdapter:
-    """The adapter with the most atoms whose file is within `limit` bytes; file sizes grow with the number of atoms."""
+#: What a size is counted in.
+SIZES: dict[str, Callable[[SparseAdapter], int]] = {"bytes": size_of, "parameters": SparseAdapter.parameter_count}
+
+
+def fitting(
+    adapter: SparseAdapter, what: str, limit: float, make: Callable[[int], SparseAdapter], size: Callable[[SparseAdapter], int]
+) -> SparseAdapter:
+    """The adapter with the most atoms whose size is within `limit`; sizes grow with the number of atoms. `what` is for the error."""
     low, high = 0, adapter.atom_count
     while low < high:
         middle = (low + high + 1) // 2
-        if size_of(make(middle).compact()) <= limit:
+        if size(make(middle).compact()) <= limit:
             low = middle
         else:
             high = middle - 1
     if low == 0:
-        raise SelectionError(f"not one atom fits into {limit:,.0f} bytes ({method}); ask for a larger share.")
+        raise SelectionError(f"not one atom fits into {limit:,.0f} {what}; ask for a larger share.")
     return make(low)
 
 

@@ -1,6 +1,7 @@
 """What runs, in a real Chromium on the real host's front end: the examples, the training monitor, the sweep viewer."""
 
 import json
+import uuid
 
 import pytest
 from PIL import Image
@@ -19,8 +20,13 @@ LONG = 3000  # steps; no test waits for their end
 
 
 def open_prompt(page, prompt, kind):
-    """A prompt in the API's format as a graph, with the node of a kind in view."""
-    page.evaluate("async prompt => { await app.loadApiJson(prompt, 'made'); }", prompt)
+    """A prompt in the API's format as a workflow of its own, with the node of a kind in view."""
+    page.evaluate(
+        """async ([prompt, id]) => { await app.loadApiJson(prompt, 'made');
+        // Hosts leave the id of the graph before, or none, on what they load so; a workflow that a person makes or opens has its own.
+        await app.loadGraphData({ ...app.graph.serialize(), id }); }""",
+        [prompt, str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(prompt)))],
+    )
     page.wait_for_function("kind => app.graph._nodes.some(node => node.type === kind)", arg=kind)
     page.evaluate(
         """kind => { const node = app.graph._nodes.find(node => node.type === kind), height = node.size[1];
@@ -72,7 +78,7 @@ def test_the_monitor_draws_a_run_and_knows_it_after_a_reload(page, server):
 
 
 def test_a_running_job_is_shown_after_a_reload_and_its_button_stops_and_keeps(page, server):
-    prompt = train_graph("stopped", steps=LONG, checkpoint_every=1000)
+    prompt = train_graph("ended by its button", steps=LONG, checkpoint_every=1000)
     open_prompt(page, prompt, "SparseDictTrain")
     queue(page)
     page.wait_for_function(f"() => {MONITOR}.points() > 2")
@@ -86,7 +92,7 @@ def test_a_running_job_is_shown_after_a_reload_and_its_button_stops_and_keeps(pa
     page.get_by_role("button", name="Stop and keep").click()
     page.get_by_text("Stopped at step").wait_for()
     assert page.get_by_role("button", name="Stop and keep").is_hidden()
-    adapter = load(server.base / "output" / "sparse_dicts" / "stopped.safetensors")
+    adapter = load(server.base / "output" / "sparse_dicts" / "ended by its button.safetensors")
     assert adapter.atom_count > 0 and seen < page.evaluate(f"() => {MONITOR}.step()") < LONG
     # The graph has gone on, and no dialog is in the way.
     page.wait_for_function("() => app.graph._nodes.find(node => node.type === 'PreviewAny').widgets.some(field => String(field.value).includes('stopped after'))")

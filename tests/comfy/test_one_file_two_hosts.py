@@ -113,10 +113,11 @@ def test_flux(comfy, tmp_path):
     model = scrambled(DENOISERS["flux"][0]()[0])
     shape = model.config
     width = shape.attention_head_dim * shape.num_attention_heads
-    settings = {"image_model": "flux", "in_channels": shape.in_channels // 4, "out_channels": shape.in_channels // 4, "patch_size": 2,
-                "vec_in_dim": shape.pooled_projection_dim, "context_in_dim": shape.joint_attention_dim, "hidden_size": width, "mlp_ratio": 4.0,
-                "num_heads": shape.num_attention_heads, "depth": shape.num_layers, "depth_single_blocks": shape.num_single_layers,
-                "axes_dim": list(shape.axes_dims_rope), "theta": 10000, "qkv_bias": True, "guidance_embed": shape.guidance_embeds, "dtype": torch.float32}  # fmt: skip
+    settings = tiny_models.flux_settings(
+        in_channels=shape.in_channels // 4, out_channels=shape.in_channels // 4, vec_in_dim=shape.pooled_projection_dim,
+        context_in_dim=shape.joint_attention_dim, hidden_size=width, mlp_ratio=4.0, num_heads=shape.num_attention_heads, depth=shape.num_layers,
+        depth_single_blocks=shape.num_single_layers, axes_dim=list(shape.axes_dims_rope), guidance_embed=shape.guidance_embeds,
+    )  # fmt: skip
     config = comfy.supported_models.Flux(settings)
     config.set_inference_dtype(torch.float32, None)
     inner = config.get_model({}, "", device=torch.device("cpu"))

@@ -240,9 +240,10 @@ def flux(comfy):
     import comfy.model_patcher
     import comfy.supported_models
 
-    shape = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 16, "context_in_dim": 32, "hidden_size": 64,
-             "mlp_ratio": 2.0, "num_heads": 4, "depth": 2, "depth_single_blocks": 2, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True,
-             "guidance_embed": False, "dtype": torch.float32}  # fmt: skip
+    shape = tiny_models.flux_settings(
+        in_channels=16, out_channels=16, vec_in_dim=16, context_in_dim=32, hidden_size=64, mlp_ratio=2.0, num_heads=4, depth=2,
+        depth_single_blocks=2, axes_dim=[4, 6, 6], guidance_embed=False,
+    )  # fmt: skip
     with torch.inference_mode():
         config = comfy.supported_models.Flux(shape)
         config.set_inference_dtype(torch.float32, None)

@@ -153,3 +153,13 @@ def sample(patcher, family: str, seed: int = 3, steps: int = 2, guidance: float 
     with torch.inference_mode():
         positive, negative = conditioning(family, 1), conditioning(family, 2)
         return nodes.common_ksampler(patcher, seed, steps, guidance, "euler", "normal", positive, negative, latent(family, rows))[0]["samples"]
+
+
+def flux_settings(**settings):
+    """For the host's Flux; newer hosts must be told which parts of the text's positions count."""
+    from dataclasses import fields
+
+    from comfy.ldm.flux.model import FluxParams
+
+    newer = {"txt_ids_dims": []} if "txt_ids_dims" in {field.name for field in fields(FluxParams)} else {}
+    return {"image_model": "flux", "patch_size": 2, "theta": 10000, "qkv_bias": True, "dtype": torch.float32, **newer, **settings}

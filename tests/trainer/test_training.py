@@ -242,7 +242,7 @@ def test_two_processes_train_to_the_same_as_one(tmp_path):
     program.write_text(
         f"import os, sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
         "from pathlib import Path; import small_run\n"
-        "print('process', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n"
+        "print('process ' + os.environ['RANK'] + ' of ' + os.environ['WORLD_SIZE'], flush=True)\n"
         f"small_run.run(Path({str(tmp_path / 'two')!r}), steps=3, batch_size=8)\n"
     )
     # `--cpu` would start one process only (accelerate wants mpirun for more); without a GPU, --multi_gpu's processes are on the CPU.
@@ -257,7 +257,9 @@ def test_two_processes_train_to_the_same_as_one(tmp_path):
 def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
     adapter = load(run(tmp_path, backend, steps=12, atoms=128, rank=16).path)
     result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=2, callbacks=Callbacks())
-    assert result.bytes <= 0.12 * size_of(adapter) and "keeps" in result.text and result.adapter.atom_count > 0
+    assert result.size <= 0.12 * size_of(adapter) and "keeps" in result.text and result.adapter.atom_count > 0
+    result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=0, callbacks=Callbacks(), unit="parameters")
+    assert 0 < result.size == result.adapter.parameter_count() <= 0.12 * adapter.parameter_count()
 
 
 def test_schedules():
