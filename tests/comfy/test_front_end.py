@@ -10,7 +10,7 @@ from sparsedict.benchmarks.front_end import many_atoms
 from sparsedict.sparsedict_core.file_format import load
 from sparsedict.sparsedict_core.gains import resolve_gains
 from sparsedict.sparsedict_core.selection import Selection, select
-from sparsedict.tools.browser import open_workflow, set_nodes_2, set_setting, start
+from sparsedict.tools.browser import open_workflow, set_nodes_2, set_setting, settle, start
 
 BIG = "big.safetensors"
 SHOWN = "() => app.graph.getNodeById(2)?.sparsedictSelector?.kept() != null"
@@ -225,7 +225,10 @@ def test_the_hosts_undo_takes_a_change_back(page, folder):
 def test_a_copied_node_keeps_the_choice(page, folder):
     open_workflow(page, workflow(FILE, by_address("L0.text[2,5]")), SHOWN)
     page.evaluate("() => { app.canvas.selectNode(app.graph.getNodeById(2)); app.canvas.canvas.focus(); }")
+    page.wait_for_function("() => app.canvas.selected_nodes[2] !== undefined")
+    settle(page)
     page.keyboard.press("Control+c")
+    settle(page)  # newer hosts put the copy into the clipboard in their own time
     page.keyboard.press("Control+v")
     page.wait_for_function("() => app.graph._nodes.filter(node => node.type === 'SparseDictSelectAtoms').length === 2")
     copy = page.evaluate("() => app.graph._nodes.filter(node => node.type === 'SparseDictSelectAtoms' && node.id !== 2)[0].id")
