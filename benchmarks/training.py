@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 
 from ..demo_model.glyphs import GLYPHS
 from ..evaluation.peers import TrainedPeer, applied_peer, size_for, train_peer
 from ..evaluation.suite import Suite
 from ..sparsedict_core import SparseAdapter, load, save
+from ..sparsedict_core.atomic_write import write_atomically
 from ..tools.make_demo_images import concept_data
 from ..trainer import PRESETS, ConceptData, TrainConfig, train
 from ..trainer.backends.demo import DemoBackend
@@ -104,7 +106,7 @@ def fit(run: Run, world: World, data: ConceptData | None = None) -> Fitted:
         sets, _ = build_sets(config, world.backend, data, Processes(world.backend.device), Callbacks())
         peer = train_peer(config, world.backend, sets, run.method, world.size(run.method, run.parameters or PARAMETERS), run.learning_rate)
     about = {"size": peer.size, "parameters": peer.parameters, "seconds": peer.seconds}
-    save_file({name: weight.contiguous() for name, weight in peer.weights.items()}, kept, {"peer": json.dumps(about)})
+    write_atomically(kept, serialised({name: weight.contiguous() for name, weight in peer.weights.items()}, {"peer": json.dumps(about)}))
     return Fitted(peer, peer.parameters, peer.seconds)
 
 

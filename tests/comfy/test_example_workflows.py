@@ -6,7 +6,8 @@ import pytest
 from host import PromptRefused
 from PIL import Image
 
-from sparsedict.tools.make_example_workflows import BLUEPRINT, EXAMPLES, FOLDER, SUBGRAPHS, THUMBNAIL_BYTES, as_text, build, train_and_apply
+from sparsedict.tools.example_graphs import BLUEPRINT, EXAMPLES, build, train_and_apply
+from sparsedict.tools.make_example_workflows import FOLDER, SUBGRAPHS, THUMBNAIL_BYTES, as_text
 from sparsedict.tools.ui_workflow import ALWAYS, MUTED, named_values, problem, to_prompt, widgets_of
 
 NAMES = sorted(EXAMPLES)

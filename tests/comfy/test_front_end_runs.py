@@ -11,7 +11,8 @@ from test_train_node import graph as train_graph
 
 from sparsedict.sparsedict_core.file_format import load
 from sparsedict.tools.browser import open_workflow, set_nodes_2, settle, start
-from sparsedict.tools.make_example_workflows import EXAMPLES, FOLDER
+from sparsedict.tools.example_graphs import EXAMPLES
+from sparsedict.tools.make_example_workflows import FOLDER
 from sparsedict.tools.ui_workflow import to_prompt
 
 MONITOR = "app.graph._nodes.find(node => node.type === 'SparseDictTrain')?.sparsedictMonitor"

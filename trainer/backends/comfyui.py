@@ -27,13 +27,9 @@ from ..loop import TrainResult, train
 from ..memory import explain_out_of_memory
 from .base import Conditioning, StepCallback
 from .comfyui_conditioning import alike, entry, joined, own, padded
+from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
 
-#: Side of the pictures that a family was trained on, and the guidance that it is usually sampled with.
-USUAL = {
-    "sd15": (512, 7.0), "sd2": (768, 7.0), "sdxl": (1024, 5.0), "sd3": (1024, 5.0), "flux": (1024, 1.0), "flux2": (1024, 1.0),
-    "wan": (512, 5.0), "hunyuan_video": (512, 1.0), "hunyuan_dit": (1024, 5.0), "qwen_image": (1024, 4.0), "lumina2": (1024, 4.0),
-}  # fmt: skip
 STEPS = 24
 #: Blocks that add to their inputs in place, which autograd must not see.
 MUTATING_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
@@ -420,43 +416,6 @@ def train_in_host(config: TrainConfig, backend: ComfyBackend, data: Callable[[],
             config = dataclasses.replace(config, gradient_checkpointing=True)
             callbacks.on_warning("the model does not fit into the device's memory as a whole: its blocks are computed twice, to keep no copies.")
         return train(config, backend, data(), callbacks)
-
-
-def prediction_of(sampling: Any) -> str:
-    """What the denoiser predicts, in the trainer's words; "other" where the target is worked out from the host's formula."""
-    import comfy.model_sampling as host
-
-    if isinstance(sampling, host.CONST):
-        return "flow"
-    if isinstance(sampling, host.EDM | host.X0) or type(sampling).__name__ == "IMG_TO_IMG":
-        return "other"
-    if isinstance(sampling, host.V_PREDICTION):
-        return "v" if getattr(sampling, "sigma_data", 1.0) == 1.0 else "other"
-    if isinstance(sampling, host.EPS):
-        return "epsilon" if getattr(sampling, "sigma_data", 1.0) == 1.0 else "other"
-    return "other"
-
-
-def latent_scale(vae: Any, latent_format: Any) -> int:
-    """Pixels per latent cell."""
-    if vae is not None:
-        return int(vae.spacial_compression_encode())
-    return int(getattr(latent_format, "spacial_downscale_ratio", 8))
-
-
-def patch_size(network: nn.Module) -> int:
-    """Latent cells that one token takes, or by which a UNet's latents must divide."""
-    patch = getattr(network, "patch_size", None)
-    if isinstance(patch, int):
-        return patch
-    if isinstance(patch, tuple | list):
-        return int(patch[-1])
-    return 8 if hasattr(network, "input_blocks") else 2
-
-
-def knows_few_words(clip: Any) -> bool:
-    """Whether the CLIP is the embedded base's, which knows its own vocabulary only."""
-    return type(getattr(clip, "tokenizer", None)).__name__ == "WordTokenizer"
 
 
 def column(levels: Tensor, like: Tensor) -> Tensor:
