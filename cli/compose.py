@@ -12,7 +12,7 @@ from .common import bytes_text, check_out, load_adapter, model_options, open_mod
 @click.command("compose")
 @click.argument("adapters", nargs=-1, required=True, metavar="[NAME=]FILE[:STRENGTH]...")
 @click.option("--moments/--no-moments", default=True, show_default=True, help="Keep what a later greedy order and refit need.")
-@click.option("--heal", is_flag=True, help="Train a little with the base at hand, so that each member keeps to its own word.")
+@click.option("--heal", is_flag=True, help="For concepts: train a little with the base at hand, so that each keeps to its own word.")
 @click.option("--heal-steps", type=click.IntRange(1), default=None, help="Steps of that.  [default: 100]")
 @model_options
 @out_option(help="The merged adapter, .safetensors.")
@@ -25,8 +25,9 @@ def command(
     Their atoms are put side by side, none is changed: the file does what applying one after the other does. A name (else the
     file's) becomes part of the addresses, as in cat:L3[17]. Adapters for different base models are refused.
 
-    Side by side, each also answers a little to the other's word. --heal teaches them who is asked for, from pictures that each draws
-    itself; it needs the base model and changes the members' numbers, no address.
+    Side by side, each also answers a little to the other's word. --heal teaches two concepts who is asked for, from pictures that each
+    draws itself; it needs the base model and changes the members' numbers, no address. A style is better composed without it: it is meant
+    to act on whatever is asked for, and healing takes most of that away (benchmarks/RESULTS.md, E4).
 
     \b
     Examples:
