@@ -17,6 +17,7 @@ from ..sparsedict_core.fingerprint import fingerprint
 from ..sparsedict_core.site import SiteName
 from ..sparsedict_core.site_discovery import Discovery
 from ..trainer.backends.base import Conditioning, StepCallback
+from ..trainer.backends.flow import StraightFlow
 
 SIDE, PATCH, CLASSES = 8, 2, 10
 TOKENS = (SIDE // PATCH) ** 2
@@ -81,7 +82,7 @@ class DigitsTransformer(nn.Module):
         return F.fold(self.out(self.norm(x[:, 1:])).transpose(1, 2), SIDE, PATCH, stride=PATCH)
 
 
-class DigitsBackend:
+class DigitsBackend(StraightFlow):
     """The trainer's Backend. A caption is a digit, or empty for no class; a latent is the picture itself."""
 
     family, component, prediction = "digits", "transformer", "flow"
@@ -98,19 +99,6 @@ class DigitsBackend:
 
     def encode_captions(self, captions: list[str]) -> Conditioning:
         return {"label": torch.tensor([int(caption) if caption else CLASSES for caption in captions])}
-
-    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
-        return torch.sigmoid(torch.randn(n, generator=generator))
-
-    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        t = levels.view(-1, 1, 1, 1)
-        return (1 - t) * latents + t * noise
-
-    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        return noise - latents
-
-    def snr(self, levels: Tensor) -> Tensor:
-        return ((1 - levels) / levels).square()
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         return self.denoiser(noisy, levels, conditioning["label"])

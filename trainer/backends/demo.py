@@ -15,11 +15,12 @@ from ...sparsedict_core.errors import DataError
 from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import discover_sites
 from .base import Conditioning, StepCallback
+from .flow import StraightFlow
 
 QUIET_PROMPTS = 96
 
 
-class DemoBackend:
+class DemoBackend(StraightFlow):
     """Wraps a DemoPipeline."""
 
     family, component, prediction = "sd3", "transformer", "flow"
@@ -53,19 +54,6 @@ class DemoBackend:
         except UnknownWordError as error:
             raise DataError(str(error)) from error
         return {"context": context, "pooled": pooled}
-
-    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
-        return torch.sigmoid(torch.randn(n, generator=generator))
-
-    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        t = levels.view(-1, 1, 1, 1).to(latents)
-        return (1 - t) * latents + t * noise
-
-    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        return noise - latents
-
-    def snr(self, levels: Tensor) -> Tensor:
-        return ((1 - levels) / levels).square()
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         return self.pipeline.predict(noisy, levels.to(noisy), conditioning["context"], conditioning["pooled"])
