@@ -133,10 +133,10 @@ def editing_goals(results: Results) -> Found:
 
 def merging_goals(results: Results) -> Found:
     rows: Found = []
-    for title, wanted in (("two concepts", False), ("concept + style", True)):
+    for title in merging.STRENGTHS:
         kept: dict[str, list[float]] = {}
         for r in results:
-            if (r["run"]["second"] == merging.STYLE) == wanted:
+            if merging.kind_of(r["run"]["second"]) == title:
                 kept.setdefault(r["run"]["way"], []).append(min(r["kept_each"]))
         ours = {way: sum(v) / len(v) for way, v in kept.items() if way.startswith(OURS_LABEL)}
         if ours:

@@ -28,7 +28,9 @@ from .training import Fitted, World, fit
 STYLE = "fendo"
 PAIRS = (("zorp", "quax"), ("blick", "mib"), ("zorp", STYLE), ("quax", STYLE))
 SEARCH_PAIRS = (("zorp", "quax"), ("zorp", STYLE))
-STRENGTHS = (0.8, 1.0, 1.2)  # of both members; searched for every way alike
+# By what is merged: the two members' strengths that are searched, for every way alike. Concepts are peers; a style may be held back.
+EQUAL = ((0.8, 0.8), (1.0, 1.0), (1.2, 1.2))
+STRENGTHS = {"two concepts": EQUAL, "concept + style": (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0))}
 NOISE = {"search": 770, "report": 77}
 # By the name in the tables: whose adapters, and how they are put together.
 WAYS: dict[str, tuple[str, str]] = {
@@ -51,13 +53,19 @@ class MergeRun:
     first: str
     second: str  # another concept, or the style
     seed: int
-    strength: float
+    strength: float  # of the first, and of the second where it has none of its own
     setting: str  # JSON of the members' learning rate and quiet weight
     split: str = "report"
+    second_strength: float | None = None
 
     @property
     def key(self) -> str:
-        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest(asdict(self))}"
+        about = {name: value for name, value in asdict(self).items() if value is not None}
+        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest(about)}"
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        return self.strength, self.strength if self.second_strength is None else self.second_strength
 
     def members(self) -> list[Run]:
         """The runs whose adapters are merged; those of E1 are trained already."""
@@ -76,25 +84,33 @@ def setting_of(winner: Mapping[str, Any]) -> str:
     return json.dumps({name: run[name] for name in ("method", "learning_rate", "quiet_weight", "settings")}, sort_keys=True)
 
 
+def kind_of(second: str) -> str:
+    """What a pair is, by its second member."""
+    return "concept + style" if second == STYLE else "two concepts"
+
+
 def merge_runs(
-    winners: Mapping[str, Mapping[str, Any]], pairs: Iterable[tuple[str, str]], seeds: int, split: str, strengths: Mapping[str, Sequence[float]]
-) -> list[MergeRun]:
+    winners: Mapping[str, Mapping[str, Any]], pairs: Iterable[tuple[str, str]], seeds: int, split: str,
+    strengths: Callable[[str, str], Sequence[tuple[float, float]]],
+) -> list[MergeRun]:  # fmt: skip
+    """`strengths` has those of a way and a kind of pair."""
     return [
-        MergeRun(way, first, second, seed, strength, setting_of(winners[label]), split)
-        for first, second in pairs
+        MergeRun(way, one, other, seed, first, setting_of(winners[label]), split, None if second == first else second)
+        for one, other in pairs
         for seed in range(seeds)
         for way, (label, _) in WAYS.items()
-        for strength in strengths[way]
+        for first, second in strengths(way, kind_of(other))
     ]
 
 
-def best_strengths(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float]]:
-    """By way: the strength at which the pairs keep most."""
-    groups: dict[str, dict[float, list[float]]] = {}
+def best_strengths(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[float, float]]:
+    """By way and kind of pair: the strengths at which the one that keeps less keeps most, of what it does alone and no more."""
+    groups: dict[tuple[str, str], dict[tuple[float, float], list[float]]] = {}
     for result in results:
-        run = result["run"]
-        groups.setdefault(run["way"], {}).setdefault(run["strength"], []).append(result["kept"])
-    return {way: (max(kept, key=lambda s: sum(kept[s]) / len(kept[s])),) for way, kept in groups.items()}
+        run = MergeRun(**result["run"])
+        of_kind = groups.setdefault((run.way, kind_of(run.second)), {})
+        of_kind.setdefault(run.strengths, []).append(min(1.0, *result["kept_each"]))
+    return {at: max(kept, key=lambda s: sum(kept[s]) / len(kept[s])) for at, kept in groups.items()}
 
 
 def data_of(word: str) -> ConceptData:
@@ -142,14 +158,15 @@ def together(run: MergeRun, fitted: Sequence[Fitted], world: World) -> AbstractC
     """Both members on the base within the block."""
     how = WAYS[run.way][1]
     adapters = [one.model for one in fitted if isinstance(one.model, SparseAdapter)]
+    words = run.first, run.second
     if how == "compose":
-        both = compose([(word, adapter, run.strength) for word, adapter in zip((run.first, run.second), adapters, strict=True)])
+        both = compose(list(zip(words, adapters, run.strengths, strict=True)))
         return both.attach(world.backend.denoiser, component="transformer")
     if how == "heal":
         parts = [
-            Part(word, adapter, run.strength, [text for item in data_of(word).items for text in item.captions])
-            for word, adapter in zip((run.first, run.second), adapters, strict=True)
+            Part(word, adapter, strength, [text for item in data_of(word).items for text in item.captions])
+            for word, adapter, strength in zip(words, adapters, run.strengths, strict=True)
         ]
         return merge(parts, world.backend, callbacks=Callbacks()).attach(world.backend.denoiser, component="transformer")
     loras = [one.model for one in fitted if isinstance(one.model, TrainedPeer)]
-    return merged_loras(world.backend, loras, [run.strength] * len(loras), how)
+    return merged_loras(world.backend, loras, run.strengths, how)

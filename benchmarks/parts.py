@@ -107,14 +107,13 @@ def editing(job: Job) -> None:
 
 def merging(job: Job) -> None:
     """E4: two at once."""
-    from .merging import PAIRS, SEARCH_PAIRS, STRENGTHS, WAYS, best_strengths, measure, merge_runs
+    from .merging import PAIRS, SEARCH_PAIRS, STRENGTHS, best_strengths, measure, merge_runs
 
     winners = job.winners
     if job.scope.search:
-        job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", dict.fromkeys(WAYS, STRENGTHS)), measure)
-    # Where nothing was searched, each member as it was trained.
-    strengths = {**dict.fromkeys(WAYS, (1.0,)), **best_strengths(job.searched("E4-search"))}
-    job.do("E4", merge_runs(winners, job.scope.pairs or PAIRS, job.scope.pair_seeds, "report", strengths), measure)
+        job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", lambda way, kind: STRENGTHS[kind]), measure)
+    best = best_strengths(job.searched("E4-search"))
+    job.do("E4", merge_runs(winners, job.scope.pairs or PAIRS, job.scope.pair_seeds, "report", lambda way, kind: [best[way, kind]]), measure)
 
 
 def dial(job: Job) -> None:

@@ -55,13 +55,14 @@ def merge_table(results: Results) -> str:
     """What each member keeps in the merge of what it does alone on the same prompts."""
     rows = []
     for way in merging.WAYS:
-        for title, wanted in (("two concepts", False), ("concept + style", True)):
-            group = [r for r in results if r["run"]["way"] == way and (r["run"]["second"] == merging.STYLE) == wanted]
+        for title in merging.STRENGTHS:
+            group = [r for r in results if r["run"]["way"] == way and merging.kind_of(r["run"]["second"]) == title]
             if group:
+                strengths = merging.MergeRun(**group[0]["run"]).strengths
                 first, second = ([r["kept_each"][i] for r in group] for i in (0, 1))
                 fidelity = [r["merged"][0] for r in group]
-                rows.append([way, title, f"{group[0]['run']['strength']:g}", interval(first), interval(second), interval(fidelity), str(len(group))])
-    return table(["merged", "what", "strength", "the first keeps ↑", "the second keeps ↑", "the first’s fidelity in the merge ↑", "runs"], rows)
+                rows.append([way, title, " / ".join(f"{s:g}" for s in strengths), interval(first), interval(second), interval(fidelity), str(len(group))])
+    return table(["merged", "what", "strengths", "the first keeps ↑", "the second keeps ↑", "the first’s fidelity in the merge ↑", "runs"], rows)
 
 
 def dial_table(results: Results) -> str:
