@@ -11,6 +11,7 @@ from typing import Any
 from . import plans
 from .queue import work_through
 from .runs import RESULTS, Run, read_results
+from .shrinking import SHARES as SHRINK_SHARES
 from .training import World
 
 FIGURE = RESULTS.parent.parent / "docs" / "images" / "digits.png"
@@ -35,16 +36,19 @@ class Scope:
     dial_seeds: int
     shrink_seeds: int
     shrink_concepts: tuple[str, ...]
+    shrink_shares: tuple[float, ...]
     steps: int = 300
 
 
 QUICK = Scope(
     search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, edit_concepts=("blick",), edit_seeds=1, pairs=(("quax", "fendo"),),
-    pair_seeds=1, dial_concepts=("quax",), dial_seeds=1, shrink_seeds=0, shrink_concepts=(), steps=60,
+    pair_seeds=1, dial_concepts=("quax",), dial_seeds=1, shrink_seeds=1, shrink_concepts=("quax",), shrink_shares=(0.10,),
+    steps=60,
 )  # fmt: skip
 FULL = Scope(
     search=True, methods=None, concepts=plans.CONCEPTS, seeds=plans.SEEDS, edit_concepts=("blick", "quax"), edit_seeds=3, pairs=None,
     pair_seeds=2, dial_concepts=plans.CONCEPTS, dial_seeds=2, shrink_seeds=2, shrink_concepts=("zorp", "quax"),
+    shrink_shares=SHRINK_SHARES,
 )  # fmt: skip
 
 
@@ -92,7 +96,9 @@ def shrinking(job: Job) -> None:
     """E2: smaller files, beside LoRA cut by SVD and LoRA trained at that size."""
     from .shrinking import measure, shrink_runs
 
-    job.do("E2-shrink", shrink_runs(job.winners, job.scope.shrink_concepts, job.scope.shrink_seeds), measure)
+    scope = job.scope
+    steps = None if scope.search else scope.steps
+    job.do("E2-shrink", shrink_runs(job.winners, scope.shrink_concepts, scope.shrink_seeds, scope.shrink_shares, steps), measure)
 
 
 def editing(job: Job) -> None:

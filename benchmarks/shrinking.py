@@ -45,19 +45,29 @@ class ShrinkRun:
     concept: str
     seed: int
     setting: str  # JSON, as in E4
+    steps: int | None = None  # of the whole one's training; None: as many as in E1
 
     @property
     def key(self) -> str:
-        return f"{self.concept}-{self.seed}-{digest(asdict(self))}"
+        about = {name: value for name, value in asdict(self).items() if value is not None}
+        return f"{self.concept}-{self.seed}-{digest(about)}"
+
+    def whole(self) -> Run:
+        """What is made small."""
+        run = Run(**json.loads(self.setting), concept=self.concept, seed=self.seed)
+        return run if self.steps is None else replace(run, steps=self.steps)
 
 
-def shrink_runs(winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[ShrinkRun]:
+def shrink_runs(
+    winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int, shares: Iterable[float] = SHARES, steps: int | None = None
+) -> list[ShrinkRun]:
+    shares = list(shares)
     return [
-        ShrinkRun(way, share, concept, seed, setting_of(winners[label]))
+        ShrinkRun(way, share, concept, seed, setting_of(winners[label]), steps)
         for concept in concepts
         for seed in range(seeds)
         for way, (label, how) in WAYS.items()
-        for share in SHARES
+        for share in shares
         if how == "shrink" or share >= LEAST_OF_LORA
     ]
 
@@ -78,7 +88,7 @@ def cut(lora: TrainedPeer, rank: int) -> TrainedPeer:
 def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
     """Fidelity and drift of the small one, and of the whole one that it comes from."""
     suite, how = world.suite(run.concept, "report"), WAYS[run.way][1]
-    member = Run(**json.loads(run.setting), concept=run.concept, seed=run.seed)
+    member = run.whole()
     whole = fit(member, world)
     parameters = round(run.share * PARAMETERS)
     with whole.applied(world):
