@@ -173,6 +173,19 @@ class Host:
         """Outputs by node id. Raises PromptRefused or PromptFailed."""
         return self.result(self.queue(prompt, client), timeout)
 
+    def finished(self) -> set[str]:
+        """Ids of the prompts that are done."""
+        return set(self.get("/history"))
+
+    def next_finished(self, before: set[str], timeout: float = 120) -> str:
+        """The id of a prompt that is done and was not in `before`; a front end shows outputs before the prompt is over."""
+        deadline = time.monotonic() + timeout
+        while not (new := self.finished() - before):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no further prompt was done within {timeout} s; the host's last words:\n{self.log[-2000:]}")
+            time.sleep(0.05)
+        return new.pop()
+
     def ran(self, prompt_id: str) -> set[str]:
         """Ids of the nodes that did not come from the cache. (Only those of the prompt itself, of a finished one.)"""
         entry = self.wait(prompt_id)

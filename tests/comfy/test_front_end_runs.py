@@ -141,11 +141,9 @@ SWEEP = sweep()
 def run_sweep(page, server, caption):
     """Shows a sweep of its own and runs it. An earlier one of the same graph may be shown before; its pictures are others."""
     open_prompt(page, sweep(caption), "SparseDictSweepViewer")
-    seen = set(server.get("/history"))
+    before = server.finished()
     queue(page)
-    while not (new := set(server.get("/history")) - seen):
-        page.wait_for_timeout(100)
-    first = server.result(new.pop())["2"]["sparsedict_sweep"][0]["filename"]
+    first = server.result(server.next_finished(before))["2"]["sparsedict_sweep"][0]["filename"]
     page.wait_for_function("name => document.querySelector('.sd-stage img')?.src.includes(name)", arg=first)
 
 
@@ -155,6 +153,7 @@ def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, serv
     set_nodes_2(page, vue)
     try:
         open_prompt(page, SWEEP, "SparseDictSweepViewer")
+        before = server.finished()
         queue(page)
         page.wait_for_function(f"() => {VIEWER}.count() === 5")
         page.wait_for_function("() => [...document.querySelectorAll('.sd-stage img')].every(picture => picture.naturalWidth > 0)")
@@ -167,8 +166,7 @@ def test_the_sweep_viewer_moves_through_the_pictures_and_exports_them(page, serv
         page.mouse.up()
         assert page.evaluate(f"() => {VIEWER}.at()") == 1
         assert page.locator(".sd-stage img.sd-shown").count() == 1
-        labels = server.get("/history")
-        shown = next(outputs["2"]["sparsedict_sweep"] for outputs in (entry["outputs"] for entry in labels.values()) if "sparsedict_sweep" in outputs.get("2", {}))
+        shown = server.result(server.next_finished(before))["2"]["sparsedict_sweep"]
         assert page.locator(".sd-panel .sd-cut").inner_text() == shown[1]["label"]
         slider = page.get_by_role("slider", name="Step of the sweep")
         slider.focus()
@@ -204,10 +202,10 @@ def test_select_atoms_shows_what_the_probe_before_it_has_found(page, server):
     open_prompt(page, PROBE, "SparseDictSelectAtoms")
     page.wait_for_function(f"() => {SELECTOR}.kept() === 7")
     assert page.get_by_text("importance for the prompt").count() == 0
-    seen = set(server.get("/history"))
+    before = server.finished()
     queue(page)
     page.get_by_text("importance for the prompt").wait_for()
-    outputs = server.result(next(iter(set(server.get("/history")) - seen)))
+    outputs = server.result(server.next_finished(before))
     probed = json.loads(server.file(outputs["7"]["sparsedict_probe"][0]).read_text(encoding="utf-8"))
     # What it says it keeps is what the node has kept, by the prompt's importance.
     assert page.get_by_role("textbox", name="Atoms by address").input_value() == outputs["9"]["text"][0]
