@@ -12,7 +12,7 @@ from .runs import Run
 from .training import World, fit
 
 PARTS = 10
-LEAST = 0.01  # the share at the bottom of a dial on a log scale, as of the slider on Select Atoms
+LEAST = 0.01  # the share that a log scale begins with
 
 
 def measure(run: Run, world: World) -> dict[str, Any]:

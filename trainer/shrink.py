@@ -71,6 +71,8 @@ def shrink(
     """
     report = callbacks or ConsoleProgress()
     steps = HEAL_STEPS if heal_steps is None else heal_steps
+    if unit not in SIZES:
+        raise SelectionError(f"a size is counted in {' or '.join(SIZES)}, not in {unit!r}.")
     size = SIZES[unit]
     whole = size(adapter)
     if data is None and images is not None:
