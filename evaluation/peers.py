@@ -20,8 +20,8 @@ from ..trainer.config import TrainConfig
 from ..trainer.loop import check_finite, noise_loss
 from ..trainer.losses import quiet_term
 from ..trainer.optimisers import make_optimiser
-from ..trainer.schedules import lr_factor, quiet_weight
-from ..trainer.shrink import HEAL_RATE, HEAL_STEPS, heal_factor
+from ..trainer.schedules import heal_factor, lr_factor, quiet_weight
+from ..trainer.shrink import HEAL_RATE, HEAL_STEPS
 
 NAME = "peer"
 MAX_SIZE = 1 << 15

@@ -26,6 +26,7 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .own_pictures import PICTURES, captions_of, own_rows, own_sets
 from .progress import ConsoleProgress
+from .schedules import heal_factor
 
 HEAL_STEPS = 100
 HEAL_RATE = 2e-3
@@ -74,7 +75,7 @@ def merge(
     generator = torch.Generator().manual_seed(seed + 21)
     for step in range(heal_steps):
         for group in optimiser.param_groups:
-            group["lr"] = HEAL_RATE * min(1.0, (step + 1) / 10, (heal_steps - step) / (0.5 * heal_steps))
+            group["lr"] = HEAL_RATE * heal_factor(step, heal_steps)
         optimiser.zero_grad(set_to_none=True)
         # One pair a step, in turn: with many members there are many pairs.
         now = alone + ([both[step % len(both)]] if both else [])

@@ -36,3 +36,8 @@ def quiet_weight(config: TrainConfig, step: int) -> float:
     start, end = config.quiet_ramp
     progress = (step / config.steps - start) / max(1e-9, end - start)
     return config.quiet_weight * min(1.0, max(0.0, progress))
+
+
+def heal_factor(step: int, steps: int) -> float:
+    """Of the healing rate at a step, of a shrunk or merged adapter: a short warm-up, and a decay in the second half."""
+    return min(1.0, (step + 1) / 10, (steps - step) / (0.5 * steps))

@@ -31,6 +31,7 @@ from .distribution import Processes
 from .loop import build_sets
 from .own_pictures import captions_of, own_rows, own_sets
 from .progress import ConsoleProgress
+from .schedules import heal_factor
 
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3
@@ -190,11 +191,6 @@ def heal(
         optimiser.step()
         report.on_progress(name, step + 1, steps)
     small.requires_grad_(False)
-
-
-def heal_factor(step: int, steps: int) -> float:
-    """Of HEAL_RATE at a step: a short warm-up, and a decay in the second half."""
-    return min(1.0, (step + 1) / 10, (steps - step) / (0.5 * steps))
 
 
 @torch.no_grad()
