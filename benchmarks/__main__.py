@@ -36,8 +36,8 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option("--full", "quick", flag_value=False, help="All of it, into --results; done runs are skipped.")
 @click.option("--only", callback=names, help="Only these parts, with commas between: E1 to E7.")
 @click.option("--methods", callback=names, help="Of E1, only these, by their names in the tables.")
-@click.option("--concepts", callback=names, help="Of E1, only these.")
-@click.option("--seeds", type=click.IntRange(1), help="Of E1.")
+@click.option("--concepts", callback=names, help="Of E1 to E5, only these.")
+@click.option("--seeds", type=click.IntRange(1), help="Of E1 to E5.")
 @click.pass_context
 def run(
     context: click.Context, quick: bool, only: list[str] | None, methods: list[str] | None, concepts: list[str] | None, seeds: int | None

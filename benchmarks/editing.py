@@ -17,7 +17,7 @@ from .training import World, fit
 SHARES, STRENGTHS = (1.0, 0.5, 0.25, 0.10, 0.05), (1.0, 0.85, 0.7, 0.5)
 SEEDS = {"search": (710, 711), "report": (900, 901)}
 FEWER_STEPS = 150  # another way to disturb less
-CONCEPTS = ("blick", "quax")
+SEARCH_CONCEPTS = ("blick", "quax")
 TRIALS: dict[str, tuple[dict[str, Any], ...]] = {
     "ours": ({"learning_rate": 5e-3}, {"learning_rate": 1e-2}, {"learning_rate": 2.5e-3}, {"learning_rate": 5e-3, "settings": {"nested": 0.25}}),
     "lora": tuple({"learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2, 2e-2)),
@@ -33,7 +33,7 @@ def picture(word: str) -> ConceptData:
 def trial_runs() -> list[Run]:
     return [
         Run(method, word, 0, quiet_weight=0.0, split="search", preset="edit", **trial)
-        for word in CONCEPTS
+        for word in SEARCH_CONCEPTS
         for method, trials in TRIALS.items()
         for trial in trials
     ]
@@ -51,11 +51,11 @@ def best_setting(results: Iterable[Mapping[str, Any]], method: str) -> dict[str,
 
 
 def report_runs(searched: Sequence[Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[Run]:
-    ours, lora = best_setting(searched, "ours"), best_setting(searched, "lora")
+    ours, lora, concepts = best_setting(searched, "ours"), best_setting(searched, "lora"), list(concepts)
     return [
         Run(method, word, seed, quiet_weight=0.0, preset="edit", **more)
-        for word in concepts
         for seed in range(seeds)
+        for word in concepts
         for method, more in (("ours", ours), ("ours", {**ours, "steps": FEWER_STEPS}), ("lora", lora), ("lora", {**lora, "steps": FEWER_STEPS}))
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import merging, shrinking
 from .formatting import half_interval, interval, table
-from .plans import OURS_LABEL, QUIET_SUFFIX, label
+from .plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
 from .runs import read_results
 from .speed_goals import speed_goals
 from .world_tables import edit_rows
@@ -43,7 +43,7 @@ def ratios(results: Results, other: str, key: str) -> list[float]:
 
 def best_peer(results: Results) -> str | None:
     """The peer of the highest mean fidelity, relative to ours on the same concepts and seeds; full fine-tuning has more parameters."""
-    names = {label(r["run"]) for r in results} - {OURS_LABEL}
+    names = {label(r["run"]) for r in results} - {OURS_LABEL, MANY_ATOMS_LABEL}
     names = {name for name in names if not name.startswith("full")}
     means = {name: sum(found) / len(found) for name in names if (found := ratios(results, name, "concept_fidelity"))}
     return min(means, key=lambda name: means[name]) if means else None
@@ -58,15 +58,17 @@ def personalisation(results: Results) -> Found:
         found = ratios(results, other, "drift")
         if found:
             rows.append((f"E1: drift ÷ {other}’s", *_with(at_most(bound), found)))
-    for share, bound in ((0.25, 0.99), (0.10, 0.96), (0.05, 0.90)):
-        kept = [
-            row["concept_fidelity"] / r["concept_fidelity"]
-            for r in results
-            for row in r.get("pruning", [])
-            if row["order"] == "greedy" and row["share"] == share
-        ]
-        if kept:
-            rows.append((f"E2: fidelity kept by {share:.0%} of the atoms (greedy + refit)", *_with(at_least(bound), kept)))
+    for name, prefix in ((OURS_LABEL, "E2"), (MANY_ATOMS_LABEL, f"E2{MANY_ATOMS_LABEL.removeprefix(OURS_LABEL)}")):
+        for share, bound in ((0.25, 0.99), (0.10, 0.96), (0.05, 0.90)):
+            kept = [
+                row["concept_fidelity"] / r["concept_fidelity"]
+                for r in results
+                if label(r["run"]) == name
+                for row in r.get("pruning", [])
+                if row["order"] == "greedy" and row["share"] == share
+            ]
+            if kept:
+                rows.append((f"{prefix}: fidelity kept by {share:.0%} of the atoms (greedy + refit)", *_with(at_least(bound), kept)))
     return rows
 
 
@@ -118,34 +120,39 @@ def editing_goals(results: Results) -> Found:
         rows.append(("E3: … better, of the pairs that differ at all", *_with(at_least(0.8), strict)))
     groups = edit_rows(results)
     means = {at: {k: sum(r[k] for r in group) / len(group) for k in ("subject_kept", "prompt_fidelity")} for at, group in groups.items()}
-    ours = [m for (name, _), m in means.items() if name.startswith(OURS_LABEL)]
-    if not ours:
+    mine = [at for at in means if at[0].startswith(OURS_LABEL)]
+    if not mine:
         return rows
-    for kind in sorted(name for name in {name for name, _ in means} if not name.startswith(OURS_LABEL)):
-        theirs = [m for (name, _), m in means.items() if name == kind]
+    for kind in sorted({name for name, _ in means if not name.startswith(OURS_LABEL)}):
+        theirs = [at for at in means if at[0] == kind]
         # At the highest prompt fidelity that both reach: who keeps more of the subject?
-        best = min(max(m["prompt_fidelity"] for m in theirs), max(m["prompt_fidelity"] for m in ours))
-        subject = max(m["subject_kept"] for m in theirs if m["prompt_fidelity"] >= best)
-        equal = max(m["subject_kept"] for m in ours if m["prompt_fidelity"] >= best)
-        rows.append((f"E3: subject kept ÷ that of {kind}, at the best prompt fidelity of both ({best:.2f})", *_with(at_least(1.0), [equal / max(subject, 1e-9)])))
+        best = min(max(means[at]["prompt_fidelity"] for at in ways) for ways in (mine, theirs))
+        ours, peer = (max((at for at in ways if means[at]["prompt_fidelity"] >= best), key=lambda at: means[at]["subject_kept"]) for ways in (mine, theirs))
+        times = means[ours]["subject_kept"] / max(means[peer]["subject_kept"], 1e-9)
+        kept = {row["of"]: row["subject_kept"] for row in groups[peer]}
+        more = [row["subject_kept"] - kept[row["of"]] for row in groups[ours] if row["of"] in kept]
+        rows.append((f"E3: subject kept − that of {kind}, at the best prompt fidelity of both ({best:.2f}); {times:.2f} ×", *_with(at_least(0.0), more)))
     return rows
 
 
 def merging_goals(results: Results) -> Found:
     rows: Found = []
     for title in merging.STRENGTHS:
-        kept: dict[str, list[float]] = {}
+        kept: dict[str, dict[tuple, float]] = {}
         for r in results:
             if merging.kind_of(r["run"]["second"]) == title:
-                kept.setdefault(r["run"]["way"], []).append(min(r["kept_each"]))
-        ours = {way: sum(v) / len(v) for way, v in kept.items() if way.startswith(OURS_LABEL)}
-        if ours:
-            mine = max(ours, key=lambda way: ours[way])
-            rows.append((f"E4: {title}, {mine.partition(', ')[2]}: what the one that keeps less keeps", *_with(at_least(0.9), kept[mine])))
-            peers = {way: sum(v) / len(v) for way, v in kept.items() if way.startswith("LoRA")}
-            if peers:
-                best = max(peers, key=lambda way: peers[way])
-                rows.append((f"E4: {title}: the same ÷ the best of LoRA’s ({best})", *_with(at_least(1.0), [ours[mine] / max(peers[best], 1e-9)])))
+                kept.setdefault(r["run"]["way"], {})[r["run"]["first"], r["run"]["second"], r["run"]["seed"]] = min(r["kept_each"])
+        means = {way: sum(values.values()) / len(values) for way, values in kept.items()}
+        ours, peers = ([way for way in means if way.startswith(name)] for name in (OURS_LABEL, "LoRA"))
+        if not ours:
+            continue
+        mine = max(ours, key=lambda way: means[way])
+        rows.append((f"E4: {title}, {mine.partition(', ')[2]}: what the one that keeps less keeps", *_with(at_least(0.9), list(kept[mine].values()))))
+        if peers:
+            best = max(peers, key=lambda way: means[way])
+            more = [value - kept[best][pair] for pair, value in kept[mine].items() if pair in kept[best]]
+            times = means[mine] / max(means[best], 1e-9)
+            rows.append((f"E4: {title}: the same − the best of LoRA’s ({best}); {times:.2f} ×", *_with(at_least(0.0), more)))
     return rows
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +22,7 @@ from ..tools.make_demo_images import concept_data
 from ..trainer import ConceptData
 from ..trainer.callbacks import Callbacks
 from ..trainer.merge import Part, merge
-from .runs import Run, digest
+from .runs import Run, digest_of_set_fields
 from .training import Fitted, World, fit
 
 STYLE = "fendo"
@@ -60,8 +60,7 @@ class MergeRun:
 
     @property
     def key(self) -> str:
-        about = {name: value for name, value in asdict(self).items() if value is not None}
-        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest(about)}"
+        return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest_of_set_fields(self)}"
 
     @property
     def strengths(self) -> tuple[float, float]:
@@ -94,13 +93,19 @@ def merge_runs(
     strengths: Callable[[str, str], Sequence[tuple[float, float]]],
 ) -> list[MergeRun]:  # fmt: skip
     """`strengths` has those of a way and a kind of pair."""
+    pairs = list(pairs)
     return [
         MergeRun(way, one, other, seed, first, setting_of(winners[label]), split, None if second == first else second)
-        for one, other in pairs
         for seed in range(seeds)
+        for one, other in pairs
         for way, (label, _) in WAYS.items()
         for first, second in strengths(way, kind_of(other))
     ]
+
+
+def pairs_of(concepts: Container[str]) -> list[tuple[str, str]]:
+    """The pairs that these concepts, and the style, are enough for."""
+    return [(one, other) for one, other in PAIRS if one in concepts and (other in concepts or other == STYLE)]
 
 
 def best_strengths(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[float, float]]:

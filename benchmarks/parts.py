@@ -27,29 +27,12 @@ class Scope:
     methods: tuple[str, ...] | None  # of E1; None: all
     concepts: tuple[str, ...]
     seeds: int
-    # Of the parts that train or draw much for a run: fewer concepts and seeds.
-    edit_concepts: tuple[str, ...]
-    edit_seeds: int
-    pairs: tuple[tuple[str, str], ...] | None  # of E4; None: all
-    pair_seeds: int
-    dial_concepts: tuple[str, ...]
-    dial_seeds: int
-    shrink_seeds: int
-    shrink_concepts: tuple[str, ...]
     shrink_shares: tuple[float, ...]
     steps: int = 300
 
 
-QUICK = Scope(
-    search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, edit_concepts=("blick",), edit_seeds=1, pairs=(("quax", "fendo"),),
-    pair_seeds=1, dial_concepts=("quax",), dial_seeds=1, shrink_seeds=1, shrink_concepts=("quax",), shrink_shares=(0.10,),
-    steps=60,
-)  # fmt: skip
-FULL = Scope(
-    search=True, methods=None, concepts=plans.CONCEPTS, seeds=plans.SEEDS, edit_concepts=("blick", "quax"), edit_seeds=3, pairs=None,
-    pair_seeds=2, dial_concepts=plans.CONCEPTS, dial_seeds=2, shrink_seeds=2, shrink_concepts=("zorp", "quax"),
-    shrink_shares=SHRINK_SHARES,
-)  # fmt: skip
+QUICK = Scope(search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, shrink_shares=(0.10,), steps=60)
+FULL = Scope(search=True, methods=None, concepts=plans.CONCEPTS, seeds=plans.SEEDS, shrink_shares=SHRINK_SHARES)
 
 
 @dataclass
@@ -88,7 +71,7 @@ def personalisation(job: Job) -> None:
 
     if job.scope.search:
         job.do("E1-search", plans.search_runs(job.scope.methods), measure)
-    chosen = {name: best for name, best in job.winners.items() if job.scope.methods is None or name in job.scope.methods}
+    chosen = {name: best for name, best in plans.with_many_atoms(job.winners).items() if job.scope.methods is None or name in job.scope.methods}
     job.do("E1", job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds)), measure)
 
 
@@ -98,7 +81,7 @@ def shrinking(job: Job) -> None:
 
     scope = job.scope
     steps = None if scope.search else scope.steps
-    job.do("E2-shrink", shrink_runs(job.winners, scope.shrink_concepts, scope.shrink_seeds, scope.shrink_shares, steps), measure)
+    job.do("E2-shrink", shrink_runs(job.winners, scope.concepts, scope.seeds, scope.shrink_shares, steps), measure)
 
 
 def editing(job: Job) -> None:
@@ -107,19 +90,19 @@ def editing(job: Job) -> None:
 
     if job.scope.search:
         job.do("E3-search", trial_runs(), measure)
-    runs = report_runs(job.searched("E3-search"), job.scope.edit_concepts, job.scope.edit_seeds)
+    runs = report_runs(job.searched("E3-search"), job.scope.concepts, job.scope.seeds)
     job.do("E3", job.shortened(runs), measure)
 
 
 def merging(job: Job) -> None:
     """E4: two at once."""
-    from .merging import PAIRS, SEARCH_PAIRS, STRENGTHS, best_strengths, measure, merge_runs
+    from .merging import SEARCH_PAIRS, STRENGTHS, best_strengths, measure, merge_runs, pairs_of
 
     winners = job.winners
     if job.scope.search:
         job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", lambda way, kind: STRENGTHS[kind]), measure)
     best = best_strengths(job.searched("E4-search"))
-    job.do("E4", merge_runs(winners, job.scope.pairs or PAIRS, job.scope.pair_seeds, "report", lambda way, kind: [best[way, kind]]), measure)
+    job.do("E4", merge_runs(winners, pairs_of(job.scope.concepts), job.scope.seeds, "report", lambda way, kind: [best[way, kind]]), measure)
 
 
 def dial(job: Job) -> None:
@@ -127,7 +110,7 @@ def dial(job: Job) -> None:
     from .slider import measure
 
     chosen = {name: best for name, best in job.winners.items() if name in PEERS_AT_HAND}
-    job.do("E5", job.shortened(plans.report_runs(chosen, job.scope.dial_concepts, job.scope.dial_seeds)), measure)
+    job.do("E5", job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds)), measure)
 
 
 def digits(job: Job) -> None:

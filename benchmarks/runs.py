@@ -19,6 +19,11 @@ def digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
 
+def digest_of_set_fields(run: Any) -> str:
+    """`digest` of a run whose unset fields don't count, so that a field that came later changes no older name."""
+    return digest({name: value for name, value in asdict(run).items() if value is not None})
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything that decides a result, but for the machine."""

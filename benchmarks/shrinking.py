@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from ..trainer.loop import build_sets
 from ..trainer.shrink import HEAL_QUIET_SAMPLES, shrink
 from .merging import setting_of
 from .plans import PARAMETERS
-from .runs import Run, digest
+from .runs import Run, digest_of_set_fields
 from .training import World, fit
 
 SHARES = (0.50, 0.25, 0.10, 0.03, 0.02)
@@ -49,8 +49,7 @@ class ShrinkRun:
 
     @property
     def key(self) -> str:
-        about = {name: value for name, value in asdict(self).items() if value is not None}
-        return f"{self.concept}-{self.seed}-{digest(about)}"
+        return f"{self.concept}-{self.seed}-{digest_of_set_fields(self)}"
 
     def whole(self) -> Run:
         """What is made small."""
@@ -61,11 +60,11 @@ class ShrinkRun:
 def shrink_runs(
     winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int, shares: Iterable[float] = SHARES, steps: int | None = None
 ) -> list[ShrinkRun]:
-    shares = list(shares)
+    shares, concepts = list(shares), list(concepts)
     return [
         ShrinkRun(way, share, concept, seed, setting_of(winners[label]), steps)
-        for concept in concepts
         for seed in range(seeds)
+        for concept in concepts
         for way, (label, how) in WAYS.items()
         for share in shares
         if how == "shrink" or share >= LEAST_OF_LORA

@@ -32,12 +32,12 @@ def edit_name(run: Mapping[str, Any]) -> str:
 
 
 def edit_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(method, share or strength) → the rows of all runs."""
+    """(method, share or strength) → the rows of all runs, each with its run's concept and seed."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         for row in result["rows"]:
             at = f"{row['share']:.0%} of the atoms" if "share" in row else f"strength {row['strength']:g}"
-            groups.setdefault((edit_name(result["run"]), at), []).append(row)
+            groups.setdefault((edit_name(result["run"]), at), []).append({**row, "of": (result["run"]["concept"], result["run"]["seed"])})
     return groups
 
 

@@ -211,9 +211,7 @@ def heal_peer(small: TrainedPeer, whole: TrainedPeer, backend: Backend, config: 
             wanted.append(_prediction(backend, batch))
     with attached_peer(backend, small.method, small.size) as named:
         parameters = [p for _, p in named]
-        with torch.no_grad():
-            for name, parameter in named:
-                parameter.copy_(small.weights[name])
+        _load(named, small)
         optimiser = torch.optim.Adam(parameters, lr=HEAL_RATE, betas=config.betas)
         began = time.time()
         for step, (batch, aim) in enumerate(zip(_heal_batches(config, backend, sets, steps), wanted, strict=True)):
@@ -245,6 +243,12 @@ def applied_peer(backend: Backend, peer: TrainedPeer, strength: float = 1.0) -> 
     if strength != 1.0 and peer.method != "lora":
         raise ValueError(f"{peer.method} has no strength here.")
     with attached_peer(backend, peer.method, peer.size) as named, torch.no_grad():
-        for name, parameter in named:
-            parameter.copy_(peer.weights[name] * (strength if "lora_B" in name else 1.0))
+        _load(named, peer, strength)
         yield
+
+
+@torch.no_grad()
+def _load(named: list[tuple[str, nn.Parameter]], peer: TrainedPeer, strength: float = 1.0) -> None:
+    """Put the peer's weights into what `attached_peer` yields."""
+    for name, parameter in named:
+        parameter.copy_(peer.weights[name] * (strength if "lora_B" in name else 1.0))

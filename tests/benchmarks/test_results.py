@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsedict.benchmarks import plans, tables
+from sparsedict.benchmarks import goals, plans, tables
 from sparsedict.benchmarks.queue import work_through
 from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
 
@@ -24,6 +24,28 @@ def test_every_method_has_as_many_trials_and_none_saw_the_report():
     assert len({len(trials) for _, trials in plans.trials().values()}) == 1
     assert {run.split for run in plans.search_runs()} == {"search"}
     assert {result["run"]["split"] for result in read_results("E1")} == {"report"}
+
+
+def test_many_atoms_are_another_shape_of_ours_and_no_peer():
+    chosen = plans.with_many_atoms(plans.winners(read_results("E1-search")))
+    runs = plans.report_runs(chosen, plans.CONCEPTS, 2)
+    many = [run for run in runs if plans.label(vars(run)) == plans.MANY_ATOMS_LABEL]
+    assert len(many) == 2 * len(plans.CONCEPTS) and {run.settings["atoms"] for run in many} == {429}
+    # Stopped half-way, a queue has as many runs of each concept.
+    assert {run.seed for run in runs[: len(runs) // 2]} == {0}
+
+    def result(method, fidelity, settings):
+        run = {"method": method, "concept": "zorp", "seed": 0, "quiet_weight": 0.0, "settings": settings}
+        return {"run": run, "concept_fidelity": fidelity, "drift": 0.1}
+
+    results = [result("ours", 0.3, {}), result("ours", 0.9, plans.MANY_ATOMS), result("lora", 0.2, {}), result("dora", 0.25, {})]
+    assert goals.best_peer(results) == "DoRA" and goals.ratios(results, "DoRA", "concept_fidelity") == [0.3 / 0.25]
+
+
+def test_every_goal_of_more_than_one_run_has_an_interval():
+    rows = [line.split(" | ") for line in goals.goals_table(RESULTS).splitlines()[2:]]
+    assert all("±" in found for _, _, found, values, _ in rows if int(values) > 1)
+    assert {row[0][2:4] for row in rows if int(row[3]) == 1} <= {"E7", "Br"}  # a file's size, and a median of many frames
 
 
 def test_presets_and_demo_use_what_the_search_found():
