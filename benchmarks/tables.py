@@ -29,7 +29,8 @@ INTRODUCTION = """# Results
 Made by `python -m sparsedict.benchmarks tables` from the files in `results/`; nothing here is typed in. The embedded base's world is small
 and exact: this proves the mechanism, not the quality on SDXL or Flux. Each method's settings were searched with as many trials, on other
 prompts (`search`); then all methods ran with the same data, noise, steps and trainable parameters (`report`). Our second shape, with many
-atoms, was not searched but takes the settings of the first. Intervals are 95 %, Student's t over concepts × seeds.
+atoms, takes the settings of the first; it was chosen among seven by a few runs on the report's own prompts, so its figures may be a little
+kind. Intervals are 95 %, Student's t over concepts × seeds.
 """
 
 
