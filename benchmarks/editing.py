@@ -50,8 +50,8 @@ def best_setting(results: Iterable[Mapping[str, Any]], method: str) -> dict[str,
     return {"learning_rate": rate, "settings": dict(settings)}
 
 
-def report_runs(searched: Sequence[Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[Run]:
-    ours, lora, concepts = best_setting(searched, "ours"), best_setting(searched, "lora"), list(concepts)
+def report_runs(searched: Sequence[Mapping[str, Any]], concepts: Sequence[str], seeds: int) -> list[Run]:
+    ours, lora = best_setting(searched, "ours"), best_setting(searched, "lora")
     return [
         Run(method, word, seed, quiet_weight=0.0, preset="edit", **more)
         for seed in range(seeds)

@@ -89,11 +89,10 @@ def kind_of(second: str) -> str:
 
 
 def merge_runs(
-    winners: Mapping[str, Mapping[str, Any]], pairs: Iterable[tuple[str, str]], seeds: int, split: str,
+    winners: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], seeds: int, split: str,
     strengths: Callable[[str, str], Sequence[tuple[float, float]]],
 ) -> list[MergeRun]:  # fmt: skip
     """`strengths` has those of a way and a kind of pair."""
-    pairs = list(pairs)
     return [
         MergeRun(way, one, other, seed, first, setting_of(winners[label]), split, None if second == first else second)
         for seed in range(seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.peers import LABELS
@@ -106,9 +106,8 @@ def with_many_atoms(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappin
     return {**chosen, MANY_ATOMS_LABEL: {"run": {**run, "settings": {**run["settings"], **MANY_ATOMS}}}}
 
 
-def report_runs(chosen: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int) -> list[Run]:
+def report_runs(chosen: Mapping[str, Mapping[str, Any]], concepts: Sequence[str], seeds: int) -> list[Run]:
     """Seed by seed, so that a queue that is stopped has as many runs of each concept."""
-    concepts = list(concepts)
     return [
         Run(**{**result["run"], "concept": concept, "seed": seed, "split": "report"})
         for seed in range(seeds)

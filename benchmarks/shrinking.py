@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,9 +58,8 @@ class ShrinkRun:
 
 
 def shrink_runs(
-    winners: Mapping[str, Mapping[str, Any]], concepts: Iterable[str], seeds: int, shares: Iterable[float] = SHARES, steps: int | None = None
+    winners: Mapping[str, Mapping[str, Any]], concepts: Sequence[str], seeds: int, shares: Sequence[float] = SHARES, steps: int | None = None
 ) -> list[ShrinkRun]:
-    shares, concepts = list(shares), list(concepts)
     return [
         ShrinkRun(way, share, concept, seed, setting_of(winners[label]), steps)
         for seed in range(seeds)
