@@ -147,7 +147,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
             optimiser.zero_grad(set_to_none=True)
             parts = config.gradient_accumulation * processes.world
             loss_sum, densities, ratios = 0.0, [], []
-            quiet_term = QuietTerm(int((batch.kind == QUIET).sum()), parts, processes.mean)
+            quiet_term = QuietTerm(batch.kind == QUIET, parts, processes.mean)
             try:
                 for micro in range(config.gradient_accumulation):
                     part = batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(backend.device, backend.dtype)

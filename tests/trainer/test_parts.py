@@ -60,17 +60,51 @@ def test_processes_with_unequal_numbers_of_quiet_rows_have_the_whole_batchs_term
         return value
 
     for rows in parts:
-        QuietTerm(3, 2, note)({k: u[rows] for k, u in whole.items()}, quiet[rows])
-    values = [QuietTerm(3, 2, lambda value: (sums[0] + sums[1]) / 2)({k: u[rows] for k, u in whole.items()}, quiet[rows]) for rows in parts]
+        QuietTerm(quiet, 2, note)({k: u[rows] for k, u in whole.items()}, quiet[rows])
+    values = [QuietTerm(quiet, 2, lambda value: (sums[0] + sums[1]) / 2)({k: u[rows] for k, u in whole.items()}, quiet[rows]) for rows in parts]
     assert float(sum(values) / 2) == pytest.approx(float(quiet_term(whole, quiet)), rel=1e-5)
 
 
 def test_micro_batches_without_a_quiet_row_do_not_weaken_the_term():
     one = updates(1)
     whole, quiet = {k: u.expand(4, -1, -1) for k, u in one.items()}, torch.tensor([False, False, False, True])
-    term = QuietTerm(1, 4)
+    term = QuietTerm(quiet, 4)
     values = [float(term({k: u[i : i + 1] for k, u in whole.items()}, quiet[i : i + 1])) for i in range(4)]
     assert values[:3] == [0, 0, 0] and sum(values) / 4 == pytest.approx(float(quiet_term(whole, quiet)), rel=1e-5)
+
+
+def loud_updates(factor: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Site 0 answers the quiet rows `factor` times as loudly as the others; leaves, to take gradients of."""
+    whole, quiet = updates(8), torch.arange(8) >= 5
+    first = whole["site 0"]
+    first[5:] *= (factor * first[:5].square().mean() / first[5:].square().mean()).sqrt()
+    return {k: u.requires_grad_() for k, u in whole.items()}, quiet
+
+
+@pytest.mark.parametrize(("factor", "pulled"), [(0.5, True), (2.0, True), (4.0, False), (1e6, False)])
+def test_a_site_that_is_loudest_on_quiet_rows_is_turned_but_not_put_out(factor, pulled):
+    whole, quiet = loud_updates(factor)
+    term = quiet_term(whole, quiet)
+    term.backward()
+    pull = whole["site 0"].grad * whole["site 0"].detach()
+    # Along its own direction a site can only shrink: no pull there, however loud it is.
+    assert (float(pull.sum()) > 0.01) == pulled
+    assert float(pull[5:].sum()) > 0 and float(pull[:5].sum()) <= 0
+    assert float(pull.abs().sum()) < 5 and term.item() > factor / 3
+
+
+def test_parts_of_a_batch_pull_a_loud_site_as_the_whole_batch_does():
+    whole, quiet = loud_updates(5.0)
+    quiet_term(whole, quiet).backward()
+    wanted = {k: u.grad.clone() for k, u in whole.items()}
+    parts, sums = [slice(0, None, 2), slice(1, None, 2)], []
+    for rows in parts:
+        QuietTerm(quiet, 2, lambda value: sums.append(value) or value)({k: u[rows].detach() for k, u in whole.items()}, quiet[rows])
+    for u in whole.values():
+        u.grad = None
+    for rows in parts:
+        (QuietTerm(quiet, 2, lambda value: (sums[0] + sums[1]) / 2)({k: u[rows] for k, u in whole.items()}, quiet[rows]) / 2).backward()
+    assert all(torch.allclose(u.grad, wanted[k], rtol=1e-4, atol=1e-7) for k, u in whole.items())
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 4), (1, 1), (6, 3)])
