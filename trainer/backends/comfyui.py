@@ -26,7 +26,8 @@ from ..data import ConceptData
 from ..loop import TrainResult, train
 from ..memory import explain_out_of_memory
 from .base import Conditioning, StepCallback
-from .comfyui_conditioning import alike, entry, joined, own, padded
+from .comfyui_captions import Captions
+from .comfyui_conditioning import alike, entry
 from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
 
@@ -77,9 +78,7 @@ class ComfyBackend:
             from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS
 
             self.steps, self.default_guidance = steps or DEFAULT_STEPS, DEFAULT_GUIDANCE if guidance is None else guidance
-        self._said: list[dict[str, Any]] = []  # what the host is told for each caption
-        self._numbers: dict[str, int] = {}
-        self._prepared: dict[tuple, dict[str, Any]] = {}
+        self.captions = Captions(self.model, clip, self.latent_scale, self._moved)
         self._ready = False
         self._config: TrainConfig | None = None
         self._wrapped: list[nn.Module] = []
@@ -114,7 +113,7 @@ class ComfyBackend:
                 self.disable_gradient_checkpointing()
                 self.patcher.cleanup()
                 self._ready = False
-                self._prepared.clear()
+                self.captions.forget_shapes()
 
     def make_ready(self) -> None:
         """Load the weights where they are used, and make them such that autograd can save them. Cheap if nothing was loaded since."""
@@ -124,6 +123,10 @@ class ComfyBackend:
         normalise(self.model)
         self.patcher.pre_run()
         self._ready = True
+
+    def _moved(self) -> None:
+        """The host may move the denoiser away for what it runs next."""
+        self._ready = False
 
     def _reserve(self) -> float:
         """Bytes that a step's activations may take beside the weights: a guess from the host's own for sampling."""
@@ -156,7 +159,7 @@ class ComfyBackend:
         if self.vae is None:
             raise TrainingError("there is no VAE to encode the pictures with; connect the checkpoint's VAE, or give LATENTs in place of pictures.")
         pixels = ((images.float().clamp(-1, 1) + 1) / 2).movedim(1, -1).cpu()
-        self._ready = False  # the host may move the denoiser away for the VAE
+        self._moved()
         # One by one: a video VAE takes a batch for the frames of one video.
         return torch.cat([self.latents_in(self.vae.encode(picture[None])) for picture in pixels])
 
@@ -178,7 +181,7 @@ class ComfyBackend:
     def decode(self, latents: Tensor) -> Tensor:
         if self.vae is None:
             raise TrainingError("there is no VAE to show previews with; connect the checkpoint's VAE, or leave the preview prompts empty.")
-        self._ready = False
+        self._moved()
         pixels = self.vae.decode(self.model.process_latent_out(self._inner(latents.float())))
         if pixels.ndim == 5:
             pixels = pixels[:, 0]
@@ -193,55 +196,11 @@ class ComfyBackend:
     # -- captions
 
     def encode_captions(self, captions: list[str]) -> Conditioning:
-        return {"caption": torch.tensor([self._number(caption) for caption in captions], dtype=torch.long)}
+        return {"caption": torch.tensor([self.captions.number(caption) for caption in captions], dtype=torch.long)}
 
     def register(self, caption: str, conditioning: list) -> None:
         """Let `caption` stand for the first entry of a CONDITIONING value."""
-        context, more = conditioning[0]
-        said = {**more, "cross_attn": context, "model_conds": {}}
-        self._numbers[caption] = len(self._said)
-        self._said.append({key: own(value) for key, value in said.items() if key not in ("hooks", "control")})
-
-    @torch.no_grad()
-    def _number(self, caption: str) -> int:
-        if caption not in self._numbers:
-            if self.clip is None:
-                if caption == "" and self._said:
-                    return 0  # only ever asked for, never used: nothing is dropped or guided without a CLIP
-                raise DataError("there is no CLIP to encode captions with; connect the checkpoint's CLIP, or give a CONDITIONING.")
-            from ...demo_model.vocabulary import UnknownWordError
-
-            self._ready = False
-            try:
-                self.register(caption, self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption)))
-            except UnknownWordError as error:
-                raise DataError(str(error)) from error
-        return self._numbers[caption]
-
-    def _told(self, numbers: list[int], shape: torch.Size) -> dict[str, Any]:
-        """What `apply_model` takes besides the picture, for a batch of captions (as numbers) at a latent shape."""
-        rows = [self._row(number, shape) for number in numbers]
-        told = joined(rows)
-        if told is None:
-            # Texts of other lengths, in a family that cannot repeat them: pad with zeros, masked where the family has a mask.
-            length = max(self._said[number]["cross_attn"].shape[1] for number in numbers)
-            told = joined([self._row(number, shape, length) for number in numbers])
-        if told is None:
-            raise DataError("the captions are encoded in shapes that do not fit into one batch; use captions of about the same length.")
-        return told
-
-    @torch.no_grad()
-    def _row(self, number: int, shape: torch.Size, length: int | None = None) -> dict[str, Any]:
-        key = (number, tuple(shape[1:]), length)
-        if key not in self._prepared:
-            said = self._said[number] if length is None else padded(self._said[number], length)
-            noise = torch.zeros(1, *shape[1:])
-            told = self.model.extra_conds(
-                **{"width": shape[-1] * self.latent_scale, "height": shape[-2] * self.latent_scale, "prompt_type": "positive", **said},
-                noise=noise, device=noise.device, latent_image=noise, denoise_mask=None, seed=0,
-            )  # fmt: skip
-            self._prepared[key] = {name: value.process_cond(batch_size=1, area=None) for name, value in told.items()}
-        return self._prepared[key]
+        self.captions.register(caption, conditioning)
 
     # -- noise, in the host's own sigmas
 
@@ -283,7 +242,7 @@ class ComfyBackend:
         self.make_ready()
         x = self._inner(noisy.to(self.device, torch.float32))
         sigma = levels.to(self.device, torch.float32)
-        told = self._told(conditioning["caption"].tolist(), x.shape)
+        told = self.captions.told(conditioning["caption"].tolist(), x.shape)
         outputs: list[Any] = []
         # The host returns the clean picture; the denoiser's own output is exact, also where the noise is all but gone.
         handle = self.model.diffusion_model.register_forward_hook(lambda module, args, output: outputs.append(output))
@@ -323,10 +282,11 @@ class ComfyBackend:
         else:
             sigmas = comfy.samplers.calculate_sigmas(self.model_sampling, "normal", steps)
         sampler = comfy.samplers.sampler_object("euler")
-        numbers = [self._number(caption) for caption in captions]
-        empty = self._number("") if guidance != 1.0 else 0
+        numbers = [self.captions.number(caption) for caption in captions]
+        empty = self.captions.number("") if guidance != 1.0 else 0
         rows: list[Tensor] = [torch.empty(0)] * len(captions)
-        groups = alike([self._said[number] for number in numbers])
+        said = self.captions.said
+        groups = alike([said[number] for number in numbers])
         for done, group in enumerate(groups):
 
             def told(step: int, denoised: Tensor, x: Tensor, total: int, done: int = done) -> None:
@@ -334,8 +294,8 @@ class ComfyBackend:
                     callback(done * steps + step + 1, len(groups) * steps)
 
             start = self._inner(noise[group].float()).cpu()
-            positive, negative = entry([self._said[numbers[i]] for i in group]), entry([self._said[empty]])
-            self._ready = False
+            positive, negative = entry([said[numbers[i]] for i in group]), entry([said[empty]])
+            self._moved()
             latents = comfy.sample.sample_custom(
                 self.patcher, start, guidance, sampler, sigmas, positive, negative, torch.zeros_like(start), callback=told, disable_pbar=True, seed=0
             )
@@ -360,7 +320,7 @@ class ComfyBackend:
     def sampling_key(self) -> str:
         """What samples depend on besides the weights: the schedule, the guidance, and how the text is encoded."""
         sampling = self.model_sampling
-        said = self._said[self._number("")]["cross_attn"]
+        said = self.captions.said[self.captions.number("")]["cross_attn"]
         digest = hashlib.sha256(b"" if said is None else said.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
         shift = [getattr(sampling, name, None) for name in ("shift", "multiplier", "zsnr")]
         return json.dumps([self.prediction, shift, self.steps, self.default_guidance, digest, sorted(self.patcher.patches)], default=str)
