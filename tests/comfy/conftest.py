@@ -1,4 +1,6 @@
-"""The real host: in this process (`comfy`) and as a server (`server`). Both need the folder that `dev.py comfy` makes.
+"""The real host: in this process (`comfy`), there with tiny models and our nodes, and as a server (`server`).
+
+Both need the folder that `dev.py comfy` makes.
 
 The host's folder goes first on sys.path. Its package `comfy` and this folder are two parts of one namespace package; a
 file here must therefore not take the name of a file in the host's comfy/.
@@ -6,12 +8,16 @@ file here must therefore not take the name of a file in the host's comfy/.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import host_adapters
 import pytest
+import tiny_models
 import torch
+from node_calls import make_value
 
 from sparsedict.tools import browser
 from sparsedict.tools.comfy_host import default_root
@@ -41,6 +47,44 @@ def comfy(host_root: Path, tmp_path_factory: pytest.TempPathFactory):
 
     torch.set_num_threads(1)
     return comfy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unload() -> Iterator[None]:
+    yield
+    host_adapters.unload()  # later the interpreter goes down, and the host's modules with it, before its models
+
+
+@pytest.fixture(params=tiny_models.FAMILIES)
+def family(request: pytest.FixtureRequest, comfy) -> str:
+    return request.param
+
+
+@pytest.fixture
+def patcher(family: str):
+    """The tiny model of each family in turn."""
+    return host_adapters.loaded(family)
+
+
+@pytest.fixture(scope="module")
+def nodes(comfy) -> dict[str, type]:
+    """The pack's node classes by id."""
+    from sparsedict.nodes import SparseDictExtension
+
+    classes = asyncio.run(SparseDictExtension().get_node_list())
+    return {cls.GET_SCHEMA().node_id: cls for cls in classes}
+
+
+@pytest.fixture(scope="module")
+def model(comfy):
+    """A tiny SD3."""
+    return tiny_models.load("sd3")
+
+
+@pytest.fixture(scope="module")
+def value(model):
+    """A SPARSE_DICT for `model`."""
+    return make_value(model)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,16 @@
-"""The nodes as the host calls them: execute, validate, fingerprint; on a tiny SD3 of the real host."""
+"""The nodes that load, apply, select, scale, compose and sweep, as the host calls them: execute, validate, fingerprint; on a tiny SD3."""
 
-import asyncio
 import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tiny_models
 import torch
+from node_calls import SELECT, dicts, make_value, run, sample
 from PIL import Image
 
-from sparsedict.sparsedict_core.adapter import SparseAdapter
-from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.errors import DataError, SparseDictError
-from sparsedict.sparsedict_core.file_format import load, read_metadata, save
+from sparsedict.sparsedict_core.file_format import save
 
 OWN = {
     "SparseDictLoader": "Sparse Dict Loader",
@@ -29,45 +25,7 @@ OWN = {
     "SparseDictSweepViewer": "Sweep Viewer",
     "SparseDictSave": "Save Sparse Dict",
 }
-
-
-@pytest.fixture(scope="module")
-def nodes(comfy):
-    """The pack's node classes by id."""
-    from sparsedict.nodes import SparseDictExtension
-
-    classes = asyncio.run(SparseDictExtension().get_node_list())
-    return {cls.GET_SCHEMA().node_id: cls for cls in classes}
-
-
-@pytest.fixture(scope="module")
-def model(comfy):
-    return tiny_models.load("sd3")
-
-
-@pytest.fixture(scope="module")
-def value(model):
-    return make_value(model)
-
-
-def make_value(model, name="zorp", seed=0, moments=True):
-    """A SPARSE_DICT with importance, moments and trigger words."""
-    from sparsedict.comfyui_host.sites import alias_tree, host_sites
-    from sparsedict.nodes.socket import SparseDict
-
-    sites = host_sites(model)
-    config = AdapterConfig(atoms=12, rank=4, encoder="quantile")
-    metadata = {"base_family": "sd3", "title": name, "trigger_words": [name], "training": {"steps": "5"}}
-    adapter = SparseAdapter.create(alias_tree(sites), sites.names, config, "transformer", seed, metadata)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for site in adapter.sites.values():
-            site.dictionary_basis.copy_(torch.randn(site.dictionary_basis.shape, generator=generator) * 0.3)
-            site.threshold.fill_(0.5)
-            site.importance = torch.rand(site.atoms, generator=generator) + 0.01
-            c = torch.randn(64, site.atoms, generator=generator)
-            site.moments = c.T @ c / 64 if moments else None
-    return SparseDict(adapter.requires_grad_(False), name)
+NAME = os.path.join("sub", "zorp.safetensors")
 
 
 @pytest.fixture
@@ -80,22 +38,6 @@ def file(value, nodes):
     save(value.adapter, path, torch.float32, overwrite=True)
     yield path
     os.remove(path)
-
-
-NAME = os.path.join("sub", "zorp.safetensors")
-SELECT = {
-    "mode": "share", "share": 0.25, "top": 5, "threshold": 0.5, "atoms": "", "order": "importance", "per_site": False, "layers": "", "invert": False, "refit": False
-}  # fmt: skip
-SAVE = {"filename": "out/zorp", "folder": "output", "existing": "number", "precision": "fp32", "moments": True, "trigger_words": ""}
-
-
-def run(nodes, node_id, **inputs):
-    with torch.inference_mode():  # as the host does
-        return nodes[node_id].execute(**inputs).args
-
-
-def sample(model):
-    return tiny_models.sample(model, "sd3", guidance=1.0)
 
 
 # -- schemas ------------------------------------------------------------------------------------------------------
@@ -283,14 +225,6 @@ def test_scale_atoms(nodes, value):
         assert isinstance(check(gains=bad), str), bad
 
 
-def dicts(values):
-    """The inputs of Compose as the host hands them over: in one that grows, or under dotted names where there is none."""
-    from comfy_api.latest import io
-
-    named = {f"dict_{number}": value for number, value in values.items()}
-    return {"dicts": named} if hasattr(io, "Autogrow") else {f"dicts.{name}": value for name, value in named.items()}
-
-
 def test_compose_keeps_names_strengths_and_gains(nodes, model, value):
     style = make_value(model, "a style!", seed=5)
     [muted] = run(nodes, "SparseDictScaleAtoms", sparse_dict=style, gains="L1=0")
@@ -335,148 +269,3 @@ def test_the_viewer_shows_one_picture_a_step(nodes):
     assert len(nodes["SparseDictSweepViewer"].execute(images=[torch.rand(5, 4, 6, 3)]).ui["sparsedict_sweep"]) == 5
     with pytest.raises(DataError, match="3 pictures but 2 labels"):
         nodes["SparseDictSweepViewer"].execute(images=pictures, labels=labels[:2])
-
-
-# -- saving -------------------------------------------------------------------------------------------------------
-
-
-def test_save_bakes_selection_and_gains_in(nodes, model, value):
-    selected, _, count = run(nodes, "SparseDictSelectAtoms", sparse_dict=value, **SELECT)
-    [scaled] = run(nodes, "SparseDictScaleAtoms", sparse_dict=selected, gains="L0=1.5")
-    [path] = run(nodes, "SparseDictSave", sparse_dict=scaled, **{**SAVE, "trigger_words": "a zorp, blue"})
-    import folder_paths
-
-    assert path.startswith(os.path.realpath(folder_paths.get_output_directory()))
-    loaded = load(path)
-    assert loaded.atom_count == count
-    assert read_metadata(path)["trigger_words"] == ["a zorp", "blue"]
-    assert value.adapter.metadata["trigger_words"] == ["zorp"] and value.adapter.atom_count == 36
-    from sparsedict.nodes.socket import SparseDict
-
-    by = {"model": model, "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    [one] = run(nodes, "SparseDictApply", sparse_dict=scaled, **by)
-    [two] = run(nodes, "SparseDictApply", sparse_dict=SparseDict(loaded, "saved"), **by)
-    assert torch.allclose(sample(one), sample(two), atol=1e-4)
-
-
-def test_save_bakes_members_too(nodes, model, value):
-    inputs = {f"strength_{number}": 1.0 for number in range(1, 9)}
-    [muted] = run(nodes, "SparseDictScaleAtoms", sparse_dict=make_value(model, "style", seed=5), gains="L0=0")
-    [both] = run(nodes, "SparseDictCompose", **dicts({1: value, 2: muted}), **inputs)
-    [path] = run(nodes, "SparseDictSave", sparse_dict=both, **SAVE)
-    loaded = load(path)
-    assert loaded.atom_count == 36 + 12 and [m.name for m in loaded.members] == ["zorp", "style"]
-
-
-def test_save_never_overwrites_unasked(nodes, value):
-    [first] = run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": "again"})
-    [second] = run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": "again"})
-    assert first.endswith("again.safetensors") and second.endswith("again_2.safetensors")
-    with pytest.raises(SparseDictError, match="exists already"):
-        run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": "again", "existing": "refuse"})
-    [same] = run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": "again", "existing": "overwrite", "moments": False})
-    assert same == first and load(first).sites.popitem()[1].moments is None
-
-
-@pytest.mark.parametrize("bad", ["../zorp", "a/../../zorp", "/etc/zorp", "C:\\zorp", "..\\zorp", "", "  ", "folder/"])
-def test_save_stays_below_its_folder(nodes, value, bad):
-    assert isinstance(nodes["SparseDictSave"].validate_inputs(filename=bad), str)
-    with pytest.raises(SparseDictError, match="give a name"):
-        run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": bad})
-
-
-def test_what_is_saved_to_models_can_be_loaded_at_once(nodes, value):
-    [path] = run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": "new/here", "folder": "models/sparse_dicts"})
-    loaded, _ = run(nodes, "SparseDictLoad", file=os.path.join("new", "here.safetensors"))
-    assert loaded.adapter.atom_count == 36
-    os.remove(path)
-
-
-# -- looking ------------------------------------------------------------------------------------------------------
-
-
-def test_inspect_shows_and_tells(nodes, value):
-    selected, _, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=value, **SELECT)
-    image, text = run(nodes, "SparseDictInspect", sparse_dict=selected, strongest=3)
-    assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3 and image.min() >= 0 and image.max() <= 1
-    for part in ("zorp: 36 atoms at 3 sites", "the selection keeps 9 of 36 atoms", "trigger words: zorp", "L0.image", "base sd3", "steps 5"):
-        assert part in text, text
-    whole, _ = run(nodes, "SparseDictInspect", sparse_dict=value, strongest=0)
-    assert not torch.equal(whole, image), "atoms that are not selected fade"
-
-
-PROBE = {"seed": 3, "steps": 3, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "top": 6, "which": -1}
-
-
-def applied(nodes, model, value, **more):
-    return run(nodes, "SparseDictApply", model=model, sparse_dict=value, **{"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, **more})[0]
-
-
-def probe(nodes, on, **more):
-    inputs = {"positive": tiny_models.conditioning("sd3", 1), "latent_image": tiny_models.latent("sd3"), **PROBE, **more}
-    return run(nodes, "SparseDictProbe", model=on, **inputs)
-
-
-def test_probe_tells_which_atoms_fire(nodes, model, value):
-    base = sample(model)
-    on = applied(nodes, model, value)
-    plain = sample(on)
-    probed, image, text = probe(nodes, on)
-    assert image.shape[-1] == 3 and text.splitlines()[0].split()[0] == "atom" and len(text.splitlines()) == 7
-    importance = torch.cat([site.importance for site in probed.adapter.sites.values()])
-    assert torch.isfinite(importance).all() and importance.max() > 0
-    assert not torch.equal(importance, torch.cat([site.importance for site in value.adapter.sites.values()]))
-    first = text.splitlines()[1].split()[0]
-    _, _, count = run(nodes, "SparseDictSelectAtoms", sparse_dict=probed, **{**SELECT, "mode": "addresses", "atoms": first})
-    assert count == 1
-    _, strongest, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=probed, **{**SELECT, "mode": "top", "top": 1})
-    assert strongest == first
-    assert torch.equal(sample(on), plain) and torch.equal(sample(model), base), "a probe leaves no trace"
-    assert not any(attachment._taps for one in on.get_injections("sparsedict") for attachment in one._attachments.values())
-
-
-def test_probe_watches_the_positive_rows_only(nodes, model, value):
-    """With guidance both prompts are in one batch; where both are the same prompt, the same must come out as without guidance."""
-    on = applied(nodes, model, value)
-    same = tiny_models.conditioning("sd3", 1)
-    alone, _, _ = probe(nodes, on, steps=1)
-    beside, _, _ = probe(nodes, on, steps=1, cfg=4.0, negative=tiny_models.conditioning("sd3", 9))
-    for key, site in alone.adapter.sites.items():
-        assert torch.allclose(site.importance, beside.adapter.sites[key].importance, atol=1e-5)
-    assert same
-
-
-def test_probe_with_several_adapters_and_a_vae(nodes, model, value):
-    two = applied(nodes, applied(nodes, model, value), make_value(model, "second", seed=7))
-    first, _, _ = probe(nodes, two, which=1)
-    last, _, _ = probe(nodes, two, which=-1)
-    assert first.name == "zorp" and last.name == "second"
-
-    class Vae:
-        def decode(self, latents):
-            return torch.zeros(len(latents), 64, 64, 3) + torch.tensor([1.0, 0.0, 0.0])
-
-    _, image, _ = probe(nodes, two, vae=Vae())
-    assert np.allclose(image[0, 40, 40].numpy(), [1, 0, 0], atol=0.05)
-
-
-def test_probe_follows_gains_and_ranges(nodes, model, value):
-    [muted] = run(nodes, "SparseDictScaleAtoms", sparse_dict=value, gains="L0=0")
-    _, _, text = probe(nodes, applied(nodes, model, muted), top=100)
-    assert "L1" in text and "L0" not in text
-    _, _, text = probe(nodes, applied(nodes, model, value, end_percent=0.3), top=1, steps=6)
-    start, _, end = text.splitlines()[1].split()[-3:]
-    assert float(start) > 0 and float(end) == 0
-    _, _, text = probe(nodes, applied(nodes, model, value, start_percent=0.6), top=1, steps=6)
-    start, _, end = text.splitlines()[1].split()[-3:]
-    assert float(start) == 0 and float(end) > 0
-
-
-def test_probe_says_what_is_missing(nodes, model, value):
-    with pytest.raises(SparseDictError, match="no sparse dictionary is on this model; put Apply"):
-        probe(nodes, model)
-    on = applied(nodes, model, value)
-    with pytest.raises(SparseDictError, match="`which` is 2, but 1 dictionaries"):
-        probe(nodes, on, which=2)
-    with pytest.raises(SparseDictError, match="there is no negative"):
-        probe(nodes, on, cfg=5.0)
