@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,5 +40,12 @@ def work_through(
 
 def brief(found: dict[str, Any]) -> str:
     """A result's first numbers, for the console."""
-    numbers = [(k, v) for k, v in found.items() if isinstance(v, float) and not k.endswith("seconds")]
-    return ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in numbers[:3])
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in islice(_numbers(found), 3))
+
+
+def _numbers(found: dict[str, Any], front: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in found.items():
+        if isinstance(value, dict) and key not in ("run", "machine"):
+            yield from _numbers(value, f"{key} ")
+        elif isinstance(value, float) and not key.endswith("seconds"):
+            yield front + key, value

@@ -1,4 +1,4 @@
-"""E5: is the share of atoms a good dial? Concept fidelity as atoms are added, by importance and in the greedy order, beside LoRA's strength."""
+"""E5: is the share of atoms a good dial? Concept fidelity as atoms are added, by importance and in the greedy order, beside strengths."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from typing import Any
 from ..evaluation.suite import Suite, spearman
 from ..sparsedict_core import Selection, SparseAdapter, prune, select
 from .runs import Run
-from .training import World, fit
+from .training import Fitted, World, fit
 
 PARTS = 10
 LEAST = 0.01  # the share that a log scale begins with
+# By what is turned, in the tables' words.
+DIALS = {
+    "strength": "strength",
+    "importance": "share of the importance",
+    "greedy": "share of the atoms, log scale, greedy + refit",
+}
 
 
 def measure(run: Run, world: World) -> dict[str, Any]:
-    """Fidelity at each of the dial's stops; of ours on both dials, that of the greedy order under `greedy`."""
+    """Fidelity at each stop of each dial: of a peer its strength, of ours also the two shares of atoms."""
     suite, fitted = world.suite(run.concept, run.split), fit(run, world)
+    dials = {"strength": read_off(by_strength(fitted, suite, world))}
     if isinstance(fitted.model, SparseAdapter):
-        return {**read_off(by_importance(fitted.model, suite, world)), "greedy": read_off(by_greedy_order(fitted.model, suite, world))}
-    rows = []
+        dials["importance"] = read_off(by_importance(fitted.model, suite, world))
+        dials["greedy"] = read_off(by_greedy_order(fitted.model, suite, world))
+    return {"dials": dials}
+
+
+def by_strength(fitted: Fitted, suite: Suite, world: World) -> Iterator[dict[str, float]]:
+    """The dial is the strength; all atoms, or the whole peer."""
     for step in range(PARTS + 1):
         with fitted.applied(world, step / PARTS):
-            rows.append({"dial": step / PARTS, "concept_fidelity": round(suite.concept()[0], 4)})
-    return read_off(rows)
+            yield {"dial": step / PARTS, "concept_fidelity": round(suite.concept()[0], 4)}
 
 
 def by_importance(adapter: SparseAdapter, suite: Suite, world: World) -> Iterator[dict[str, float]]:
@@ -46,7 +57,7 @@ def by_greedy_order(adapter: SparseAdapter, suite: Suite, world: World) -> Itera
             yield {"dial": dial, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}
 
 
-def read_off(stops: Iterator[dict[str, float]] | list[dict[str, float]]) -> dict[str, Any]:
+def read_off(stops: Iterator[dict[str, float]]) -> dict[str, Any]:
     """Spearman's rank correlation, and the largest step as a share of the whole way."""
     rows = list(stops)
     values = [row["concept_fidelity"] for row in rows]

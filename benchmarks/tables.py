@@ -46,7 +46,7 @@ def personalisation(results: Sequence[Mapping[str, Any]]) -> str:
     groups, at = by_label(results), lambda result: (result["run"]["concept"], result["run"]["seed"])
     ours = {at(result): result["concept_fidelity"] for result in groups.get(OURS_LABEL, [])}
     rows = []
-    for name, group in sorted(groups.items(), key=lambda item: (item[0] != OURS_LABEL, item[0])):
+    for name, group in sorted(groups.items(), key=lambda item: (not item[0].startswith(OURS_LABEL), item[0])):
         run, same = group[0]["run"], [ours[at(result)] for result in group if at(result) in ours]
         rate = "preset" if run["learning_rate"] is None else f"{run['learning_rate']:g}"
         rows.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import merging, shrinking
+from . import merging, shrinking, slider
 from .formatting import interval, table
 from .plans import OURS_LABEL, label
 
@@ -65,16 +65,19 @@ def merge_table(results: Results) -> str:
     return table(["merged", "what", "strengths", "the first keeps ↑", "the second keeps ↑", "the first’s fidelity in the merge ↑", "runs"], rows)
 
 
-def dial_table(results: Results) -> str:
-    """Rank correlation and largest jump."""
+def dial_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(method, dial) → what each run's dial did."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
-        name = label(result["run"])
-        groups.setdefault((name, "share of the importance" if name == OURS_LABEL else "strength"), []).append(result)
-        if "greedy" in result:
-            groups.setdefault((name, "share of the atoms, log scale, greedy + refit"), []).append(result["greedy"])
+        for dial, found in result["dials"].items():
+            groups.setdefault((label(result["run"]), dial), []).append(found)
+    return groups
+
+
+def dial_table(results: Results) -> str:
+    """Rank correlation and largest jump."""
     rows = [
-        [name, dial, interval([r["spearman"] for r in group]), interval([r["largest_jump"] for r in group]), str(len(group))]
-        for (name, dial), group in groups.items()
+        [name, slider.DIALS[dial], interval([r["spearman"] for r in group]), interval([r["largest_jump"] for r in group]), str(len(group))]
+        for (name, dial), group in sorted(dial_rows(results).items(), key=lambda item: (item[0][0] != OURS_LABEL, item[0][0]))
     ]
     return table(["method", "dial", "Spearman ↑", "largest jump, of the whole way ↓", "runs"], rows)
