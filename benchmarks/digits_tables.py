@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .tables import interval, table
+from .formatting import interval, table
 
 NAMES = {"ours": "sparse dictionary", "lora": "LoRA", "lora_quiet": "LoRA + quiet term"}
 FIGURE = "../docs/images/digits.png"

@@ -22,6 +22,7 @@ from ..sparsedict_core.config import AdapterConfig
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.site import SiteName, SparseSite
 from ..tools.comfy_host import default_root
+from .formatting import table
 
 TABLE = "E8-front-end"
 LAYERS, ATOMS = 40, 512
@@ -190,8 +191,6 @@ def measure(results: Path, repeats: int, say: Callable[[str], None]) -> None:
 
 def front_end_table(results: Sequence[Mapping[str, Any]]) -> str:
     """For RESULTS.md."""
-    from .tables import table
-
     about = results[0]
     head = (
         f"{about['atoms']:,} atoms in {about['layers']} layers, {about['browser']} without a graphics card on ComfyUI {about['host']}, a real mouse moving. "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .formatting import table
 from .layer_variants import BEFORE, DENSITY, LORA_RANK, OFT_BLOCK
-from .tables import table
 
 NAMES = {
     "lora": f"LoRA, rank {LORA_RANK}, unmerged", "dora": f"DoRA, rank {LORA_RANK}", "oft": f"OFT, blocks of {OFT_BLOCK}",
