@@ -19,8 +19,9 @@ def speed_goals(results: Path) -> list[Row]:
 
 def layer(results: Results) -> Iterator[Row]:
     for result in results:
-        where, rows = f"E7, {result['model']} on {result['device']}", result["rows"]
+        rows = result["rows"]
         for row in rows:
+            where = ", ".join([f"E7, {result['model']} on {result['device']}", *([row["dtype"]] if "dtype" in row else [])])
             if row["what"] == "steps" and row["training"]:
                 yield f"{where}: a training step ÷ peft LoRA’s, no more numbers than it", 1.0, rounds(row, "ours_equal", "lora")
             elif row["what"] == "sites":
@@ -30,6 +31,9 @@ def layer(results: Results) -> Iterator[Row]:
                 if not row["training"] and step is not None and "ours_256" in added:
                     whole = step["seconds"]["base"]
                     yield f"{where}: what 256 atoms add to a sampling step ÷ the base’s step", 0.05, [t / whole for t in added["ours_256"]]
+                    yield f"{where}: the same ÷ what unmerged peft LoRA of rank 16 adds (fewer numbers)", 1.0, [
+                        a / b for a, b in zip(added["ours_256"], added["lora"], strict=True)
+                    ]
                 yield f"{where}: what is {what} at the sites ÷ unmerged peft LoRA’s, no more numbers than it", 1.0, [
                     a / b for a, b in zip(added["ours_equal"], added["lora"], strict=True)
                 ]

@@ -30,14 +30,14 @@ def layer_speed(results: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for result in results:
         rows = result["rows"]
-        parts.append(f"### {result['model']} ({result['device']})")
+        parts.append(f"### {result['model']} ({result['device']}; bf16: {result['bf16']})")
         parts += [steps(result["model"], group) for group in pairs(rows)]
         parts += [changed(row) for row in rows if row["what"] == "change"]
         parts += [peaks(row) for row in rows if row["what"] == "memory"]
     about = results[0]
     head = (
         f"Real widths, random weights, torch {about['torch']}; {about['threads']} thread of a CPU, CPU time, or a GPU where it says so; medians of runs that "
-        f"took turns. bf16 on the CPU: {about['bf16']}. “Sites alone” runs the sites' Linears on the model's own shapes, as what an adapter adds is less "
+        f"took turns. “Sites alone” runs the sites' Linears on the model's own shapes, as what an adapter adds is less "
         f"than a whole step's noise; “added to a step” is that time over the base's whole step. Ours trains at an activation density of {DENSITY:g}. "
         f"“Before” is the core before the layer was made fast."
     )
@@ -108,4 +108,4 @@ def peaks(row: Mapping[str, Any]) -> str:
          f"{training[name] / 1e6:.1f}" if name in training else "–", f"{training[name] / training['lora']:.3f}" if name in training else "–"]
         for name in sampling
     ]  # fmt: skip
-    return table(["peak memory above the weights", "sampling, MB", "/ base ↓", "training, MB", "/ LoRA ↓"], cells)
+    return table([f"peak memory above the weights, {row['dtype']}", "sampling, MB", "/ base ↓", "training, MB", "/ LoRA ↓"], cells)
