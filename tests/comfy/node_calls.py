@@ -2,9 +2,7 @@
 
 import tiny_models
 import torch
-
-from sparsedict.sparsedict_core.adapter import SparseAdapter
-from sparsedict.sparsedict_core.config import AdapterConfig
+from host_adapters import make_adapter
 
 SELECT = {
     "mode": "share", "share": 0.25, "top": 5, "threshold": 0.5, "atoms": "", "order": "importance", "per_site": False, "layers": "", "invert": False, "refit": False
@@ -13,22 +11,15 @@ SELECT = {
 
 def make_value(model, name="zorp", seed=0, moments=True):
     """A SPARSE_DICT with importance, moments and trigger words."""
-    from sparsedict.comfyui_host.sites import alias_tree, host_sites
     from sparsedict.nodes.socket import SparseDict
 
-    sites = host_sites(model)
-    config = AdapterConfig(atoms=12, rank=4, encoder="quantile")
-    metadata = {"base_family": "sd3", "title": name, "trigger_words": [name], "training": {"steps": "5"}}
-    adapter = SparseAdapter.create(alias_tree(sites), sites.names, config, "transformer", seed, metadata)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
+    adapter = make_adapter(model, seed=seed, title=name, trigger_words=[name], training={"steps": "5"})
+    if moments:
+        generator = torch.Generator().manual_seed(seed + 1)
         for site in adapter.sites.values():
-            site.dictionary_basis.copy_(torch.randn(site.dictionary_basis.shape, generator=generator) * 0.3)
-            site.threshold.fill_(0.5)
-            site.importance = torch.rand(site.atoms, generator=generator) + 0.01
             c = torch.randn(64, site.atoms, generator=generator)
-            site.moments = c.T @ c / 64 if moments else None
-    return SparseDict(adapter.requires_grad_(False), name)
+            site.moments = c.T @ c / 64
+    return SparseDict(adapter, name)
 
 
 def dicts(values):
