@@ -97,7 +97,7 @@ def front_end(paths: tuple[Path, Path], repeats: int) -> None:
 @click.pass_obj
 def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
     """E6: an 8 becomes a 3 on handwritten digits, taken apart by layer and atom."""
-    from .digits import evidence
+    from .digits_queue import evidence
     from .tables import write_tables
 
     if figure is None and paths[0] == RESULTS:

@@ -1,43 +1,34 @@
 """E6, the paper's toy on real handwritten digits: the prompt "8" becomes a 3 from eight pictures, taken apart by layer and atom.
 
-The digits are scikit-learn's (8×8, part of the package). Ours and LoRA with as many numbers, each at the best of four rates.
+The digits are scikit-learn's (8×8, part of the package). Ours and LoRA with as many numbers. What is run, in which order: `digits_queue`.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..sparsedict_core import Selection, SparseAdapter, prune, save, select
-from ..sparsedict_core.atomic_write import write_atomically
 from ..trainer import ConceptData, TrainConfig, train
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
 from ..trainer.loop import build_sets
 from .digits_model import CLASSES, SIDE, DigitsBackend, open_base
 
-TABLE = "E6"
 FROM, TO = 8, 3
 TRAINING_SHARE = 0.7  # of the digits, for the base and the classifier; the rest tests the classifier
 IMAGES, STEPS = 8, 200
 ATOMS, RANK = 60, 8  # on Linears of width 64 just below the numbers of LoRA at rank 16
 PARAMETERS = 8176  # of the adapter, over four layers
-METHODS = ("ours", "lora", "lora_quiet")
-RATES = (3e-3, 1e-2, 2e-2, 3e-2)
-SEEDS = 3
-SEARCH_SEED = 100
-TIE = 0.02  # of P(3), below which the one that leaves the other digits alone is better
 ENOUGH = 0.9  # P(3) that the fewest atoms must keep
 PICTURES = {"search": (64, 16), "report": (256, 64)}  # of the class that is changed, and of each other one
 
@@ -173,52 +164,3 @@ def taken_apart(digits: Digits, run: DigitsRun, adapter: SparseAdapter, count: i
 
 def adapter_path(cache: Path, run: DigitsRun) -> Path:
     return cache / f"digits-{run.file.removesuffix('.json')}.safetensors"
-
-
-# -- the queue ---------------------------------------------------------------------------------------------------
-
-
-def work_through(runs: Sequence[DigitsRun], digits: Digits, cache: Path, results: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The results of all runs; those that are there for this base are read."""
-    done, fingerprint = [], digits.backend.fingerprint()
-    for run in runs:
-        path = results / TABLE / run.file
-        found = json.loads(path.read_text()) if path.exists() else None
-        if found is None or found["base_fingerprint"] != fingerprint:
-            began = time.time()
-            found = {"run": vars(run), **measure(run, digits, cache), "base_fingerprint": fingerprint, "wall_seconds": round(time.time() - began, 1),
-                     "peak_memory_bytes": peak_memory_bytes(), "machine": machine()}  # fmt: skip
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
-        say(f"{run.file}: P(3) {found['changed']:.3f}, P(own class) {found['own']:.3f}" + (f", fewest atoms {found['fewest_atoms']}" if "fewest_atoms" in found else ""))
-        done.append(found)
-    return done
-
-
-def best_rates(searched: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """By method: of the rates within TIE of the highest P(3), the one that leaves the other digits most as they are."""
-    best = {}
-    for method in dict.fromkeys(result["run"]["method"] for result in searched):
-        mine = [result for result in searched if result["run"]["method"] == method]
-        top = max(result["changed"] for result in mine)
-        best[method] = max((r for r in mine if r["changed"] >= top - TIE), key=lambda r: r["own"])["run"]["rate"]
-    return best
-
-
-def evidence(cache: Path, results: Path, say: Callable[[str], None], seeds: int = SEEDS, rates: Sequence[float] = RATES, steps: int = STEPS,
-             base_steps: int | None = None, figure: Path | None = None) -> None:  # fmt: skip
-    """Search the rates, run the seeds, draw the figure of the first one."""
-    digits = Digits(cache, say, base_steps)
-    say(f"classifier: {digits.accuracy:.3f} right on digits it never saw")
-    searched = work_through([DigitsRun(m, SEARCH_SEED, rate, "search", steps) for m in METHODS for rate in rates], digits, cache, results, say)
-    rate_of = best_rates(searched)
-    runs = [DigitsRun(method, seed, rate_of[method], "report", steps) for seed in range(seeds) for method in METHODS]
-    found = work_through(runs, digits, cache, results, say)
-    if figure is not None:
-        from .digits_figure import draw
-
-        first = replace(runs[0], method="ours", rate=rate_of["ours"])
-        if not adapter_path(cache, first).exists():
-            measure(first, digits, cache)
-        draw(digits, adapter_path(cache, first), [result for result in found if result["run"]["method"] == "ours"], figure)
-        say(f"figure: {figure}")

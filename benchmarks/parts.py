@@ -115,7 +115,7 @@ def dial(job: Job) -> None:
 
 def digits(job: Job) -> None:
     """E6: an 8 becomes a 3."""
-    from .digits import SEEDS, evidence
+    from .digits_queue import SEEDS, evidence
 
     if job.scope.search:
         figure = FIGURE if job.results == RESULTS else None

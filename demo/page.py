@@ -6,16 +6,14 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from PIL import Image
 
 from ..pictures import image_strip, importance_map, save_image, to_image, training_curves
 from ..pictures.charts import figure, rendered
-
-if TYPE_CHECKING:
-    from .study import Study
+from .findings import Study
 
 SIDE = 160
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..demo_model.glyphs import GLYPHS, glyph_caption
-from ..demo_model.pipeline import DemoPipeline, make_noise
+from ..demo_model.pipeline import make_noise
 from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
 from ..evaluation.concept import hatch_strength
 from ..evaluation.editing import EditSuite
@@ -23,29 +23,13 @@ from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
 from ..trainer.loop import build_sets
+from .findings import Study
 from .page import save_first_picture, write_page
 from .plan import Plan
 from .stages import Clock
 
 CONCEPTS = Path(__file__).parent / "concepts"
 CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
-
-
-@dataclass
-class Study:
-    """What the stages share, and what they find."""
-
-    out: Path
-    plan: Plan
-    backend: DemoBackend
-    suite: Suite
-    clock: Clock
-    report: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, Any] = field(default_factory=dict)  # what the page shows
-
-    @property
-    def pipeline(self) -> DemoPipeline:
-        return self.backend.pipeline
 
 
 def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
