@@ -142,8 +142,10 @@ def _take(adapter: SparseAdapter, selection: Selection, considered: set[str], ma
 def _holding(adapter: SparseAdapter, share: float, considered: set[str]) -> int:
     """How many of the most important atoms hold `share` of the importance."""
     values = torch.cat([adapter.sites[key].importance.detach().cpu().double() for key in sorted(considered)])
+    if share == 0 or not len(values):
+        return 0
     held = values.sort(descending=True).values.cumsum(0)
-    return int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1 if share > 0 else 0
+    return int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1
 
 
 def _amount(selection: Selection, available: int) -> int:

@@ -181,6 +181,18 @@ def test_a_selection_of_a_selection_counts_what_is_left(nodes, value):
     assert none == 0
 
 
+def test_a_selection_of_no_atoms_is_empty_in_every_mode(nodes, value):
+    nothing, _, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=value, **{**SELECT, "mode": "top", "top": 0})
+    for mode in ("share", "importance share", "top", "threshold"):
+        left, addresses, kept = run(nodes, "SparseDictSelectAtoms", sparse_dict=nothing, **{**SELECT, "mode": mode})
+        assert (addresses, kept) == ("", 0)
+        _, text = run(nodes, "SparseDictInspect", sparse_dict=left, strongest=3)
+        assert "the selection keeps 0 of 36 atoms" in text
+    for spacing in ("importance", "atoms"):
+        _, labels = run(nodes, "SparseDictAtomSweep", sparse_dict=nothing, count=2, start=0.0, stop=1.0, spacing=spacing, order="importance")
+        assert labels == ["0%: 0 of 36 atoms", "100%: 0 of 36 atoms"]
+
+
 def test_thresholds_and_inversion_are_complements(nodes, value):
     _, _, above = run(nodes, "SparseDictSelectAtoms", sparse_dict=value, **{**SELECT, "mode": "threshold"})
     _, _, below = run(nodes, "SparseDictSelectAtoms", sparse_dict=value, **{**SELECT, "mode": "threshold", "invert": True})

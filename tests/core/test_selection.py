@@ -50,6 +50,16 @@ def test_a_share_of_the_importance_takes_the_fewest_atoms_that_hold_it(adapter):
         Selection(importance_share=0.5, order="greedy")
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_importance_of_no_atoms_is_no_atom(adapter, share):
+    adapter.sites[KEYS[1]].keep(torch.zeros(24, dtype=torch.bool))
+    assert select(adapter, Selection(importance_share=share, layers="L1")).kept == 0
+    for key in (KEYS[0], KEYS[2]):
+        adapter.sites[key].keep(torch.zeros(24, dtype=torch.bool))
+    result = select(adapter, Selection(importance_share=share))
+    assert (result.kept, result.total) == (0, 0)
+
+
 def test_importance_order_is_sorted_and_stable(adapter):
     ranked = rank_atoms(adapter, "importance")
     values = [adapter.sites[key].importance[row].item() for key, row in ranked]
