@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ..sparsedict_core.errors import DataError
 from .schema import schema
 
 UI = "sparsedict_sweep"  # not "images": the host would draw these itself, below the viewer
-NAME = "sparsedict_sweep"
+NAME = "sparsedict_sweep"  # what the files' names begin with; routes.py serves no others
 
 
 class SweepViewer(io.ComfyNode):
@@ -35,9 +36,11 @@ class SweepViewer(io.ComfyNode):
         pictures = steps(images)
         if labels and len(labels) != len(pictures):
             raise DataError(f"there are {len(pictures)} pictures but {len(labels)} labels; connect both from the same Atom Sweep.")
+        # The host counts from 1 again after a restart, and a browser would show the pictures that it has kept under these names.
+        name = f"{NAME}_{uuid.uuid4().hex}"
         shown = []
         for number, picture in enumerate(pictures):
-            (saved,) = ui.ImageSaveHelper.save_images(picture[None], NAME, io.FolderType.temp, cls, compress_level=1)
+            (saved,) = ui.ImageSaveHelper.save_images(picture[None], name, io.FolderType.temp, cls, compress_level=1)
             shown.append({**saved, "label": labels[number] if labels else ""})
         return io.NodeOutput(ui={UI: shown})
 
