@@ -31,9 +31,11 @@ class AppliedAdapter:
         gains: Mapping[str, Tensor] | None,
         start_percent: float,
         end_percent: float,
+        name: str | None = None,
     ) -> None:
         """Raises SiteError if the adapter does not fit the model."""
         self.adapter = adapter
+        self.name = name
         self.strength = strength
         self.gains = gains
         self.start_percent, self.end_percent = start_percent, end_percent
@@ -84,8 +86,10 @@ def apply_adapter(
     gains: Mapping[str, Tensor] | None = None,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
+    name: str | None = None,
 ) -> Any:
     """A clone of `patcher` with the adapter on it, beside whatever is on it already; `patcher` stays as it is.
+    `name` is what nodes after it call the adapter.
 
     Raises SiteError if the adapter does not fit the model, SparseDictError for an empty range of percents.
     """
@@ -93,7 +97,7 @@ def apply_adapter(
 
     if not 0 <= start_percent < end_percent <= 1:
         raise SparseDictError(f"the range {start_percent:g} to {end_percent:g} is empty; start must be below end, both from 0 to 1.")
-    applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent)
+    applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent, name)
     clone = patcher.clone()
     clone.set_injections(KEY, [*applied_to(clone), applied])
     if (start_percent, end_percent) != (0.0, 1.0):

@@ -39,4 +39,6 @@ class ApplySparseDict(io.ComfyNode):
     def execute(cls, model: Any, sparse_dict: SparseDict, strength: float, start_percent: float, end_percent: float) -> io.NodeOutput:
         from ..comfyui_host.injection import apply_adapter
 
-        return io.NodeOutput(apply_adapter(model, sparse_dict.adapter, strength, sparse_dict.gains, start_percent, end_percent))
+        return io.NodeOutput(
+            apply_adapter(model, sparse_dict.adapter, strength, sparse_dict.gains, start_percent, end_percent, sparse_dict.name)
+        )

@@ -37,7 +37,7 @@ class SparseDictLoader(io.ComfyNode):
         return files.check(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **rest: Any) -> str:
+    def fingerprint_inputs(cls, file: str | None = None, **rest: Any) -> str:
         return files.fingerprint(file)
 
     @classmethod
@@ -47,4 +47,4 @@ class SparseDictLoader(io.ComfyNode):
         value = files.read(file)
         if share < 1:
             value, _ = narrowed(value, share_selection(share))
-        return io.NodeOutput(apply_adapter(model, value.adapter, strength, value.gains))
+        return io.NodeOutput(apply_adapter(model, value.adapter, strength, value.gains, name=value.name))

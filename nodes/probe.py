@@ -95,7 +95,8 @@ class ProbeAtoms(io.ComfyNode):
             for atom in atoms
         ]
         text = table(rows, ["atom", "norm added", "of the output", "fires at", *probe.parts])
-        name = str(adapter.metadata.get("title") or "probed")
+        # The file's name, as without a probe in between: a Compose after this names its atoms by it.
+        name = every[position].name or str(adapter.metadata.get("title") or "probed")
         value = SparseDict(probe.with_importance(), name, gains)
         return io.NodeOutput(value, image_tensor(image), text, ui={"text": [text], UI: [note(value.adapter, gains, fired)]})
 

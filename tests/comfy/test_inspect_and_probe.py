@@ -1,12 +1,16 @@
 """Inspect Sparse Dict and Probe Atoms: what an adapter holds, and which of its atoms act on a picture."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny_models
 import torch
-from node_calls import SELECT, make_value, run, sample
+from node_calls import SELECT, dicts, make_value, run, sample
 
 from sparsedict.sparsedict_core.errors import SparseDictError
+from sparsedict.sparsedict_core.file_format import save
 
 PROBE = {"seed": 3, "steps": 3, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "top": 6, "which": -1}
 
@@ -71,6 +75,29 @@ def test_probe_with_several_adapters_and_a_vae(nodes, model, value):
 
     _, image, _ = probe(nodes, two, vae=Vae())
     assert np.allclose(image[0, 40, 40].numpy(), [1, 0, 0], atol=0.05)
+
+
+def test_probe_names_the_dictionary_as_the_nodes_before_it_do(nodes, model, value):
+    """Compose names members after it, and addresses that were picked on the map name the member after the file."""
+    titled = replace(value, name="file-of-zorp")
+    assert titled.adapter.metadata["title"] == "zorp"
+    probed, _, _ = probe(nodes, applied(nodes, model, titled))
+    assert probed.name == "file-of-zorp"
+    [both] = run(nodes, "SparseDictCompose", **dicts({1: probed}), **{f"strength_{number}": 1.0 for number in range(1, 9)})
+    _, addresses, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=both, **{**SELECT, "mode": "addresses", "atoms": "file-of-zorp:L0.image[3]"})
+    assert addresses == "file-of-zorp:L0.image[3]"
+
+
+def test_probe_names_the_file_of_the_loader(nodes, model, value):
+    import folder_paths
+
+    path = Path(folder_paths.get_folder_paths("sparse_dicts")[0]) / "loaded.safetensors"
+    save(value.adapter, path, torch.float32)
+    try:
+        [on] = run(nodes, "SparseDictLoader", model=model, file="loaded.safetensors", strength=1.0, share=0.5)
+    finally:
+        path.unlink()
+    assert probe(nodes, on)[0].name == "loaded"
 
 
 def test_probe_follows_gains_and_ranges(nodes, model, value):
