@@ -50,8 +50,11 @@ def check(name: str | None) -> bool | str:
     return True if name is None or folder_paths.get_full_path(FOLDER, name) is not None else missing(name)
 
 
-def fingerprint(name: str) -> str:
-    """Changes when the file does; never random, so that the host's cache holds."""
+def fingerprint(name: str | None) -> str:
+    """Changes when the file does; never random, so that the host's cache holds. None: the name comes over a link."""
+    if name is None:
+        # An error would count as a change at each run, and what comes over the link is part of the host's own key.
+        return "linked"
     found = folder_paths.get_full_path(FOLDER, name)
     if found is None:
         return f"{name}: missing"

@@ -31,7 +31,7 @@ class LoadSparseDict(io.ComfyNode):
         return files.check(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **rest: Any) -> str:
+    def fingerprint_inputs(cls, file: str | None = None, **rest: Any) -> str:
         return files.fingerprint(file)
 
     @classmethod

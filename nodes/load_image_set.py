@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -47,13 +48,15 @@ class LoadImageSet(io.ComfyNode):
         return True if folder is None else check(folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **rest: str) -> str:
+    def fingerprint_inputs(cls, folder: str | None = None, **rest: str | None) -> str:
         digest = hashlib.sha256(repr((folder, sorted(rest.items()))).encode())
-        path = path_of(folder)
+        # None: the name comes over a link. An error here would count as a change at each run.
+        path = None if folder is None else path_of(folder)
         if path is not None and path.is_dir():
             for file in sorted(path.iterdir()):
-                status = file.stat()
-                digest.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
+                with contextlib.suppress(OSError):  # a link that leads nowhere
+                    status = file.stat()
+                    digest.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
         return digest.hexdigest()
 
     @classmethod

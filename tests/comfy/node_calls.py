@@ -1,5 +1,8 @@
 """Calls the pack's nodes in this process as the host does, and makes what they are fed with. Their fixtures are in conftest.py."""
 
+import asyncio
+from unittest import mock
+
 import tiny_models
 import torch
 from host_adapters import make_adapter
@@ -33,6 +36,18 @@ def dicts(values):
 def run(nodes, node_id, **inputs):
     with torch.inference_mode():  # as the host does
         return nodes[node_id].execute(**inputs).args
+
+
+def fingerprint(node, **inputs):
+    """What the host itself finds for its cache; an input `["9", 0]` is a link. NaN, which equals nothing, where the node raises an error."""
+    import nodes as host_nodes
+    from comfy_execution.graph import DynamicPrompt
+    from execution import IsChangedCache
+
+    name = node.GET_SCHEMA().node_id
+    with mock.patch.dict(host_nodes.NODE_CLASS_MAPPINGS, {name: node}):
+        prompt = DynamicPrompt({"1": {"class_type": name, "inputs": inputs}})
+        return asyncio.run(IsChangedCache("prompt", prompt, None).get("1"))
 
 
 def sample(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from node_calls import fingerprint
 from PIL import Image
 
 
@@ -74,3 +75,18 @@ def test_a_changed_file_changes_the_fingerprint_and_nothing_else_does(node, fold
     (folder / "a.txt").write_text("another caption")
     assert first != node.fingerprint_inputs(folder="deep/mine", caption="", word="zorp")
     assert node.fingerprint_inputs(folder="gone", caption="", word="")
+
+
+def test_a_name_over_a_link_does_not_run_everything_again(node, folder):
+    for folder_name in (["9", 0], "deep/mine"):
+        first, second = (fingerprint(node, folder=folder_name, caption=["9", 1], word="zorp") for _ in range(2))
+        assert first == second
+    assert fingerprint(node, folder=["9", 0], caption="", word="zorp") != fingerprint(node, folder=["9", 0], caption="", word="fendo")
+
+
+def test_a_link_that_leads_nowhere_changes_the_fingerprint_once_it_leads_somewhere(node, folder, tmp_path):
+    (folder / "c.txt").symlink_to(tmp_path / "elsewhere.txt")
+    first, second = (fingerprint(node, folder="deep/mine", caption="", word="") for _ in range(2))
+    assert first == second
+    (tmp_path / "elsewhere.txt").write_text("a caption")
+    assert fingerprint(node, folder="deep/mine", caption="", word="") != first

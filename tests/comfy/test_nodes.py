@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from node_calls import SELECT, dicts, make_value, run, sample
+from node_calls import SELECT, dicts, fingerprint, make_value, run, sample
 from PIL import Image
 
 from sparsedict.sparsedict_core.errors import DataError, SparseDictError
@@ -99,6 +99,11 @@ def test_the_fingerprint_is_the_files(nodes, file, value):
     save(make_value_like(value).adapter, file, torch.float16, overwrite=True)
     assert print_of(file=NAME) != first
     assert print_of(file="gone.safetensors") == print_of(file="gone.safetensors")
+
+
+@pytest.mark.parametrize("node_id", ["SparseDictLoad", "SparseDictLoader"])
+def test_a_name_over_a_link_does_not_run_everything_again(nodes, node_id):
+    assert fingerprint(nodes[node_id], file=["9", 0]) == fingerprint(nodes[node_id], file=["9", 0])
 
 
 def make_value_like(value):
@@ -281,3 +286,19 @@ def test_the_viewer_shows_one_picture_a_step(nodes):
     assert len(nodes["SparseDictSweepViewer"].execute(images=[torch.rand(5, 4, 6, 3)]).ui["sparsedict_sweep"]) == 5
     with pytest.raises(DataError, match="3 pictures but 2 labels"):
         nodes["SparseDictSweepViewer"].execute(images=pictures, labels=labels[:2])
+
+
+def test_after_a_restart_a_sweep_has_names_of_its_own_and_still_becomes_a_gif(nodes):
+    """The host empties its temp folder when it starts; the page, and what its browser has kept, stay."""
+    import folder_paths
+
+    from sparsedict.nodes.routes import sweep_answer
+
+    names = []
+    for _ in range(2):
+        shown = nodes["SparseDictSweepViewer"].execute(images=[torch.rand(2, 4, 6, 3)]).ui["sparsedict_sweep"]
+        names.append([entry["filename"] for entry in shown])
+        assert sweep_answer({"frames": names[-1], "labels": ["some", "all"]})[0] == 200
+        for name in names[-1]:
+            (Path(folder_paths.get_temp_directory()) / name).unlink()
+    assert not set(names[0]) & set(names[1])
