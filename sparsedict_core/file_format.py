@@ -170,7 +170,7 @@ def _stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 
 def _stored(path: Path, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    stored = tensor.to(device="cpu", dtype=dtype).contiguous()
+    stored = tensor.cpu().to(dtype).contiguous()
     if dtype.is_floating_point and not bool(torch.isfinite(stored).all()):
         if bool(torch.isfinite(tensor).all()):
             raise FileFormatError(f"{path}: {key} has values too large for {dtype}; save as bf16 or fp32.")

@@ -38,6 +38,11 @@ class SiteTensors(NamedTuple):
             return self
         return SiteTensors._make(None if t is None else t.to(device=device, dtype=dtype) for t in self)
 
+    def exact(self) -> SiteTensors:
+        """In float64 on the CPU."""
+        # In two steps, as Apple's GPUs know no float64, not even on the way to the CPU.
+        return SiteTensors._make(None if t is None else t.cpu().double() for t in self)
+
     def prefix(self, count: int) -> SiteTensors:
         """The first `count` atoms, as views."""
         gram = self.encoder_gram

@@ -234,8 +234,8 @@ class SparseSite(nn.Module):
             )
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             raise SiteError(f"{self.key}: the input statistics are not finite; collect them from a sound base model.")
-        floor = 1e-2 * std.double().square().mean().sqrt()
-        scale = std.double().clamp(min=float(floor))
+        std = std.cpu().double()
+        scale = std.clamp(min=1e-2 * float(std.square().mean().sqrt()))
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         target = self.encoder_mean
         self.encoder_mean = mean.to(device=target.device, dtype=torch.float32)
@@ -272,7 +272,7 @@ class SparseSite(nn.Module):
             basis: nn.Parameter | None = getattr(self, f"{side}_basis")
             if basis is None or not dense_is_smaller(self.atoms, basis.shape[0], basis.shape[1]):
                 continue
-            product = (weight.double() @ basis.double()).to(weight.dtype)
+            product = (weight.cpu().double() @ basis.cpu().double()).to(weight)
             setattr(self, f"{side}_weight", nn.Parameter(product, requires_grad=weight.requires_grad))
             setattr(self, f"{side}_basis", None)
 
@@ -285,11 +285,10 @@ class SparseSite(nn.Module):
         self.fold()
         if not self.standardised or self.encoder_basis is not None or self.encoder.needs_gram:
             return
-        dtype = self.encoder_weight.dtype
-        raw = absorb_standardisation(self.tensors().cast(torch.float64, self.encoder_weight.device))
-        trains = self.encoder_weight.requires_grad
-        self.encoder_weight = nn.Parameter(raw.encoder_weight.to(dtype), requires_grad=trains)
-        self.encoder_bias = nn.Parameter(raw.encoder_bias.to(dtype), requires_grad=trains)
+        weight = self.encoder_weight
+        raw = absorb_standardisation(self.tensors().exact())
+        self.encoder_weight = nn.Parameter(raw.encoder_weight.to(weight), requires_grad=weight.requires_grad)
+        self.encoder_bias = nn.Parameter(raw.encoder_bias.to(weight), requires_grad=weight.requires_grad)
         self.encoder_mean = torch.zeros_like(self.encoder_mean)
         self.encoder_scale = torch.ones_like(self.encoder_scale)
 

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.encoders import encoder_names, get_encoder
 from sparsedict.sparsedict_core.errors import SiteError, SparseDictError
+from sparsedict.sparsedict_core.file_format import save
 from sparsedict.sparsedict_core.functional import magnitude_quantile, magnitude_subsample, site_update, standardise
 from sparsedict.sparsedict_core.site import SiteName, SparseSite
 
@@ -180,6 +183,36 @@ def test_fold_and_compact_keep_the_update(atoms):
     assert torch.allclose(site(x), before, atol=1e-5)
     assert site.standardised == (site.encoder_basis is not None)
     assert (site.d_in, site.d_out) == (40, 7)
+
+
+class NoDoubles(TorchFunctionMode):
+    """As on Apple's GPUs: only what `.cpu()` gave may become float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.moved = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        doubles = func is torch.Tensor.double or (func is torch.Tensor.to and any(v is torch.float64 for v in (*args, *kwargs.values())))
+        if doubles and not any(args[0] is tensor for tensor in self.moved):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+        result = func(*args, **kwargs)
+        if func is torch.Tensor.cpu:
+            result = result.view_as(result)
+            self.moved.append(result)
+        return result
+
+
+@pytest.mark.parametrize("atoms", [1, 3])
+def test_compacting_needs_no_float64_on_the_device(atoms, tmp_path):
+    site = make_site(d_in=40)
+    with NoDoubles():
+        site.set_input_statistics(torch.randn(40), torch.rand(40) + 0.5)
+        site.keep(torch.arange(12) < atoms)
+        save(SparseAdapter([site], AdapterConfig()), tmp_path / "a.safetensors")
+        site.compact()
+    assert site.form == "dense" and not site.standardised
 
 
 def test_input_statistics_are_checked_and_floored():
