@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from .errors import FileFormatError
@@ -15,26 +15,23 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises FileFormatError with the system's reason (disk full, not writable, …).
     """
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        # Not by tempfile, which makes files for the owner only: a saved adapter gets what any new file gets.
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with name.open("xb") as stream:
+            temporary = name
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if os.name == "posix":
-            # mkstemp makes files for the owner only; a saved adapter gets what any new file gets.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
         raise FileFormatError(_reason(path, error)) from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _reason(path: Path, error: OSError) -> str:

@@ -276,6 +276,19 @@ def test_a_failing_disk_leaves_the_old_file_and_no_other(tmp_path, adapter, monk
     assert os.listdir(tmp_path) == ["a.safetensors"] and path.read_bytes() == before
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows knows no umask")
+def test_a_file_gets_the_rights_of_any_new_file(tmp_path, adapter, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr("os.umask", lambda mask: pytest.fail("the mask belongs to the whole process"))
+        save(adapter, tmp_path / "a.safetensors")
+        save(adapter, tmp_path / "a.safetensors", overwrite=True)
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_folder_that_is_a_file(tmp_path, adapter):
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileFormatError, match="not saved"):
