@@ -1,6 +1,8 @@
 // @ts-check
 /** What a node gave to the front end when it last ran: as it runs, after a change of tabs, and after a reload from the host's history. */
 
+import { isAt, workflowOf } from "./node_places.js";
+
 /** @typedef {{prompt: [number, string, Record<string, {class_type: string}>, any], outputs?: Record<string, any>}} Entry  of the history */
 
 const LOOKED_AT = 32; // newest prompts of the history
@@ -54,11 +56,6 @@ export function viewOf({ filename, subfolder, type }) {
   return `/view?${new URLSearchParams({ filename, subfolder, type })}`;
 }
 
-/** A node in a subgraph is at its path: 12:3. @param {any} node @param {string} place */
-function isAt(node, place) {
-  return place.split(":").pop() === String(node.id);
-}
-
 /** Newest last; nothing where the server does not answer. @param {any} api @returns {Promise<Entry[]>} */
 function history(api) {
   if (!asked || Date.now() - asked.at > FRESH) {
@@ -74,7 +71,7 @@ function history(api) {
 
 /** What the node itself has given last, in this workflow: others have nodes of the same number. @param {Entry[]} entries @param {any} node @param {string} key */
 function newest(entries, node, key) {
-  const workflow = (node.graph?.rootGraph ?? node.graph)?.id;
+  const workflow = workflowOf(node);
   if (!workflow) return null;
   for (const { prompt, outputs } of entries.slice().reverse()) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== workflow) continue;

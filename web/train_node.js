@@ -2,6 +2,7 @@
 /** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
 
 import { hideFields } from "./fields.js";
+import { isRunOf } from "./node_places.js";
 import { addPanel } from "./panel_widget.js";
 import { mountMonitor } from "./train_monitor.js";
 import { t } from "./texts.js";
@@ -17,16 +18,11 @@ const open = new Set();
 /** Once. @param {any} api */
 export function listen(api) {
   api.addEventListener("sparsedict.train", (/** @type {CustomEvent} */ event) => {
-    for (const { node, monitor } of open) if (isNode(node, event.detail.node)) monitor.note(event.detail);
+    for (const { node, monitor } of open) if (isRunOf(node, event.detail)) monitor.note(event.detail);
   });
   for (const [name, text] of [["execution_error", "Stopped"], ["execution_interrupted", "Interrupted"]]) {
     api.addEventListener(name, () => open.forEach(({ monitor }) => monitor.ended(text)));
   }
-}
-
-/** A node in a subgraph runs under its path: 12:3. @param {any} node @param {string | null} id */
-function isNode(node, id) {
-  return id !== null && String(id).split(":").pop() === String(node.id);
 }
 
 /** @param {any} api @param {import("./train_monitor.js").Run} run */
@@ -95,7 +91,7 @@ export function addMonitor(node, api) {
   setTimeout(async () => {
     try {
       const job = await (await api.fetchApi("/sparsedict/train")).json();
-      if (job && open.has(entry) && !monitor.points() && isNode(node, job.node)) monitor.restore(job);
+      if (job && open.has(entry) && !monitor.points() && isRunOf(node, job)) monitor.restore(job);
     } catch {
       // An older server of the pack, or none: the monitor starts with the next run.
     }
