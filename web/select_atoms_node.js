@@ -4,6 +4,7 @@
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
 import { viewOf } from "./earlier_runs.js";
 import { hideFields } from "./fields.js";
+import { fetchTable, fileChanges } from "./file_tables.js";
 import { addPanel } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
@@ -14,24 +15,16 @@ const FIELDS_SHOWN = "sparsedict_fields";
 const WIDTH = 420;
 const LOOK = 400; // milliseconds between looks at what is connected
 
-/** Tables by the address they come from. Files that changed are asked for again when the page is reloaded or refreshed. */
-const cache = new Map();
+/** Of compositions, by the first part. @type {WeakMap<TableJson, {parts: {name: string, json: TableJson}[], json: TableJson}>} */
+const compositions = new WeakMap();
 
-export function forgetFiles() {
-  cache.clear();
-}
-
-/** @param {any} api @param {string} route @param {string} name @returns {Promise<TableJson | {error: string}>} */
-function fetchTable(api, route, name) {
-  if (!cache.has(route)) {
-    const asked = api
-      .fetchApi(route)
-      .then((/** @type {Response} */ answer) => answer.json())
-      .catch(() => ({ error: `${name} cannot be read: the server does not answer.` }));
-    cache.set(route, asked);
-    asked.then((/** @type {any} */ json) => json.error && setTimeout(() => cache.delete(route), 3000));
-  }
-  return cache.get(route);
+/** The same object as before where the parts are the same. @param {{name: string, json: TableJson}[]} parts */
+function joined(parts) {
+  const before = compositions.get(parts[0].json);
+  if (before?.parts.length === parts.length && parts.every(({ name, json }, i) => name === before.parts[i].name && json === before.parts[i].json)) return before.json;
+  const json = composed(parts);
+  compositions.set(parts[0].json, { parts, json });
+  return json;
 }
 
 /**
@@ -41,6 +34,8 @@ function fetchTable(api, route, name) {
 export function addSelector(node, { app, api }) {
   const container = document.createElement("div");
   let greedy = false, shown = "", closed = false;
+  /** What the panel has got. @type {{json: TableJson, chain: Step[]} | null} */
+  let given = null;
 
   const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, undoes: true });
   addPanel(node, "atom_selector", container, () => MIN_HEIGHT);
@@ -88,7 +83,7 @@ export function addSelector(node, { app, api }) {
       if ("error" in loaded) return loaded;
       parts.push({ name, json: loaded.json });
     }
-    return { json: composed(parts), chain: source.chain };
+    return { json: joined(parts), chain: source.chain };
   }
 
   /**
@@ -106,7 +101,7 @@ export function addSelector(node, { app, api }) {
 
   async function look() {
     if (closed) return;
-    const source = sourceOf(node), linked = linkedWidgets(node), key = JSON.stringify([source, greedy, linked]);
+    const source = sourceOf(node), linked = linkedWidgets(node), key = JSON.stringify([source, greedy, linked, fileChanges()]);
     if (key !== shown) {
       shown = key;
       selector.setLinked(linked);
@@ -114,11 +109,14 @@ export function addSelector(node, { app, api }) {
       const loaded = await load(source);
       if (key !== shown || closed) return;
       if ("error" in loaded) {
+        given = null;
         selector.setMessage(loaded.error);
         selector.setTable(null);
         // It may be there a little later, as after a copy.
         if (filesOf(source).length) setTimeout(() => (shown = shown === key ? "" : shown), 4000);
-      } else {
+      } else if (loaded.json !== given?.json || JSON.stringify(loaded.chain) !== JSON.stringify(given.chain)) {
+        // Not where all is as it was: somebody may have their hand on it.
+        given = loaded;
         selector.setTable(loaded.json, loaded.chain);
       }
     }

@@ -4,8 +4,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { showOutputs } from "./earlier_runs.js";
+import { followRuns, forgetFiles } from "./file_tables.js";
 import { addProbe } from "./probe_node.js";
-import { addSelector, forgetFiles } from "./select_atoms_node.js";
+import { addSelector } from "./select_atoms_node.js";
 import { addViewer } from "./sweep_node.js";
 import { followLocale } from "./texts.js";
 import { addMonitor, listen } from "./train_node.js";
@@ -13,6 +14,7 @@ import { addMonitor, listen } from "./train_node.js";
 followLocale(() => app.extensionManager?.setting?.get?.("Comfy.Locale"));
 // At once: where a training runs while the page loads, its events come before `setup`.
 listen(api);
+followRuns(api);
 
 app.registerExtension({
   name: "SparseDict",
