@@ -16,6 +16,7 @@ export class AtomMap extends MapCanvas {
   constructor(callbacks) {
     super();
     this.callbacks = callbacks;
+    this.fixed = false; // only to look at
     const on = (/** @type {string} */ name, /** @type {(event: any) => void} */ act) => this.canvas.addEventListener(name, act);
     on("pointerdown", (event) => this.press(event));
     on("pointermove", (event) => this.move(event));
@@ -47,6 +48,7 @@ export class AtomMap extends MapCanvas {
     if (!cell || this.atomOf(cell) < 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.cursor = cell;
+    if (this.fixed) return this.changed();
     this.drag = { from: cell, last: cell, before: this.mask, keep: !this.mask[this.atomOf(cell)], rectangle: event.shiftKey };
     this.paint([cell]);
   }
@@ -119,7 +121,7 @@ export class AtomMap extends MapCanvas {
 
   /** @param {number[]} rows @param {number} [replaces] */
   toggleRows(rows, replaces = 0) {
-    if (!this.table) return;
+    if (!this.table || this.fixed) return;
     const mask = this.mask.slice(), atoms = [];
     for (const row of rows) {
       const { first, size } = this.table.sites[row];
@@ -171,7 +173,7 @@ export class AtomMap extends MapCanvas {
 
   /** @param {number} atom @param {number} keep */
   set(atom, keep) {
-    if (this.there && !this.there[atom]) return;
+    if (this.fixed || (this.there && !this.there[atom])) return;
     this.mask = this.mask.slice();
     this.mask[atom] = keep;
     this.changed();

@@ -9,6 +9,7 @@ import { DensitySlider } from "./density_slider.js";
 import { formatMask, resolve, resolveLayers } from "./addresses.js";
 import { leftBy } from "./gains.js";
 import { History } from "./history.js";
+import { stopsSlider, waitsForRun } from "./linked_choice.js";
 import { describe, select, selectionOf } from "./selection.js";
 import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
@@ -186,8 +187,12 @@ export function mount(container, value, onChange, host = {}) {
     undoButton.disabled = !history.past.length;
     redoButton.disabled = !history.future.length;
     result = null;
-    if (!table) return showWithout();
+    const waits = waitsForRun(choice.mode, linked), why = t("A value comes over a link; what is kept is known once it runs.");
+    map.fixed = waits;
+    aside.title = waits ? why : "";
+    if (!table) return showWithout(waits ? why : choiceInWords(choice));
     empty.textContent = "";
+    if (waits) return showWaiting(table, why);
     try {
       result = found ?? select(table, selectionOf(choice), there);
       const counted = choice.mode === "addresses" ? { ...choice, mode: "share", layers: "", order: "importance", per_site: false } : choice;
@@ -212,8 +217,19 @@ export function mount(container, value, onChange, host = {}) {
     if (!map.drag) map.setMask(result.mask, there);
     if (!slider.dragging) {
       const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, there).kept : result.kept;
-      slider.set(order, amountOnly);
+      if (stopsSlider(choice.mode, linked)) slider.set(null, 0, why);
+      else slider.set(order, amountOnly);
     }
+  }
+
+  /** All that is there, where nobody knows yet what is kept of it. @param {Table} table @param {string} why */
+  function showWaiting(table, why) {
+    order = null;
+    write(headline, "–");
+    write(aside, why);
+    fields.showAtoms(choice.mode === "addresses" && !linked.has("atoms") ? choice.atoms : "");
+    map.setMask(there ?? new Uint8Array(table.atoms).fill(1), there);
+    slider.set(null, 0, why);
   }
 
   /** @param {import("./table.js").Result} found */
@@ -223,10 +239,10 @@ export function mount(container, value, onChange, host = {}) {
     write(aside, t("of {total} · {share} of the atoms", { total: grouped(total), share: percent(total ? kept / total : 1) }));
   }
 
-  /** The choice alone, where no file is known. */
-  function showWithout() {
+  /** The choice alone, where no file is known. @param {string} words */
+  function showWithout(words) {
     write(headline, "");
-    write(aside, choiceInWords(choice));
+    write(aside, words);
     empty.textContent = message || t("Connect a Load Sparse Dict node: its atoms appear here.");
     fields.showAtoms(choice.mode === "addresses" ? choice.atoms : "");
     slider.set(null, 0);
@@ -234,7 +250,8 @@ export function mount(container, value, onChange, host = {}) {
 
   /** @param {number} atom */
   function stateOf(atom) {
-    return result?.mask[atom] ? t("kept") : there && !there[atom] ? t("left out before") : t("left out");
+    if (there && !there[atom]) return t("left out before");
+    return !result ? "" : result.mask[atom] ? t("kept") : t("left out");
   }
 
   function theme() {

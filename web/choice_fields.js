@@ -2,6 +2,7 @@
 /** The fields of a choice, as the atom selector lays them out: what is typed or clicked there, and what they say. Knows no dictionary. */
 
 import { make } from "./colours.js";
+import { amountOf, stopsPresets } from "./linked_choice.js";
 import { SelectionError } from "./table.js";
 import { t } from "./texts.js";
 import { amountField, modeNames } from "./words.js";
@@ -29,7 +30,7 @@ export class ChoiceFields {
     this.written = ""; // what the field for addresses shows while nobody types there
     const { change } = panel, stay = (/** @type {KeyboardEvent} */ event) => this.stay(event);
     this.presets = PRESETS.map((share) =>
-      make("button", { type: "button", title: t("Keep {share} % of the atoms", { share: share * 100 }), onclick: () => change({ mode: "share", share }) }, `${share * 100}%`),
+      make("button", { type: "button", onclick: () => change({ mode: "share", share }) }, `${share * 100}%`),
     );
     this.mode = make("select", { "aria-label": t("Select by"),
       onchange: () => change({ mode: this.mode.value, ...(this.mode.value === "addresses" ? panel.named() : {}) }) });
@@ -101,16 +102,22 @@ export class ChoiceFields {
     this.refit.checked = choice.refit;
     this.layers.value = choice.layers;
     this.amount.hidden = choice.mode === "addresses";
-    this.amount.value = amountField(choice);
-    this.presets.forEach((button, i) => button.setAttribute("aria-pressed", String(choice.mode === "share" && choice.share === PRESETS[i])));
-    const counted = { "importance share": "share" }[choice.mode] ?? choice.mode; // the choice's own name for its amount
+    // What the field itself says does not count beside a link.
+    this.amount.value = linked.has(amountOf(choice.mode)) ? "–" : amountField(choice);
+    const stopped = stopsPresets(linked);
+    this.presets.forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(!stopped && choice.mode === "share" && choice.share === PRESETS[i]));
+      button.disabled = stopped;
+      button.title = stopped ? t("A value comes over a link; what is kept is known once it runs.") : t("Keep {share} % of the atoms", { share: PRESETS[i] * 100 });
+    });
     for (const [field, name] of /** @type {const} */ ([
-      [this.mode, "mode"], [this.amount, counted], [this.atoms, "atoms"], [this.layers, "layers"], [this.perSite, "per_site"], [this.invert, "invert"],
+      [this.mode, "mode"], [this.amount, amountOf(choice.mode)], [this.layers, "layers"], [this.perSite, "per_site"], [this.invert, "invert"],
       [this.refit, "refit"],
     ])) {
       field.disabled = linked.has(name);
     }
-    for (const button of this.presets) button.disabled = linked.has("mode");
+    // What is typed here changes the mode too.
+    this.atoms.disabled = linked.has("atoms") || linked.has("mode");
     this.order.disabled = linked.has("order") || (choice.mode !== "share" && choice.mode !== "top");
   }
 

@@ -33,8 +33,8 @@ export class DensitySlider {
     this.dragging = false;
   }
 
-  /** @param {{order: Int32Array, curve: Float64Array} | null} slider as selection.sliderOrder gives it @param {number} k */
-  set(slider, k) {
+  /** @param {{order: Int32Array, curve: Float64Array} | null} slider as selection.sliderOrder gives it @param {number} k @param {string} [why] why it cannot be moved */
+  set(slider, k, why = "") {
     this.enabled = slider !== null && slider.order.length > 0;
     this.total = slider ? slider.order.length : 0;
     this.curve = slider ? slider.curve : new Float64Array(1);
@@ -44,6 +44,7 @@ export class DensitySlider {
     this.canvas.setAttribute("aria-valuenow", String(this.k));
     this.canvas.setAttribute("aria-valuetext", t("{kept} of {total} atoms, {share} % of the importance", { kept: this.k, total: this.total, share: percent }));
     this.canvas.setAttribute("aria-disabled", String(!this.enabled));
+    this.canvas.title = why;
     this.draw();
   }
 

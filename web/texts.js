@@ -18,6 +18,8 @@ export function t(english, values = {}) {
 /** @type {Record<string, Record<string, string>>} */
 export const TEXTS = {
   zh: {
+    "A node before this one depends on a value that comes over a link; the atoms are known once it runs.": "前面的节点取决于来自连线的值；运行后才能知道其原子。",
+    "A value comes over a link; what is kept is known once it runs.": "有的值来自连线；运行后才能知道保留哪些。",
     "Amount": "数量",
     "Atom selector": "原子选择器",
     "Atoms by address": "按地址的原子",
@@ -51,7 +53,6 @@ export const TEXTS = {
     "Stopped": "已停止",
     "Sweep viewer": "扫描查看器",
     "Take the share or number in every site": "在每个位置分别取比例或数量",
-    "The dictionary comes from outside of this graph; its atoms are known once it runs.": "字典来自此图之外；运行后才能知道其原子。",
     "The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.": "字典在运行时训练。用“加载稀疏字典”加载其文件后，原子会显示在这里。",
     "The file's name comes over a link; its atoms are known once it runs.": "文件名来自连线；运行后才能知道其原子。",
     "The loss is drawn here while it trains.": "训练时会在这里绘制损失。",
@@ -60,6 +61,7 @@ export const TEXTS = {
     "The server does not answer; start it again.": "服务器没有响应；请重新启动。",
     "The share of the importance: the mean strength of what the atoms add.": "重要性所占比例：原子所加内容的平均强度。",
     "The sweep's pictures appear here once it has run.": "运行后，扫描的图像会显示在这里。",
+    "This graph does not tell which file the dictionary comes from; its atoms are known once it runs.": "从此图看不出字典来自哪个文件；运行后才能知道其原子。",
     "Trained": "训练完成",
     "Training monitor": "训练监视器",
     "Undo": "撤销",
@@ -125,6 +127,8 @@ export const TEXTS = {
     "encoding images": "编码图像",
   },
   ja: {
+    "A node before this one depends on a value that comes over a link; the atoms are known once it runs.": "前のノードが、接続から来る値に依存しています。アトムは実行するとわかります。",
+    "A value comes over a link; what is kept is known once it runs.": "接続から来る値があります。何が残るかは実行するとわかります。",
     "Amount": "量",
     "Atom selector": "アトムセレクター",
     "Atoms by address": "アドレスで指定するアトム",
@@ -158,7 +162,6 @@ export const TEXTS = {
     "Stopped": "停止",
     "Sweep viewer": "スイープビューア",
     "Take the share or number in every site": "割合や個数を各サイトで取ります",
-    "The dictionary comes from outside of this graph; its atoms are known once it runs.": "辞書はこのグラフの外から来ます。アトムは実行するとわかります。",
     "The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.": "辞書は実行時に学習されます。そのファイルを「スパース辞書を読み込む」で読み込むと、アトムがここに表示されます。",
     "The file's name comes over a link; its atoms are known once it runs.": "ファイル名は接続から来ます。アトムは実行するとわかります。",
     "The loss is drawn here while it trains.": "学習中、損失がここに描かれます。",
@@ -167,6 +170,7 @@ export const TEXTS = {
     "The server does not answer; start it again.": "サーバーが応答しません。起動し直してください。",
     "The share of the importance: the mean strength of what the atoms add.": "重要度の割合：アトムが加えるものの平均の強さ。",
     "The sweep's pictures appear here once it has run.": "実行すると、スイープの画像がここに表示されます。",
+    "This graph does not tell which file the dictionary comes from; its atoms are known once it runs.": "辞書がどのファイルから来るか、このグラフからはわかりません。アトムは実行するとわかります。",
     "Trained": "学習済み",
     "Training monitor": "学習モニター",
     "Undo": "元に戻す",

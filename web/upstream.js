@@ -1,10 +1,12 @@
 // @ts-check
 /** Which files reach a node, by walking the graph's links towards their sources. Works on the front end's live graph. */
 
+import { waitsForRun } from "./linked_choice.js";
+import { originOf } from "./links.js";
 import { DEFAULT_CHOICE, memberName } from "./table.js";
 import { t } from "./texts.js";
 
-/** @typedef {import("./table.js").Choice} Choice */
+/** @typedef {import("./table.js").Choice} Choice @typedef {import("./links.js").Place} Place */
 /**
  * @typedef {Choice | {gains: string}} Step  of a Select Atoms or a Scale Atoms node
  * @typedef {{filename: string, subfolder: string, type: string}} Saved  a file that a node has left in one of the host's folders
@@ -37,31 +39,47 @@ export function linkedWidgets(node) {
   return (node.inputs ?? []).filter((/** @type {any} */ input) => input.widget && input.link != null).map((/** @type {any} */ input) => input.widget.name);
 }
 
-/** The node before an input, over reroutes. @param {any} node @param {any} input */
-function before(node, input) {
-  const graph = node.graph, link = input?.link == null ? null : graph?.links?.get?.(input.link) ?? graph?.links?.[input.link];
-  return link ? graph.getNodeById(link.origin_id) : null;
+/** @param {any} node @param {string} type */
+function inputFor(node, type) {
+  const inputs = node.inputs ?? [];
+  return inputs.find((/** @type {any} */ each) => each.type === type) ?? inputs.find((/** @type {any} */ each) => each.type === "*");
 }
 
-/** Where the dictionary of an input comes from. @param {any} node @param {any} [input] @param {number} [far] @returns {Source} */
-export function sourceOf(node, input, far = 0) {
-  input ??= node.inputs?.find((/** @type {any} */ each) => each.type === TYPE);
-  if (input?.link == null) return { missing: "" };
-  const origin = before(node, input);
-  if (!origin || far > FAR) return { missing: t("The dictionary comes from outside of this graph; its atoms are known once it runs.") };
+/** @returns {Source} */
+function unknown() {
+  return { missing: t("This graph does not tell which file the dictionary comes from; its atoms are known once it runs.") };
+}
+
+/** @returns {Source} */
+function overLink() {
+  return { missing: t("A node before this one depends on a value that comes over a link; the atoms are known once it runs.") };
+}
+
+/** Where the dictionary of a node comes from. @param {any} node @returns {Source} */
+export function sourceOf(node) {
+  return sourceAt({ node, within: [] });
+}
+
+/** @param {Place} place @param {any} [input] @param {number} [far] @returns {Source} */
+function sourceAt(place, input = inputFor(place.node, TYPE), far = 0) {
+  const before = originOf(place, input, TYPE);
+  if (!before) return { missing: "" };
+  if (before === "outside" || far > FAR) return unknown();
+  const origin = before.node, linked = linkedWidgets(origin);
   switch (origin.type) {
     case "SparseDictLoad": {
-      if (linkedWidgets(origin).includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
+      if (linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
       const file = widgetValue(origin, "file");
       return file ? { file: String(file), chain: [] } : { missing: t("No file is chosen in Load Sparse Dict.") };
     }
     case "SparseDictSelectAtoms": {
-      const source = sourceOf(origin, undefined, far + 1);
-      return "missing" in source ? source : { ...source, chain: [...source.chain, choiceOf(origin)] };
+      const source = sourceAt(before, undefined, far + 1), choice = choiceOf(origin);
+      if ("missing" in source) return source;
+      return waitsForRun(choice.mode, linked) ? overLink() : { ...source, chain: [...source.chain, choice] };
     }
     case "SparseDictScaleAtoms": {
-      const source = sourceOf(origin, undefined, far + 1);
-      if ("missing" in source || linkedWidgets(origin).includes("gains")) return source;
+      const source = sourceAt(before, undefined, far + 1);
+      if ("missing" in source || linked.includes("gains")) return source;
       return { ...source, chain: [...source.chain, { gains: String(widgetValue(origin, "gains") ?? "") }] };
     }
     case "SparseDictCompose": {
@@ -69,8 +87,8 @@ export function sourceOf(node, input, far = 0) {
       /** @type {string[]} */
       const taken = [];
       for (const each of origin.inputs ?? []) {
-        if (each.type !== TYPE || each.link == null) continue;
-        const source = sourceOf(origin, each, far + 1);
+        if (each.type !== TYPE || !originOf(before, each, TYPE)) continue;
+        const source = sourceAt(before, each, far + 1);
         if ("missing" in source) return source;
         const name = memberName(nameOf(source), taken);
         taken.push(name);
@@ -79,33 +97,50 @@ export function sourceOf(node, input, far = 0) {
       return parts.length ? { parts, chain: [] } : { missing: "" };
     }
     case "SparseDictProbe": {
-      const known = beforeProbe(origin, far + 1), probed = origin.sparsedictProbed;
+      const known = probedAt(before, far + 1), probed = origin.sparsedictProbed;
       return probed?.before === JSON.stringify(known) ? { probed: probed.saved, before: known, chain: [] } : known;
     }
     case "SparseDictTrain":
       return { missing: t("The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.") };
-    default:
+    default: {
       // As a reroute: the same atoms go through.
-      return sourceOf(origin, origin.inputs?.find((/** @type {any} */ each) => each.type === TYPE || each.type === "*"), far + 1);
+      const through = inputFor(origin, TYPE);
+      return through ? sourceAt(before, through, far + 1) : unknown();
+    }
   }
 }
 
-/** The dictionary that a Probe Atoms node watches, which reaches it on the model. @param {any} probe @param {number} [far] @returns {Source} */
-export function beforeProbe(probe, far = 0) {
-  const applied = appliedBefore(probe, far), which = Number(widgetValue(probe, "which") ?? -1);
-  return applied[which > 0 ? which - 1 : applied.length + which] ?? { missing: "" };
+/** The dictionary that a Probe Atoms node watches, which reaches it on the model. @param {any} probe @returns {Source} */
+export function beforeProbe(probe) {
+  return probedAt({ node: probe, within: [] }, 0);
 }
 
-/** The dictionaries on a node's model, first ones first. @param {any} node @param {number} far @returns {Source[]} */
-function appliedBefore(node, far) {
-  const origin = before(node, node.inputs?.find((/** @type {any} */ each) => each.type === MODEL || each.type === "*"));
-  if (!origin || far > FAR) return [];
-  const earlier = appliedBefore(origin, far + 1);
-  if (origin.type === "SparseDictApply") return [...earlier, sourceOf(origin, undefined, far + 1)];
-  if (origin.type !== "SparseDictLoader") return earlier;
-  if (linkedWidgets(origin).includes("file")) return [...earlier, { missing: t("The file's name comes over a link; its atoms are known once it runs.") }];
-  const file = String(widgetValue(origin, "file") ?? ""), share = Number(widgetValue(origin, "share") ?? 1);
-  return [...earlier, { file, chain: share < 1 ? [{ ...DEFAULT_CHOICE, mode: "share", share }] : [] }];
+/** @param {Place} place @param {number} far @returns {Source} */
+function probedAt(place, far) {
+  if (linkedWidgets(place.node).includes("which")) return overLink();
+  const { applied, all } = appliedBefore(place, far), which = Number(widgetValue(place.node, "which") ?? -1);
+  if (which > 0 && !all) return unknown();
+  return applied[which > 0 ? which - 1 : applied.length + which] ?? (all ? { missing: "" } : unknown());
+}
+
+/** The dictionaries on a node's model, first ones first; not `all` of them where the model comes from outside. @param {Place} place @param {number} far @returns {{applied: Source[], all: boolean}} */
+function appliedBefore(place, far) {
+  const before = originOf(place, inputFor(place.node, MODEL), MODEL);
+  if (!before) return { applied: [], all: true };
+  if (before === "outside" || far > FAR) return { applied: [], all: false };
+  const { applied, all } = appliedBefore(before, far + 1), adds = addedBy(before, far);
+  return { applied: adds ? [...applied, adds] : applied, all };
+}
+
+/** What a node puts on its model. @param {Place} place @param {number} far @returns {Source | null} */
+function addedBy(place, far) {
+  const { node } = place, linked = linkedWidgets(node);
+  if (node.type === "SparseDictApply") return sourceAt(place, undefined, far + 1);
+  if (node.type !== "SparseDictLoader") return null;
+  if (linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
+  if (linked.includes("share")) return overLink();
+  const file = String(widgetValue(node, "file") ?? ""), share = Number(widgetValue(node, "share") ?? 1);
+  return { file, chain: share < 1 ? [{ ...DEFAULT_CHOICE, mode: "share", share }] : [] };
 }
 
 /** @param {Source} source */
