@@ -5,11 +5,16 @@ Knows the encoders' names; knows nothing of training schedules or of base models
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .bounds import Bounds
 from .encoders import Encoder, get_encoder
 from .errors import SparseDictError
+
+#: Ids of a site's atoms are below it: a map of a site has a column for each.
+MOST_ATOMS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -20,18 +25,20 @@ class AdapterConfig:
     """
 
     encoder: str = field(default="quantile", metadata={"help": "How coefficients are computed; one of the registered encoders."})
-    atoms: int = field(default=128, metadata={"help": "Atoms per site (m)."})
+    atoms: int = field(default=128, metadata={"help": "Atoms per site (m); raised by folding, so that every id that an atom ever had is below it."})
     rank: int | None = field(default=16, metadata={"help": "Width r of the basis that the atoms share; none = dense atoms."})
     density: float = field(default=0.10, metadata={"help": "Target share of |u| above the threshold, in (0, 1]."})
     encoder_settings: dict[str, Any] = field(default_factory=dict, metadata={"help": "Settings of the encoder, by name."})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.atoms, int) or self.atoms < 0:
-            raise SparseDictError(f"atoms is {self.atoms!r}: give a whole number of atoms per site, 0 or more.")
-        if self.rank is not None and (not isinstance(self.rank, int) or self.rank < 1):
-            raise SparseDictError(f"rank is {self.rank!r}: give a whole number of 1 or more, or none for dense atoms.")
-        if not 0 < self.density <= 1:
-            raise SparseDictError(f"density is {self.density!r}: give a share above 0 and at most 1, for example 0.10.")
+        if not isinstance(self.encoder, str) or not isinstance(self.encoder_settings, dict):
+            raise SparseDictError(f"encoder is {self.encoder!r:.60}, its settings {self.encoder_settings!r:.60}: give a name, and settings by name.")
+        if not Bounds(0, MOST_ATOMS, whole=True).hold(self.atoms):
+            raise SparseDictError(f"atoms is {self.atoms!r:.60}: give a whole number of atoms per site, from 0 to {MOST_ATOMS:,}.")
+        if self.rank is not None and not Bounds(1, math.inf, whole=True).hold(self.rank):
+            raise SparseDictError(f"rank is {self.rank!r:.60}: give a whole number of 1 or more, or none for dense atoms.")
+        if self.density == 0 or not Bounds(0, 1).hold(self.density):
+            raise SparseDictError(f"density is {self.density!r:.60}: give a share above 0 and at most 1, for example 0.10.")
         self.make_encoder()
 
     def make_encoder(self) -> Encoder:

@@ -42,8 +42,8 @@ def encoder_names() -> tuple[str, ...]:
     return tuple(_ENCODERS)
 
 
-def get_encoder(name: str, **settings: Any) -> Encoder:
-    """The encoder of that name. Raises SparseDictError for an unknown name or setting."""
+def get_encoder(name: str, /, **settings: Any) -> Encoder:
+    """The encoder of that name. Raises SparseDictError for an unknown name or setting, or a setting out of its bounds."""
     if name not in _ENCODERS:
         near = difflib.get_close_matches(name, _ENCODERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""

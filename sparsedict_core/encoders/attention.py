@@ -14,12 +14,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..bounds import Bounds
 from .base import Encoder
 
 
 class AttentionEncoder(Encoder):
     name = "attention"
     defaults: ClassVar[dict[str, Any]] = {"temperature": 1.0}
+    # Far below, u/T is no number in half precision.
+    bounds: ClassVar[dict[str, Bounds]] = {"temperature": Bounds(0.001, 1000)}
     atomwise = False
 
     def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:

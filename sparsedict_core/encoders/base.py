@@ -10,8 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..bounds import Bounds
 from ..errors import SparseDictError
 from ..functional import magnitude_quantile
+
+#: Of a running threshold's old value in its new one.
+MOMENTUM = Bounds(0, 1)
 
 
 class Encoder:
@@ -20,6 +24,8 @@ class Encoder:
     name: ClassVar[str] = ""
     #: Settings by name with their defaults.
     defaults: ClassVar[dict[str, Any]] = {}
+    #: What each setting may be: files come from strangers.
+    bounds: ClassVar[dict[str, Bounds]] = {}
     #: Site tensors that are learned here though they are not by default; only "threshold" can be.
     learned: ClassVar[tuple[str, ...]] = ()
     #: Coefficient j depends on u_j alone. Only then do moments tell the energy of a selection exactly.
@@ -33,12 +39,16 @@ class Encoder:
     #: The threshold follows a running estimate during training and is frozen after it.
     running: ClassVar[bool] = False
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
+        """Raises SparseDictError for an unknown setting, or a value out of its bounds."""
         unknown = sorted(set(settings) - set(self.defaults))
         if unknown:
             known = ", ".join(self.defaults) or "none"
             raise SparseDictError(f"encoder {self.name!r} has no setting {unknown[0]!r}: its settings are {known}.")
         self.settings: dict[str, Any] = {**self.defaults, **settings}
+        for name, value in settings.items():
+            if not self.bounds[name].hold(value):
+                raise SparseDictError(f"encoder {self.name!r} has the setting {name} = {value!r:.60}: give {self.bounds[name]}.")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Encoder) and type(self) is type(other) and self.settings == other.settings

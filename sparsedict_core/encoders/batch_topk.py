@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .base import Encoder
+from ..bounds import Bounds
+from .base import MOMENTUM, Encoder
 
 
 class BatchTopKEncoder(Encoder):
@@ -17,6 +18,7 @@ class BatchTopKEncoder(Encoder):
 
     name = "batch_topk"
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
+    bounds: ClassVar[dict[str, Bounds]] = {"momentum": MOMENTUM}
     running = True
 
     def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Encoder
+from ..bounds import Bounds
+from .base import MOMENTUM, Encoder
 from .soft_quantile import soft_threshold
 
 
@@ -19,6 +20,8 @@ class IstaEncoder(Encoder):
 
     name = "ista"
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9, "steps": 5}
+    # Every token waits for all steps.
+    bounds: ClassVar[dict[str, Bounds]] = {"momentum": MOMENTUM, "steps": Bounds(1, 100, whole=True)}
     atomwise = False
     needs_gram = True
     running = True

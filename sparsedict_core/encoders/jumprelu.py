@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..bounds import Bounds
 from .base import Encoder
 
 
@@ -53,6 +54,7 @@ class JumpReluEncoder(Encoder):
     name = "jumprelu"
     one_sided = True
     defaults: ClassVar[dict[str, Any]] = {"initial_threshold": 0.1, "bandwidth": 0.1}
+    bounds: ClassVar[dict[str, Bounds]] = {"initial_threshold": Bounds(0, 1000), "bandwidth": Bounds(0.0001, 1000)}
     learned = ("threshold",)
 
     def initial_threshold(self, atoms: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..bounds import Bounds
 from .base import Encoder, l1_penalty
 from .soft_quantile import soft_threshold
 
@@ -16,6 +17,7 @@ class SoftL1Encoder(Encoder):
 
     name = "soft_l1"
     defaults: ClassVar[dict[str, Any]] = {"initial_threshold": 0.1}
+    bounds: ClassVar[dict[str, Bounds]] = {"initial_threshold": Bounds(0, 1000)}
     learned = ("threshold",)
 
     def initial_threshold(self, atoms: int) -> Tensor:

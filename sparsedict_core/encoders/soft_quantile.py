@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Encoder
+from ..bounds import Bounds
+from .base import MOMENTUM, Encoder
 
 
 def soft_threshold(u: Tensor, threshold: Tensor) -> Tensor:
@@ -21,6 +22,7 @@ class SoftQuantileEncoder(Encoder):
 
     name = "soft_quantile"
     defaults: ClassVar[dict[str, Any]] = {"momentum": 0.9}
+    bounds: ClassVar[dict[str, Bounds]] = {"momentum": MOMENTUM}
     running = True
 
     def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..bounds import Bounds
 from .base import Encoder
 
 
@@ -18,6 +19,7 @@ class TopKEncoder(Encoder):
 
     name = "topk"
     defaults: ClassVar[dict[str, Any]] = {"share": 0.10}
+    bounds: ClassVar[dict[str, Bounds]] = {"share": Bounds(0, 1)}
     atomwise = False
 
     def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:

@@ -152,6 +152,23 @@ def test_unknown_encoder_and_setting_name_the_near_ones():
         AdapterConfig.from_dict({"rnk": 3})
 
 
+@pytest.mark.parametrize("encoder", encoder_names())
+def test_every_setting_has_bounds_that_its_default_keeps(encoder):
+    made = get_encoder(encoder)
+    assert list(made.bounds) == list(made.defaults)
+    assert get_encoder(encoder, **made.defaults) == made
+    for name, bounds in made.bounds.items():
+        for value in ("x", None, True, math.nan, math.inf, 10**400, bounds.low - 1, bounds.high + 1, [[1]]):
+            with pytest.raises(SparseDictError, match=f"setting {name} = .*give a .*number from"):
+                get_encoder(encoder, **{name: value})
+
+
+@pytest.mark.parametrize("encoder, name, value", [("attention", "temperature", 0), ("ista", "steps", 10**9), ("ista", "steps", 2.5), ("jumprelu", "bandwidth", 0)])
+def test_settings_that_would_hang_or_divide_by_zero(encoder, name, value):
+    with pytest.raises(SparseDictError, match=name):
+        AdapterConfig(encoder, encoder_settings={name: value})
+
+
 @pytest.mark.parametrize("encoder", [name for name in encoder_names() if get_encoder(name).atomwise])
 def test_keep_is_a_mask_and_keeps_ids(encoder):
     site = make_site(encoder)
