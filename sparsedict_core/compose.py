@@ -5,6 +5,7 @@ Applying the result is applying the members one after the other; their atoms are
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from .site import SparseSite
 def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
     """One adapter from (name, adapter, strength). Members of a part that is composed itself become `name.member`.
 
-    Raises CompositionError for a bad or double name, another base family, another component or other widths.
+    Raises CompositionError for a bad or double name, a strength that is not finite, another base family, another component or other widths.
     Warns where the bases are of one family but not the same model.
     """
     if not parts:
@@ -37,7 +38,10 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
             full = f"{name}.{member.name}" if member.name else name
             if any(full == other.name for other in members):
                 raise CompositionError(f"two adapters are named {full!r}; give each a name of its own.")
-            members.append(Member(full, float(strength) * member.strength, member.config))
+            together = float(strength) * member.strength
+            if not math.isfinite(together):
+                raise CompositionError(f"the strength of {full!r} is {together}; give a number, 1 leaves an adapter as it is.")
+            members.append(Member(full, together, member.config))
         for site in adapter.sites.values():
             known = widths.setdefault(site.name.path, (site.d_in, site.d_out, name))
             if known[:2] != (site.d_in, site.d_out):

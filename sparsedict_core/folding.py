@@ -7,13 +7,14 @@ base at hand, are the trainer's.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .adapter import SparseAdapter
-from .config import AdapterConfig
+from .config import MOST_ATOMS, AdapterConfig
 from .errors import SelectionError
 from .functional import standardise
 from .site import SparseSite
@@ -42,10 +43,10 @@ class _Candidate:
 
 @torch.no_grad()
 def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples], atoms: int) -> SparseAdapter:
-    """A new adapter of `atoms` dense atoms over all sites, best directions first; new atoms get new ids.
+    """A new adapter of `atoms` dense atoms over all sites, best directions first; new atoms get ids that no atom had before.
 
     A direction v scores |E[(ΔO·v)(∂L/∂ΔO·v)]|, without gradients E[(ΔO·v)²]; a one-sided encoder needs an atom for each sign.
-    Raises SelectionError for a number below 1, missing samples, or an encoder whose atoms compete.
+    Raises SelectionError for a number below 1, missing samples, an encoder whose atoms compete, or ids that are used up.
     """
     if atoms < 1:
         raise SelectionError(f"{atoms} new atoms were asked for; give a number of 1 or more.")
@@ -63,8 +64,9 @@ def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples],
     sites = []
     for key, site in adapter.sites.items():
         mine = [c for c in chosen if c.key == key]
-        sites.append(_folded(site, samples[key], mine) if mine else _empty(site))
-    folded = SparseAdapter(sites, _dense(adapter.config), adapter.component, copy.deepcopy(adapter.metadata), adapter.members)
+        sites.append(_folded(site, samples[key], mine, _first_free(adapter, site)) if mine else _empty(site))
+    members = [replace(m, config=_dense(m.config, (site for site in sites if site.member == m.name))) for m in adapter.members]
+    folded = SparseAdapter(sites, _dense(adapter.config, sites), adapter.component, copy.deepcopy(adapter.metadata), members)
     step = {"operation": "fold", "atoms": len(chosen), "of": adapter.atom_count, "with_gradients": _with_gradients(samples)}
     folded.metadata["lineage"] = [*folded.metadata.get("lineage", []), step]
     return folded
@@ -90,7 +92,13 @@ def _candidates(key: str, site: SparseSite, sample: SiteSamples) -> list[_Candid
     return found
 
 
-def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> SparseSite:
+def _first_free(adapter: SparseAdapter, site: SparseSite) -> int:
+    """The first id that no atom of the site ever had: those that pruning took away keep theirs too."""
+    configs: dict[str | None, AdapterConfig] = {member.name: member.config for member in adapter.members}
+    return max(int(site.atom_ids.max()) + 1, configs.get(site.member, adapter.config).atoms)
+
+
+def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate], first: int) -> SparseSite:
     count, dtype, device = len(chosen), site.encoder_weight.dtype, site.encoder_weight.device
     threshold = site.threshold.detach().cpu().double()
     threshold = threshold if threshold.ndim == 0 else threshold.mean().expand(count)
@@ -100,7 +108,8 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate]) -> 
         quiet = _standardised(site, sample.quiet)
         x, wanted = torch.cat([x, quiet]), torch.cat([wanted, wanted.new_zeros(len(quiet), count)])
     weight, bias = _ridge(x, wanted)
-    first = int(site.atom_ids.max()) + 1
+    if first + count > MOST_ATOMS:
+        raise SelectionError(f"{site.key} has no ids left for {count} new atoms, they end at {MOST_ATOMS - 1:,}; fold an earlier file of this adapter.")
     folded = SparseSite(
         site.name,
         site.encoder,
@@ -144,8 +153,10 @@ def _empty(site: SparseSite) -> SparseSite:
     return empty
 
 
-def _dense(config: AdapterConfig) -> AdapterConfig:
-    return AdapterConfig(config.encoder, config.atoms, None, config.density, config.encoder_settings)
+def _dense(config: AdapterConfig, sites: Iterable[SparseSite]) -> AdapterConfig:
+    """The config of the folded sites, with all their ids below its `atoms`, so that the next folding knows them as used."""
+    used = max((int(site.atom_ids.max()) + 1 for site in sites if site.atoms), default=0)
+    return replace(config, atoms=max(config.atoms, used), rank=None)
 
 
 def _with_gradients(samples: dict[str, SiteSamples]) -> bool:

@@ -11,9 +11,10 @@ from core.tiny_adapters import make_adapter
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.base_check import check_base
 from sparsedict.sparsedict_core.compose import compose
-from sparsedict.sparsedict_core.config import AdapterConfig
+from sparsedict.sparsedict_core.config import MOST_ATOMS, AdapterConfig
 from sparsedict.sparsedict_core.encoders import encoder_names, get_encoder
 from sparsedict.sparsedict_core.errors import CompositionError, SelectionError, SiteError
+from sparsedict.sparsedict_core.file_format import load, save
 from sparsedict.sparsedict_core.folding import SiteSamples, fold_into_new_atoms
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
@@ -87,6 +88,9 @@ def test_conflicts(adapter):
     for name in ("", "a b", "1a", "a:b"):
         with pytest.raises(CompositionError, match="cannot name"):
             compose([(name, adapter, 1.0)])
+    for strength in (float("nan"), float("inf")):
+        with pytest.raises(CompositionError, match="strength of 'a'"):
+            compose([("a", adapter, strength)])
     with pytest.raises(CompositionError, match="nothing"):
         compose([])
     config = AdapterConfig(atoms=4, rank=None)
@@ -138,6 +142,31 @@ def test_folding_keeps_most_of_the_update_in_few_new_atoms(model, x, encoder):
     assert select(folded, Selection(keep=0.5)).kept == 9
 
 
+def test_folding_gives_no_address_a_second_time(model, x, adapter, tmp_path):
+    few = prune(adapter, select(adapter, Selection(atoms="L0[0-3],L1[0-3],L2[0-3]")))
+    samples = samples_of(few, model, x)
+    once = fold_into_new_atoms(few, samples, 6)
+    given = {key: site.atom_ids.tolist() for key, site in once.sites.items()}
+    assert all(ids == list(range(24, 24 + len(ids))) for ids in given.values()) and any(given.values())
+    save(prune(once, select(once, Selection(top=2))), tmp_path / "a.safetensors", torch.float32)
+    pruned = load(tmp_path / "a.safetensors")
+    twice = fold_into_new_atoms(pruned, samples_of(pruned, model, x), 2)
+    assert twice.atom_count == 2
+    for key, site in twice.sites.items():
+        assert not set(site.atom_ids.tolist()) & {*range(24), *given[key]}
+
+
+def test_folding_counts_the_ids_of_each_member(model, x, adapter):
+    other = make_adapter(model, 4, atoms=40, rank=None)
+    composed = compose([("a", adapter, 1.0), ("b", other, 1.0)])
+    few = prune(composed, select(composed, Selection(atoms="a:L0[0-3],b:L0[0-3]")))
+    folded = fold_into_new_atoms(few, samples_of(few, model, x), 8)
+    first = {site.member: int(site.atom_ids.min()) for site in folded.sites.values() if site.atoms}
+    assert first == {"a": 24, "b": 40}
+    for member in folded.members:
+        assert member.config.atoms == 1 + max(int(s.atom_ids.max()) for s in folded.sites.values() if s.atoms and s.member == member.name)
+
+
 def test_folding_by_gradient_and_with_quiet_inputs(model, x, adapter):
     samples = samples_of(adapter, model, x, gradients=True)
     folded = fold_into_new_atoms(adapter, samples, 10)
@@ -158,3 +187,6 @@ def test_folding_refuses_what_it_cannot_do(model, x, adapter):
         fold_into_new_atoms(adapter, {}, 5)
     with pytest.raises(SelectionError, match="compete"):
         fold_into_new_atoms(make_adapter(model, encoder="topk"), samples, 5)
+    adapter.config = AdapterConfig(atoms=MOST_ATOMS)
+    with pytest.raises(SelectionError, match="no ids left"):
+        fold_into_new_atoms(adapter, samples, 5)
