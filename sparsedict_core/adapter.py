@@ -178,10 +178,7 @@ def check_widths(
 
 def _get(root: Any, path: str) -> nn.Module | None:
     for part in path.split("."):
-        if isinstance(root, (nn.ModuleList, nn.Sequential)) and part.isdigit():
-            root = root[int(part)] if int(part) < len(root) else None
-        else:
-            root = getattr(root, part, None)
+        root = getattr(root, part, None)
         if root is None:
             return None
     return root if isinstance(root, nn.Module) else None

@@ -20,6 +20,8 @@ from .errors import AddressError
 from .site import SparseSite
 
 MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+STREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+DIGITS = 9  # of a number in an address, at most
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class _Parser:
         return match.group()
 
     def number(self, what: str) -> int:
-        digits = self.take(r"[0-9]{1,9}(?![0-9])")
+        digits = self.take(rf"[0-9]{{1,{DIGITS}}}(?![0-9])")
         if digits is None:
             raise self.fail(what)
         return int(digits)
@@ -87,7 +89,7 @@ class _Parser:
         first, last = self.range("a layer number", "[Ll]")
         stream = None
         if self.take(r"\.") is not None:
-            stream = self.take(r"[A-Za-z_][A-Za-z0-9_]*")
+            stream = self.take(STREAM_NAME.pattern)
             if stream is None:
                 raise self.fail("a stream such as text or image")
         atoms = None

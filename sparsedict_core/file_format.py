@@ -18,13 +18,18 @@ from torch import Tensor
 
 from .adapter import SparseAdapter
 from .atomic_write import write_atomically
+from .config import MOST_ATOMS
 from .encoders import Encoder
 from .errors import FileFormatError
 from .file_metadata import FileMetadata, SiteEntry, decode_metadata, encode_metadata
 from .functional import dense_is_smaller
 from .site import SparseSite, site_key
 
+#: What an adapter can be saved as. A file may hold its tensors in these and no others.
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+# The same in the file's own words.
+_STORED = ("F16", "BF16", "F32")
 
 # Small, and ranks or linear systems are computed from them, so rounding is not worth the bytes.
 _FULL_PRECISION = ("importance", "encoder.threshold", "firing", "moments")
@@ -175,6 +180,8 @@ def _stored(path: Path, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         if bool(torch.isfinite(tensor).all()):
             raise FileFormatError(f"{path}: {key} has values too large for {dtype}; save as bf16 or fp32.")
         raise FileFormatError(f"{path}: {key} has values that are not finite; the training run went wrong, nothing is saved.")
+    if key.endswith(".encoder.scale") and not bool((stored > 0).all()):
+        raise FileFormatError(f"{path}: {key} has values too small for {dtype}; save as bf16 or fp32.")
     if stored.data_ptr() == tensor.data_ptr():
         # safetensors refuses tensors that share memory, as views of one parameter do.
         stored = stored.clone()
@@ -218,6 +225,10 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
     for name in (*_REQUIRED, *_OPTIONAL):
         if prefix + name in keys:
             keys.discard(prefix + name)
+            kind = file.get_slice(prefix + name).get_dtype()
+            if kind not in (("I32",) if name == "atom_ids" else _STORED):
+                wanted = "int32" if name == "atom_ids" else "fp16, bf16 or fp32"
+                raise FileFormatError(f"{path}: {prefix}{name} is stored as {kind}; it must be {wanted}.")
             found[name] = file.get_tensor(prefix + name)
         elif name in _REQUIRED:
             raise FileFormatError(f"{path}: tensor {prefix}{name} is missing; the file was changed or cut.")
@@ -226,8 +237,6 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
     for name, tensor in found.items():
         if name == "atom_ids":
             continue
-        if not tensor.is_floating_point():
-            raise FileFormatError(f"{path}: {prefix}{name} is {tensor.dtype}; it must be fp16, bf16 or fp32.")
         if not bool(torch.isfinite(tensor).all()):
             raise FileFormatError(f"{path}: {prefix}{name} has values that are not finite; the file is damaged.")
         if dtype is not None and name not in _FULL_PRECISION:
@@ -255,7 +264,8 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
     atoms = found["encoder.weight"].shape[0] if found["encoder.weight"].ndim else 0
 
     def rank(basis: str) -> int | None:
-        return found[basis].shape[0] if basis in found and found[basis].ndim else None
+        # No basis is of rank 0: a shape without it is wrong.
+        return max(1, found[basis].shape[0]) if basis in found and found[basis].ndim else None
 
     r_in, r_out = rank("encoder.basis"), rank("dictionary.basis")
     expected: dict[str, tuple[int, ...]] = {
@@ -264,7 +274,8 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         "encoder.bias": (atoms,),
         "encoder.mean": (entry.d_in,),
         "encoder.scale": (entry.d_in,),
-        "encoder.threshold": tuple(encoder.initial_threshold(atoms).shape),
+        # Asked for no atoms, as their number may be anything yet.
+        "encoder.threshold": (atoms,) if encoder.initial_threshold(0).ndim else (),
         "dictionary.weight": (atoms, entry.d_out if r_out is None else r_out),
         "dictionary.basis": (r_out or 0, entry.d_out),
         "importance": (atoms,),
@@ -281,8 +292,10 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         raise FileFormatError(f"{path}: {prefix}encoder has only one of mean and scale; both or neither must be there.")
     if "encoder.scale" in found and not bool((found["encoder.scale"] > 0).all()):
         raise FileFormatError(f"{path}: {prefix}encoder.scale has values of 0 or less; the file is damaged.")
+    if not bool((found["importance"] >= 0).all()):
+        raise FileFormatError(f"{path}: {prefix}importance has values below 0; the file is damaged.")
     if "firing" in found and not bool(((found["firing"] >= 0) & (found["firing"] <= 1)).all()):
         raise FileFormatError(f"{path}: {prefix}firing has values that are no shares from 0 to 1; the file is damaged.")
     ids = found["atom_ids"]
-    if ids.dtype != torch.int32 or len(ids.unique()) != len(ids) or bool((ids < 0).any()):
-        raise FileFormatError(f"{path}: {prefix}atom_ids must be different int32 numbers of 0 or more; the file was changed.")
+    if len(ids.unique()) != len(ids) or not bool(((ids >= 0) & (ids < MOST_ATOMS)).all()):
+        raise FileFormatError(f"{path}: {prefix}atom_ids must be different numbers from 0 to {MOST_ATOMS - 1:,}; the file was changed.")

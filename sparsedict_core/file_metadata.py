@@ -6,11 +6,14 @@ Every field is a string in the file; JSON where it holds more than a word.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapter import Member
+from .addresses import DIGITS, MEMBER_NAME, STREAM_NAME
+from .bounds import Bounds
 from .config import AdapterConfig
 from .encoders import Encoder
 from .errors import FileFormatError, SparseDictError
@@ -24,6 +27,13 @@ FORMAT_VERSION = 1
 
 # Fields that this module makes from the adapter itself; everything else in `adapter.metadata` goes through.
 _OWN = ("format", "format_version", "encoder", "encoder_settings", "config", "component", "sites", "members")
+# Text, though it may look like a list.
+_TEXT = ("base_family", "base_fingerprint", "title")
+# What is nested more deeply is too much for the programs that copy and show it; 25 rounds of composing are not.
+_LEVELS = 100
+
+_LAYER = Bounds(0, 10**DIGITS - 1, whole=True)
+_WIDTH = Bounds(1, math.inf, whole=True)
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,11 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
         fields["members"] = [_member_row(member) for member in adapter.members]
     try:
         # Plain strings stay as they are, so that other tools can show them.
-        return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in fields.items()}
-    except (TypeError, ValueError) as error:
+        texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in fields.items()}
+    except (TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"the adapter's metadata holds a value that JSON cannot: {error}.") from error
+    # Text from a command line or a file name may hold bytes that are no UTF-8; no training run is lost for them.
+    return {key: text.encode(errors="replace").decode() for key, text in texts.items()}
 
 
 def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
@@ -120,21 +132,35 @@ def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
     version = raw.get("format_version", "")
     if version != str(FORMAT_VERSION):
         raise FileFormatError(f"{path}: format_version {version!r} is unknown, this program reads {FORMAT_VERSION}; update it.")
-    try:
-        config = AdapterConfig.from_dict(_json(path, raw, "config"))
-        rows = _json(path, raw, "members") if "members" in raw else []
-        members = tuple(Member(str(row["name"]), float(row["strength"]), AdapterConfig.from_dict(row["config"])) for row in rows)
-    except FileFormatError:
-        raise
-    except SparseDictError as error:
-        raise FileFormatError(f"{path}: {error}") from error
-    except (TypeError, KeyError, ValueError) as error:
-        raise FileFormatError(f"{path}: field config or members is damaged ({error}); the file was changed.") from error
+    config = _config(path, "config", _json(path, raw, "config"))
+    members = _members(path, _json(path, raw, "members")) if "members" in raw else ()
     if raw.get("encoder", config.encoder) != config.encoder:
         raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r}, config says {config.encoder!r}; the file was changed.")
     sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members})
-    values = {key: _plain(value) for key, value in raw.items() if key not in _OWN}
+    values = {key: value if key in _TEXT else _plain(value) for key, value in raw.items() if key not in _OWN}
     return FileMetadata(int(version), config, raw.get("component", ""), sites, members, values)
+
+
+def _config(path: Path, field: str, values: Any) -> AdapterConfig:
+    try:
+        return AdapterConfig.from_dict(values)
+    except SparseDictError as error:
+        raise FileFormatError(f"{path}: field {field}: {error}") from error
+
+
+def _members(path: Path, rows: Any) -> tuple[Member, ...]:
+    members: list[Member] = []
+    try:
+        for row in rows:
+            name, strength = row["name"], row["strength"]
+            if not isinstance(name, str) or MEMBER_NAME.fullmatch(name) is None or any(name == other.name for other in members):
+                raise ValueError(f"{name!r:.60} is there twice, or no name of a member")
+            if not isinstance(strength, (int, float)) or not math.isfinite(strength):
+                raise ValueError(f"the strength of {name} is {strength!r:.60}, it must be a finite number")
+            members.append(Member(name, float(strength), _config(path, "members", row["config"])))
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise FileFormatError(f"{path}: field members is damaged ({error}); the file was changed.") from error
+    return tuple(members)
 
 
 def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
@@ -142,23 +168,38 @@ def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
     seen: set[tuple[str | None, str]] = set()
     try:
         for row in rows:
-            stream, member = row["stream"], row.get("member")
-            name = SiteName(str(row["path"]), int(row["layer"]), None if stream is None else str(stream))
-            entry = SiteEntry(name, int(row["d_in"]), int(row["d_out"]), member)
-            if (member, name.path) in seen or (member is not None and member not in members):
-                raise ValueError(f"site {name.path} is there twice or has no member")
-            seen.add((member, name.path))
+            entry = _site(row)
+            site = (entry.member, entry.name.path)
+            if site in seen or (entry.member is not None and entry.member not in members):
+                raise ValueError(f"site {entry.name.path} is there twice or has no member")
+            seen.add(site)
             entries.append(entry)
+        if not entries:
+            raise ValueError("it names no site")
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{path}: field sites is damaged ({error}); the file was changed.") from error
     return entries
+
+
+def _site(row: Any) -> SiteEntry:
+    """Raises TypeError, KeyError, AttributeError or ValueError for what is none."""
+    name, widths = SiteName(row["path"], row["layer"], row["stream"]), (row["d_in"], row["d_out"])
+    if not isinstance(name.path, str):
+        raise ValueError(f"path {name.path!r:.60} is no text")
+    if not _LAYER.hold(name.layer):
+        raise ValueError(f"layer {name.layer!r:.60} of {name.path} is no whole number of 0 or more with at most {DIGITS} digits")
+    if name.stream is not None and STREAM_NAME.fullmatch(name.stream) is None:
+        raise ValueError(f"stream {name.stream!r:.60} of {name.path} is no name of a stream")
+    if not all(_WIDTH.hold(width) for width in widths):
+        raise ValueError(f"the widths of {name.path} are {widths!r:.60}, they must be whole numbers of 1 or more")
+    return SiteEntry(name, *widths, row.get("member"))
 
 
 def _json(path: Path, raw: dict[str, str], field: str) -> Any:
     if field not in raw:
         raise FileFormatError(f"{path}: metadata field {field} is missing; the file was changed.")
     try:
-        return json.loads(raw[field])
+        return _parsed(raw[field])
     except ValueError as error:
         raise FileFormatError(f"{path}: metadata field {field} is not JSON ({error}); the file was changed.") from error
 
@@ -167,7 +208,28 @@ def _plain(text: str) -> Any:
     """JSON lists and objects are decoded; any other text stays text."""
     if text[:1] in "[{" and text:
         try:
-            return json.loads(text)
+            return _parsed(text)
         except ValueError:
             return text
     return text
+
+
+def _parsed(text: str) -> Any:
+    """Raises ValueError for what is not JSON, or cannot be copied, shown and written again."""
+    try:
+        value = json.loads(text)
+        # Half of a surrogate pair is fine in JSON, but neither a screen nor a file takes it.
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not _shallow(value, _LEVELS):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _shallow(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in no more than `levels` levels."""
+    if not isinstance(value, (list, dict)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_shallow(item, levels - 1) for item in inner)

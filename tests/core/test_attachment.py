@@ -221,6 +221,8 @@ def test_unmatched_sites_name_the_near_ones_and_leave_no_hook(model):
     adapter = make_adapter(model)
     with pytest.raises(SiteError, match=r"blocks\.1\.to_out\.0"):
         SparseAdapter.create(model, [SiteName("transformer.block.1.to_out.0", 0)], component="transformer")
+    with pytest.raises(SiteError, match="not in the model"):
+        SparseAdapter.create(model, [SiteName("transformer.blocks.²", 0)], component="transformer")
     with pytest.raises(SiteError, match="1 of 3 sites"):
         adapter.attach(TinyModel(2))
     with pytest.raises(SiteError, match="no sites"):

@@ -141,9 +141,35 @@ def test_composed_file(tmp_path, model, adapter):
     assert loaded.sites[f"style:{KEY}"].encoder.name == "jumprelu"
 
 
-def rewrite(path, change_tensors=None, change_meta=None):
+BAD_MEMBERS = {
+    "nan": ({"strength": float("nan")}, "strength of style is nan"),
+    "text": ({"strength": "1"}, "strength of style is '1'"),
+    "too large": ({"strength": 10**400}, "too large"),
+    "same name": ({"name": "cat"}, "'cat' is there twice"),
+    "no name": ({"name": "a b"}, "'a b' is there twice, or no name"),
+    "config": ({"config": {"encoder": "attention", "encoder_settings": {"temperature": 0}}}, "field members: .*temperature = 0: give a number from 0.001"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MEMBERS)
+def test_bad_members_are_named(tmp_path, adapter, case):
+    path = tmp_path / "a.safetensors"
+    save(compose([("cat", adapter, 0.8), ("style", adapter, 0.5)]), path)
+    changes, match = BAD_MEMBERS[case]
+    cat, style = json.loads(read_raw(path)["members"])
+    rewrite(path, None, lambda m: m.update(members=json.dumps([cat, {**style, **changes}])))
+    with pytest.raises(FileFormatError, match=match) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+def read_raw(path):
     with safe_open(path, "pt") as file:
-        meta = dict(file.metadata())
+        return dict(file.metadata())
+
+
+def rewrite(path, change_tensors=None, change_meta=None):
+    meta = read_raw(path)
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     if change_tensors:
         change_tensors(tensors)
@@ -158,8 +184,14 @@ BAD_TENSORS = {
     "shape": (lambda t: t.update({f"{KEY}.encoder.bias": torch.zeros(3)}), r"encoder\.bias has shape \(3,\), expected \(24,\)"),
     "scalar": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(())}), r"encoder\.weight has shape"),
     "nan": (lambda t: t[f"{KEY}.dictionary.weight"].fill_(float("nan")), r"dictionary\.weight has values that are not finite"),
-    "integers": (lambda t: t.update({f"{KEY}.importance": torch.zeros(24, dtype=torch.int64)}), "int64"),
+    "integers": (lambda t: t.update({f"{KEY}.importance": torch.zeros(24, dtype=torch.int64)}), "I64; it must be fp16, bf16 or fp32"),
+    "doubles": (lambda t: t.update({f"{KEY}.encoder.bias": torch.zeros(24).double()}), "F64; it must be fp16, bf16 or fp32"),
+    "eight bits": (lambda t: t.update({f"{KEY}.encoder.scale": torch.ones(20).to(torch.float8_e4m3fn)}), "F8_E4M3; it must be"),
     "ids": (lambda t: t[f"{KEY}.atom_ids"].fill_(1), "atom_ids must be different"),
+    "huge id": (lambda t: t[f"{KEY}.atom_ids"][:1].fill_(2**31 - 1), "atom_ids must be different numbers from 0 to 1,048,575"),
+    "longer ids": (lambda t: t.update({f"{KEY}.atom_ids": torch.arange(24)}), "atom_ids is stored as I64; it must be int32"),
+    "importance": (lambda t: t[f"{KEY}.importance"].fill_(-1), "importance has values below 0"),
+    "no rank": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(24, 0), f"{KEY}.encoder.basis": torch.zeros(0, 20)}), r"weight has shape \(24, 0\)"),
     "scale": (lambda t: t[f"{KEY}.encoder.scale"].fill_(0), "scale has values of 0"),
     "half": (lambda t: t.pop(f"{KEY}.encoder.mean"), "mean and scale"),
     "firing": (lambda t: t[f"{KEY}.firing"].fill_(1.5), r"firing has values that are no shares"),
@@ -178,6 +210,55 @@ def test_bad_tensors_are_named(tmp_path, adapter, case):
     assert str(path) in str(error.value)
 
 
+def test_a_shape_without_numbers_takes_no_memory(tmp_path, model):
+    path = tmp_path / "a.safetensors"
+    save(make_adapter(model, encoder="jumprelu"), path)
+    rewrite(path, lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(10**13, 0), f"{KEY}.encoder.basis": torch.zeros(0, 20)}))
+    with pytest.raises(FileFormatError, match="has shape"):
+        load(path)
+
+
+def test_what_an_adapter_may_be_called_is_text(tmp_path, adapter):
+    adapter.metadata.update(title="[1]", base_family="[2]", base_fingerprint="{}", trigger_words=["ü\U0001f600"])
+    save(adapter, tmp_path / "a.safetensors")
+    assert load(tmp_path / "a.safetensors").metadata.items() >= adapter.metadata.items()
+
+
+def test_text_that_no_file_takes_is_replaced(tmp_path, adapter):
+    adapter.metadata.update(title="a\udcff", training={"caption": "b\udcff"})
+    save(adapter, tmp_path / "a.safetensors")
+    metadata = load(tmp_path / "a.safetensors").metadata
+    assert metadata["title"] == "a?" and metadata["training"] == {"caption": "b?"}
+
+
+DEEP = "[" * 100_000
+FOREIGN = {"deep": DEEP, "deep and closed": "[" * 101 + "]" * 101, "surrogate": r'["\ud800"]', "no json": "[cat] a"}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_foreign_text_that_cannot_be_decoded_stays_text(tmp_path, adapter, case):
+    save(adapter, tmp_path / "a.safetensors")
+    rewrite(tmp_path / "a.safetensors", None, lambda m: m.update(note=FOREIGN[case]))
+    loaded = load(tmp_path / "a.safetensors").clone()
+    assert loaded.metadata["note"] == FOREIGN[case]
+    save(loaded, tmp_path / "b.safetensors")
+    assert load(tmp_path / "b.safetensors").metadata == loaded.metadata
+
+
+def in_site(**changes):
+    """The first row of the site table, changed."""
+
+    def change(meta):
+        first, *others = json.loads(meta["sites"])
+        meta["sites"] = json.dumps([{**first, **changes}, *others])
+
+    return change
+
+
+def in_config(**changes):
+    return lambda meta: meta.update(config=json.dumps({**json.loads(meta["config"]), **changes}))
+
+
 BAD_META = {
     "other format": (lambda m: m.pop("format"), "no sparse dictionary"),
     "version": (lambda m: m.update(format_version="99"), "format_version '99'"),
@@ -189,6 +270,23 @@ BAD_META = {
     "sites type": (lambda m: m.update(sites="3"), "field sites is damaged"),
     "disagreement": (lambda m: m.update(encoder="linear"), "field encoder says"),
     "members": (lambda m: m.update(members='[{"name": "x"}]'), "damaged"),
+    "deep config": (lambda m: m.update(config=DEEP), "field config is not JSON .*too deeply"),
+    "deep members": (lambda m: m.update(members=DEEP), "field members is not JSON .*too deeply"),
+    "deep sites": (lambda m: m.update(sites="[" * 101 + "]" * 101), "field sites is not JSON .*too deeply"),
+    "surrogate": (in_site(path="\ud800"), "field sites is not JSON"),
+    "no sites": (lambda m: m.update(sites="[]"), "it names no site"),
+    "infinite layer": (in_site(layer=float("inf")), "layer inf of"),
+    "long layer": (in_site(layer=10**9), "layer 1000000000 of"),
+    "half layer": (in_site(layer=0.5), r"layer 0\.5 of"),
+    "infinite width": (in_site(d_in=float("inf")), r"widths of .* are \(inf, 16\)"),
+    "no width": (in_site(d_out=0), r"widths of .* are \(20, 0\)"),
+    "path": (in_site(path=3), "path 3 is no text"),
+    "stream": (in_site(stream="a]"), "stream 'a]' of"),
+    "atoms": (in_config(atoms=10**30), r"field config: atoms is 10+: give a whole number"),
+    "density text": (in_config(density="x"), "field config: density is 'x'"),
+    "settings": (in_config(encoder_settings={"momentum": "x"}), "setting momentum = 'x': give a number from 0 to 1"),
+    "settings type": (in_config(encoder_settings=[1]), r"settings \[1\]"),
+    "settings name": (in_config(encoder_settings={"self": 1, "name": 1}), "no setting 'name'"),
 }
 
 
@@ -255,6 +353,11 @@ def test_values_that_do_not_fit(tmp_path, adapter):
     with pytest.raises(FileFormatError, match="not finite"):
         save(adapter, tmp_path / "b.safetensors", torch.float32)
     assert os.listdir(tmp_path) == ["a.safetensors"]
+    with torch.no_grad():
+        adapter.sites[KEY].encoder_bias[0] = 0
+        adapter.sites[KEY].encoder_scale[0] = 1e-9
+    with pytest.raises(FileFormatError, match=r"encoder\.scale has values too small"):
+        save(adapter, tmp_path / "b.safetensors")
     with pytest.raises(FileFormatError, match="int32"):
         save(adapter, tmp_path / "c.safetensors", torch.int32)
     with pytest.raises(FileFormatError, match=r"\.safetensors"):
