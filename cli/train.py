@@ -49,6 +49,7 @@ SETTINGS = [
     Setting(("--mixed-precision",), "precision", click.Choice(["fp32", "bf16"]), "bf16 computes in half the memory; the adapter stays fp32."),
     Setting(("--min-snr-gamma",), "min_snr_gamma", float, "Weigh noise levels by min-SNR (5 is usual)."),
     Setting(("--reg-data-dir", "--prior-images"), "prior_images", FOLDER, "Folder of prior-preservation images."),
+    Setting(("--prior-caption",), "prior_caption", str, "Caption of prior-preservation images without a .txt; never the concept's own word."),
     Setting(("--seed",), "seed", int, "Everything random follows from it."),
     Setting(("--save-every-n-steps",), "checkpoint_every", click.IntRange(1), "Steps between checkpoints."),
     Setting(("--sample-every-n-steps",), "preview_every", click.IntRange(1), "Steps between previews."),
@@ -94,7 +95,7 @@ def command(
     """
     check_out(out, overwrite or resume, ".safetensors")
     chosen = {name.removeprefix("set_"): value for name, value in settings.items() if value is not None}
-    chosen.update(images=images, out=out, overwrite=overwrite or resume)
+    chosen.update(images=images, out=out, overwrite=overwrite)
     if prompts:
         chosen["preview_prompts"] = list(prompts)
     if gradient_checkpointing:

@@ -49,7 +49,7 @@ def write(
     state: RunState,
     keep: int,
 ) -> Path:
-    """Write a checkpoint and drop all but the newest `keep`."""
+    """Write a checkpoint and drop all but the newest `keep`; also those of later steps, which are of a run that this one overwrites."""
     tensors: dict[str, Tensor] = {f"adapter.{name}": value for name, value in adapter.state_dict().items()}
     scalars: dict[str, Any] = {}
     for index, values in optimiser.state_dict()["state"].items():
@@ -68,7 +68,9 @@ def write(
     }
     path = folder / f"step-{state.step:06d}.safetensors"
     write_atomically(path, to_bytes({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, metadata))
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
+    found = sorted(folder.glob("step-*.safetensors"))
+    own = found.index(path) + 1
+    for old in [*found[own:], *found[:own][:-keep]]:
         old.unlink()
     return path
 
@@ -96,11 +98,14 @@ def read(
     plain = json.loads(json.dumps(config))
     for name, what in ORIGINS.items():
         if name in plain and stored.get(name) != plain[name]:
-            raise TrainingError(f"{path} was made with other {what}; resume with the same, or start anew with another out.")
+            raise TrainingError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
     changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
     if changed:
         name = changed[0]
-        raise TrainingError(f"{path} was made with {name} = {stored.get(name)!r}, this run has {plain[name]!r}; resume with the same settings.")
+        raise TrainingError(
+            f"{path} was made with {name} = {stored.get(name)!r}, this run has {plain[name]!r}; resume with the same settings, or start a new "
+            "run under another name."
+        )
     adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
     layout = optimiser.state_dict()
     entries: dict[int, dict[str, Any]] = {}

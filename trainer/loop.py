@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import TrainingError
-from ..sparsedict_core.file_format import save
+from ..sparsedict_core.errors import FileFormatError, TrainingError
+from ..sparsedict_core.file_format import read_metadata, save
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
@@ -58,6 +59,7 @@ class TrainResult:
     steps: int  # steps done; fewer than asked where the run was stopped
     seconds: float  # of the steps alone
     checkpoint: Path | None = None  # where a stopped run can go on from
+    interrupted: bool = False  # by the host, while the importance was gathered: the adapter is whole, and whoever asked wants nothing more
 
 
 def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
@@ -108,12 +110,15 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
     # A checkpoint goes with these images and this base, whatever the settings say.
     settings = {**config.to_dict(), "images_hash": data.content_hash(), "base_fingerprint": backend.fingerprint()}
     last: Path | None = None
+    begun = False  # whether what is at `out` may be of this run
     if config.resume:
         last = checkpoint.newest(folder)
         if last is None:
             report.on_warning(f"there is no checkpoint in {folder}; starting from the first step.")
         else:
             state = checkpoint.read(last, settings, adapter, optimiser, generator, dead)
+            begun = True
+            check_begun(config, out, settings, last)
 
     latents = sets[0].concept.latents
     previews = Previews(config, backend, (int(latents.shape[-2]), int(latents.shape[-1]))) if config.preview_prompts else None
@@ -228,33 +233,57 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
 
     # -- the result: frozen, ranked, saved
     report.on_stage("importance")
+    cut_short = False
     adapter.requires_grad_(False)
     told_importance = partial(report.on_progress, "importance")
     try:
         stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES, responses=not stopped)
     except interruptions(backend):
+        cut_short = True
         stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)  # the trained adapter is not lost for it
     adapter.metadata["training"] = summary(config, data, state, seconds)
     if processes.main:
-        save(adapter, out, overwrite=config.overwrite or config.resume, moments=config.moments)
+        save(adapter, out, overwrite=config.overwrite or begun, moments=config.moments)
     processes.wait()
     if isinstance(report, ConsoleProgress):
         report.close()
     if stopped:
         report.on_stopped(state.step, config.steps, out, last)
-    return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None)
+    return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None, cut_short)
 
 
 def check_out(config: TrainConfig, out: Path) -> None:
-    """Refuse a place that cannot be written to before the training, not after it."""
-    if out.exists() and not (config.overwrite or config.resume):
-        raise TrainingError(f"{out} exists; choose another out, or set overwrite.")
+    """Refuse a place that cannot be written to, or holds what another run has left, before the training, not after it."""
+    folder = checkpoint.folder_of(out)
+    kept = checkpoint.newest(folder)
+    if not (config.overwrite or (config.resume and kept is not None)):
+        if out.exists():
+            nothing = f", and there is no checkpoint in {folder} to go on from" if config.resume else ""
+            raise TrainingError(f"{out} exists{nothing}; choose another out, or set overwrite.")
+        if kept is not None:
+            raise TrainingError(f"{kept} is left of an earlier run; go on from it with resume, choose another out, or set overwrite.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"the folder {out.parent} cannot be made ({error.strerror}); choose another out.") from error
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise TrainingError(f"{out} cannot be written; choose another out, a file in a folder that is writable.")
+
+
+def check_begun(config: TrainConfig, out: Path, settings: dict[str, Any], kept: Path) -> None:
+    """Refuse to go on where the file at `out` is not what the run of the checkpoint `kept` has written."""
+    if config.overwrite or not out.exists():
+        return
+    try:
+        found = read_metadata(out)
+    except FileFormatError:
+        found = {}
+    training = found.get("training")
+    stored = {**found, **training} if isinstance(training, dict) else {}
+    alike = all(stored.get(name) == settings[name] for name in (*checkpoint.ORIGINS, "seed"))
+    # What was pruned or scaled since, and saved in its place, is another's work too.
+    if not alike or found.get("lineage"):
+        raise TrainingError(f"{out} was not written by the run of {kept}; move it elsewhere to go on, or start a new run under another name.")
 
 
 def build_sets(

@@ -40,7 +40,8 @@ def test_flags(chosen):
 
 def test_resume_goes_on_at_the_same_place(chosen, tmp_path):
     (tmp_path / "a.safetensors").touch()
-    assert chosen("--resume")["resume"] is True
+    seen = chosen("--resume")
+    assert seen["resume"] is True and seen["overwrite"] is False  # the trainer knows whether the file is this run's
 
 
 def test_every_option_is_a_setting_of_the_trainer():

@@ -1,6 +1,7 @@
 """A run on the embedded base: what it leaves when it ends, is stopped, is killed, goes wrong; and that settings do what they say."""
 
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ from small_run import run, settings
 
 from sparsedict.sparsedict_core import Selection, load, prune, select
 from sparsedict.sparsedict_core.errors import TrainingError
+from sparsedict.sparsedict_core.file_format import save
 from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
@@ -170,6 +172,42 @@ def test_a_damaged_checkpoint_is_named(tmp_path, backend):
     newest.write_bytes(newest.read_bytes()[:200])
     with pytest.raises(TrainingError, match=newest.name):
         run(tmp_path, backend, resume=True)
+
+
+def test_a_new_run_keeps_its_own_checkpoints_beside_those_of_the_run_that_it_overwrites(tmp_path, backend):
+    run(tmp_path, backend)
+    folder = tmp_path / "a.checkpoints"
+    assert sorted(path.stem for path in folder.iterdir()) == ["step-000004", "step-000006"]
+    stopped = run(tmp_path, backend, StopAfter(2), overwrite=True, seed=1)
+    assert stopped.checkpoint.exists() and [path.stem for path in folder.iterdir()] == ["step-000002"]
+    assert run(tmp_path, backend, resume=True, seed=1).steps == 6
+
+
+def test_what_another_run_has_left_is_neither_overwritten_nor_deleted_unasked(tmp_path, backend):
+    run(tmp_path, backend)
+    out, folder = tmp_path / "a.safetensors", tmp_path / "a.checkpoints"
+    kept = sorted(folder.iterdir())
+    out.unlink()
+    with pytest.raises(TrainingError, match=r"step-000006.* is left of an earlier run; go on from it with resume"):
+        run(tmp_path, backend)
+    assert sorted(folder.iterdir()) == kept and not out.exists()
+
+
+def test_resume_replaces_no_file_that_its_run_did_not_begin(tmp_path, backend):
+    whole, other = run(tmp_path, backend, steps=2).path, run(tmp_path / "other", backend, steps=2, seed=1).path
+    adapter = load(whole)
+    for changed in (load(other), prune(adapter, select(adapter, Selection(top=5)))):
+        save(changed, whole, overwrite=True)
+        before = whole.read_bytes()
+        with pytest.raises(TrainingError, match=r"a\.safetensors was not written by the run of .*step-000002.*move it elsewhere"):
+            run(tmp_path, backend, steps=2, resume=True)
+        assert whole.read_bytes() == before
+    shutil.rmtree(tmp_path / "a.checkpoints")
+    with pytest.raises(TrainingError, match=r"a\.safetensors exists, and there is no checkpoint in .*a\.checkpoints to go on from"):
+        run(tmp_path, backend, steps=2, resume=True)
+    assert whole.read_bytes() == before
+    run(tmp_path, backend, steps=2, resume=True, overwrite=True)
+    assert load(whole).atom_count == adapter.atom_count
 
 
 def test_quiet_samples_are_made_once(tmp_path, backend, monkeypatch):
