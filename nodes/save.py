@@ -86,8 +86,10 @@ def target(root: Path, filename: str) -> Path:
 
 
 def unused(path: Path) -> Path:
-    """`path`, or the first of `path_2`, `path_3`, … that does not exist."""
+    """`path`, or the first of `path_2`, `path_3`, … that neither exists nor is left to be written by a training that was stopped."""
+    from ..trainer.checkpoint import folder_of
+
     number, wanted = 2, path
-    while wanted.exists():
+    while wanted.exists() or folder_of(wanted).exists():
         wanted, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
     return wanted

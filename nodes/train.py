@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,14 @@ class TrainSparseDict(io.ComfyNode):
                 _more(io.Int, "sampling_steps", 0, 0, 1000, "Steps of the sampler for previews and quiet samples; 0: 24."),
                 _more(io.Float, "guidance", 0.0, 0.0, 100.0, "Guidance (cfg) for previews and quiet samples; 0: usual for the model.", step=0.1),
                 _more(io.Int, "checkpoint_every", 100, 1, 100000, "Steps between checkpoints; two are kept, in a folder beside the file."),
-                _switch("resume", "Go on from the newest checkpoint of the file of this name, with the same settings, to the same number of steps."),
+                _switch("resume", "Go on from the newest checkpoint of this name or a numbered one, with the same settings, to the same number of steps."),
             ],
             outputs=[
                 SparseDictSocket.Output("result", display_name="sparse dict", tooltip="What was learned, as it is in the file."),
                 io.Image.Output("plot", display_name="loss plot", tooltip="The loss, and the share of active atoms with its aim, by step."),
                 io.String.Output("log", display_name="log", tooltip="What happened, and the file's name."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_input_list=True,
             is_output_node=True,
         )  # fmt: skip
@@ -115,7 +116,7 @@ class TrainSparseDict(io.ComfyNode):
         # All inputs are lists: pictures and captions of any number, and one of everything else.
         lists = {name: inputs.get(name) or [] for name in ("images", "captions", "latents", "conditioning")}
         one = {name: values[0] if isinstance(values, list) else values for name, values in inputs.items() if name not in lists}
-        callbacks = HostCallbacks(cls.hidden.unique_id if cls.hidden is not None else None)
+        callbacks = HostCallbacks(cls.hidden.unique_id, cls.hidden.extra_pnginfo) if cls.hidden is not None else HostCallbacks(None)
         try:
             backend = ComfyBackend(one["model"], one.get("clip"), one.get("vae"), one.get("sampling_steps") or None, one.get("guidance") or None)
             config = settings(one, backend, bool(lists["conditioning"]))
@@ -123,15 +124,18 @@ class TrainSparseDict(io.ComfyNode):
         finally:
             callbacks.over()
             comfy.model_management.soft_empty_cache()
+        cancelled = result.interrupted or callbacks.cancelled()
         said = f"{result.steps} steps in {result.seconds:.0f} s; {result.path} is written."
         if result.checkpoint is not None:
             said = (
                 f"stopped after {result.steps} of {config.steps} steps; the adapter so far is {result.path}, and with resume on and the same "
                 f"settings this node goes on from {result.checkpoint}."
             )
-            # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
-            if not callbacks.kept():
-                raise TrainingError(said)
+        elif cancelled:
+            said = f"cancelled after the last of {result.steps} steps; {result.path} is written."
+        # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
+        if cancelled or (result.checkpoint is not None and not callbacks.kept()):
+            raise TrainingError(said)
         callbacks.say(said)
         callbacks.finished(result.path, result.steps if result.checkpoint is not None else None)
         log = "\n".join(callbacks.lines)
@@ -157,7 +161,7 @@ def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
     parts = one.get("gradient_accumulation") or (1 if backend.device.type == "cpu" else batch if large > 1e9 else max(1, batch // 2))
     checkpointing = one.get("gradient_checkpointing", "auto")
     chosen: dict[str, Any] = {
-        "out": str(path if resume else unused(path)),
+        "out": str((begun(path) if resume else None) or unused(path)),
         "placeholder": one["word"].strip() or None,
         "steps": one.get("steps") or steps,
         "seed": one["training_seed"],
@@ -181,6 +185,16 @@ def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
         if one.get(name):
             values[name] = one[name]
     return TrainConfig(**values)
+
+
+def begun(path: Path) -> Path | None:
+    """The file of the run to go on with: of `path`, `path_2`, …, the one whose checkpoint was written last; None where there is none."""
+    from ..trainer.checkpoint import folder_of, newest
+
+    number = re.compile(rf"{re.escape(path.stem)}(_\d+)?")
+    names = [found.stem for found in path.parent.glob("*.checkpoints") if number.fullmatch(found.stem)]
+    kept = {file: newest(folder_of(file)) for file in (path.with_name(f"{name}{path.suffix}") for name in names)}
+    return max((file for file in kept if kept[file]), key=lambda file: kept[file].stat().st_mtime_ns, default=None)
 
 
 def data_of(lists: dict[str, list[Any]], one: dict[str, Any], backend: Any) -> Any:

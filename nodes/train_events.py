@@ -22,14 +22,15 @@ LINES = 40  # of the log that tell of steps
 class HostCallbacks(Callbacks):
     """`lines` is the log. `interrupted` stays set once the user has pressed the host's stop, as the host forgets it when it is told."""
 
-    def __init__(self, node: str | None) -> None:
-        self.node = node
+    def __init__(self, node: str | None, pnginfo: Any = None) -> None:
+        """`pnginfo` is what the host would write into pictures: it holds the workflow."""
+        self.node, self.workflow = node, workflow_id(pnginfo)
         self.lines: list[str] = []
         self.interrupted = False
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
         self._sent = 0.0
         self._prompt = getattr(_server(), "last_prompt_id", None)
-        STATE.begin(node, self._prompt)
+        STATE.begin(node, self._prompt, self.workflow)
 
     # -- the trainer's side
 
@@ -82,6 +83,11 @@ class HostCallbacks(Callbacks):
         """Whether it was the monitor's button alone that ended the run. An interrupt may also come as an exception of the host's in mid-step."""
         return STATE.keep_asked() and not self.interrupted
 
+    def cancelled(self) -> bool:
+        """Whether the host's own button was pressed at any time until now, also after the last step."""
+        self.should_stop()
+        return self.interrupted
+
     # -- the host's side
 
     def say(self, text: str) -> None:
@@ -112,11 +118,18 @@ class HostCallbacks(Callbacks):
         comfy.model_management.interrupt_current_processing(False)
 
     def _send(self, data: dict[str, Any]) -> None:
-        data = {"node": self.node, "prompt": self._prompt, **data}
+        data = {"node": self.node, "prompt": self._prompt, "workflow": self.workflow, **data}
         STATE.note(data)
         server = _server()
         if server is not None:
             server.send_sync(EVENT, data, server.client_id)
+
+
+def workflow_id(pnginfo: Any) -> str | None:
+    """The id of the workflow that the prompt was made of: node numbers are the same in another one. None where it came from no front end."""
+    workflow = pnginfo.get("workflow") if isinstance(pnginfo, dict) else None
+    found = workflow.get("id") if isinstance(workflow, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _server() -> Any:

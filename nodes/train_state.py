@@ -18,11 +18,12 @@ class TrainState:
         self._preview: bytes | None = None
         self._keep = False
 
-    def begin(self, node: str | None, prompt: str | None) -> None:
-        """A run starts in this node, for this prompt."""
+    def begin(self, node: str | None, prompt: str | None, workflow: str | None) -> None:
+        """A run starts in this node of this workflow, for this prompt."""
         with self._lock:
             self._job = {
-                "node": node, "prompt": prompt, "running": True, "points": [], "stage": None, "warnings": [], "finished": None, "stopped": None, "previews": 0
+                "node": node, "prompt": prompt, "workflow": workflow, "running": True, "points": [], "stage": None, "warnings": [],
+                "finished": None, "stopped": None, "previews": 0,
             }  # fmt: skip
             self._preview, self._keep = None, False
 
@@ -51,7 +52,7 @@ class TrainState:
             job, kind = self._job, data["event"]
             if job is None:
                 return
-            rest = {key: value for key, value in data.items() if key not in ("event", "node", "prompt")}
+            rest = {key: value for key, value in data.items() if key not in ("event", "node", "prompt", "workflow")}
             if kind == "step":
                 job["points"].append(rest)
                 if len(job["points"]) > POINTS:

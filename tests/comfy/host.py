@@ -142,9 +142,12 @@ class Host:
         """What the front end knows of all nodes, or of one."""
         return self.get("/object_info") if node is None else self.get(f"/object_info/{node}")[node]
 
-    def queue(self, prompt: dict[str, Any], client: str | None = None) -> str:
-        """Hands a prompt (API format) over and returns its id. Raises PromptRefused."""
-        status, answer = self.post("/prompt", {"prompt": prompt, **({"client_id": client} if client else {})})
+    def queue(self, prompt: dict[str, Any], client: str | None = None, workflow: str | None = None) -> str:
+        """Hands a prompt (API format) over and returns its id; `workflow` is the id of the one that it was made of. Raises PromptRefused."""
+        more: dict[str, Any] = {"client_id": client} if client else {}
+        if workflow is not None:
+            more["extra_data"] = {"extra_pnginfo": {"workflow": {"id": workflow}}}
+        status, answer = self.post("/prompt", {"prompt": prompt, **more})
         if status != 200 or answer.get("node_errors"):
             raise PromptRefused(answer)
         return answer["prompt_id"]

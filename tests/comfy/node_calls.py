@@ -40,9 +40,10 @@ def run(nodes, node_id, **inputs):
 
 def fingerprint(node, **inputs):
     """What the host itself finds for its cache; an input `["9", 0]` is a link. NaN, which equals nothing, where the node raises an error."""
-    import nodes as host_nodes
     from comfy_execution.graph import DynamicPrompt
     from execution import IsChangedCache
+
+    import nodes as host_nodes
 
     name = node.GET_SCHEMA().node_id
     with mock.patch.dict(host_nodes.NODE_CLASS_MAPPINGS, {name: node}):

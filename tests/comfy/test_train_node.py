@@ -1,6 +1,7 @@
 """Train Sparse Dict: as a front end uses it, over HTTP, and in this process where a failure has to be made."""
 
 import json
+import os
 import time
 
 import pytest
@@ -40,7 +41,7 @@ def checkpoints(server, name):
 def trained(server):
     """A finished run, and what its client heard."""
     with server.listen() as client:
-        prompt = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2), client.id)
+        prompt = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2), client.id, "of a tab")
         outputs = server.result(prompt)
         time.sleep(0.3)
     return outputs, client, prompt
@@ -59,7 +60,9 @@ def test_a_run_leaves_a_file_a_plot_and_a_log(server, trained):
 def test_progress_previews_and_events_reach_the_client(server, trained):
     _, client, _ = trained
     events = train_events(client)
-    assert all(event["node"] == "3" for event in events)
+    assert all((event["node"], event["workflow"]) == ("3", "of a tab") for event in events)
+    job = server.get("/sparsedict/train")
+    assert job["workflow"] == "of a tab" and "workflow" not in job["points"][-1] and "workflow" not in job["stage"]
     last = [event for event in events if event["event"] == "step"][-1]
     assert last["step"] == last["steps"] == 4
     assert {"loss", "smoothed_loss", "density", "target_density", "dead_atoms", "learning_rate", "seconds_left"} <= last.keys()
@@ -141,6 +144,7 @@ def test_stop_and_keep_goes_on_with_the_adapter_so_far(server):
         while not steps_seen(client):
             time.sleep(0.05)
         assert steps_seen(client)[0]["prompt"] == prompt
+        assert steps_seen(client)[0]["workflow"] is None and server.get("/sparsedict/train")["workflow"] is None
         for other in (keep(server, "another"), keep(server, prompt, "4")):
             assert other[0] == 409 and "nothing to stop" in other[1]["error"]
         seen = len(steps_seen(client))
@@ -175,6 +179,28 @@ def test_stop_and_keep_before_there_is_an_adapter_says_so(server):
         entry = server.wait(prompt)
     error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
     assert "nothing was written" in error["exception_message"] and not server.get("/sparsedict/train")["running"]
+
+
+def test_resume_goes_on_from_the_numbered_run_that_was_stopped(server):
+    wanted = {"steps": 3000, "checkpoint_every": 1000}
+    server.run(graph("numbered", steps=2))
+    folder = server.base / "output" / "sparse_dicts"
+    finished = (folder / "numbered.safetensors").read_bytes()
+    for resume in (False, True):
+        with server.listen() as client:
+            prompt = server.queue(graph("numbered", resume=resume, **wanted), client.id)
+            while not steps_seen(client):
+                time.sleep(0.05)
+            first = steps_seen(client)[0]["step"]
+            server.interrupt()
+            entry = server.wait(prompt)
+        error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+        assert str(folder / "numbered_2.safetensors") in error["exception_message"]
+        if resume:
+            assert first > done
+        done = int(checkpoints(server, "numbered_2")[-1].stem.removeprefix("step-"))
+        assert str(checkpoints(server, "numbered_2")[-1]) in error["exception_message"]
+    assert (folder / "numbered.safetensors").read_bytes() == finished and not (folder / "numbered_3.safetensors").exists()
 
 
 # In this process.
@@ -279,3 +305,75 @@ def test_in_training_is_set_while_it_trains(node, demo, comfy, monkeypatch):
     execute(node, *demo, name="flag")
     assert seen and all(seen)
     clean(demo[0], comfy)
+
+
+def made(folder, name, steps=(), written=0):
+    """A training's checkpoints, the newest of them `written` seconds after the epoch."""
+    (folder / f"{name}.checkpoints").mkdir()
+    for step in steps:
+        path = folder / f"{name}.checkpoints" / f"step-{step:06d}.safetensors"
+        path.touch()
+        os.utime(path, (written, written))
+
+
+def test_a_name_is_taken_where_a_training_has_left_checkpoints(comfy, tmp_path):
+    from sparsedict.nodes.save import unused
+
+    path = tmp_path / "a.safetensors"
+    made(tmp_path, "a", [300])
+    (tmp_path / "a_2.safetensors").touch()
+    assert unused(path).name == "a_3.safetensors"
+
+
+def test_resume_takes_the_run_of_this_name_whose_checkpoint_was_written_last(comfy, tmp_path):
+    from sparsedict.nodes.train import begun
+
+    path = tmp_path / "a.b.safetensors"
+    assert begun(path) is None
+    made(tmp_path, "a.b", [200, 300], written=10)
+    made(tmp_path, "a.b_4", [100, 150], written=20)
+    made(tmp_path, "a.b_5")
+    made(tmp_path, "a.b_art", [900], written=30)
+    made(tmp_path, "aXb_6", [900], written=30)
+    assert begun(path).name == "a.b_4.safetensors"
+    assert begun(tmp_path / "a.b_4.safetensors").name == "a.b_4.safetensors"
+    assert begun(tmp_path / "a.b_5.safetensors") is None
+
+
+@pytest.mark.parametrize("how", ["waits to be asked for", "was asked for", "comes as an exception"])
+def test_a_cancel_after_the_last_step_ends_the_graph_and_names_the_file(node, demo, comfy, monkeypatch, how):
+    from sparsedict.nodes.train_events import HostCallbacks
+    from sparsedict.trainer.backends.comfyui import ComfyBackend
+
+    management, on_stage, predict, raised = comfy.model_management, HostCallbacks.on_stage, ComfyBackend.predict, []
+
+    def stage(self, name, detail=""):
+        on_stage(self, name, detail)
+        if name == "importance" and how == "waits to be asked for":
+            management.interrupt_current_processing(True)
+        elif name == "importance" and how == "was asked for":
+            self._note_interrupt()
+        elif name == "importance":
+            monkeypatch.setattr(ComfyBackend, "predict", once)
+
+    def once(self, *args):
+        monkeypatch.setattr(ComfyBackend, "predict", predict)
+        raised.append(True)
+        raise management.InterruptProcessingException
+
+    monkeypatch.setattr(management, "in_training", False, raising=False)
+    monkeypatch.setattr(HostCallbacks, "on_stage", stage)
+    with pytest.raises(TrainingError, match=r"^cancelled after the last of 4 steps; .*late.*\.safetensors is written\.$") as told:
+        execute(node, *demo, name="late")
+    adapter = load(str(told.value).split("; ")[1].removesuffix(" is written."))
+    assert all(bool((site.importance > 0).any()) for site in adapter.sites.values())
+    assert bool(raised) == (how == "comes as an exception")
+    clean(demo[0], comfy)
+
+
+def test_a_workflow_without_an_id_is_none(comfy):
+    from sparsedict.nodes.train_events import workflow_id
+
+    assert workflow_id({"workflow": {"id": "of a tab"}}) == "of a tab"
+    for none in (None, {}, [], {"workflow": None}, {"workflow": {}}, {"workflow": {"id": 3}}):
+        assert workflow_id(none) is None
