@@ -105,6 +105,11 @@ class TrainConfig:
         return self.quiet_weight > 0 and self.quiet_share > 0 and self.quiet_samples > 0
 
     @property
+    def rows(self) -> int:
+        """Rows of a micro-batch; outside the steps too no more go through the model at once, so that what can train can also begin and end."""
+        return max(1, self.batch_size // self.gradient_accumulation)
+
+    @property
     def rate(self) -> float:
         """The learning rate; the method's for this kind of run where none is given."""
         if self.learning_rate is not None:

@@ -16,6 +16,7 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .loop import build_sets
+from .quiet import CHUNK
 
 PICTURES = 24
 
@@ -34,16 +35,24 @@ def captions_of(adapter: SparseAdapter) -> list[str]:
 
 def own_rows(
     adapter: SparseAdapter, backend: Backend, captions: Sequence[str], report: Callbacks, seed: int = 0, strength: float = 1.0,
-    count: int = PICTURES,
+    count: int = PICTURES, at_once: int = PICTURES,
 ) -> Rows:  # fmt: skip
-    """`count` pictures that the base draws with the adapter at `strength`, as latents with their captions, taken in turn."""
+    """`count` pictures that the base draws with the adapter at `strength`, `at_once` at a time, as latents with their captions, taken in turn."""
     side = backend.default_size // backend.latent_scale
     texts = [captions[i % len(captions)] for i in range(count)]
     noise = torch.randn(count, backend.latent_channels, side, side, generator=torch.Generator().manual_seed(seed))
     report.on_stage("the adapter's own pictures")
     with adapter.attach(backend.denoiser, strength, component=backend.component), torch.no_grad():
-        latents = backend.sample(texts, noise.to(backend.device, backend.dtype)).float().cpu()
-    return text_rows(backend, latents, [[text] for text in texts])
+        parts = [
+            backend.sample(texts[i : i + at_once], noise[i : i + at_once].to(backend.device, backend.dtype)).float().cpu()
+            for i in range(0, count, at_once)
+        ]
+    return text_rows(backend, torch.cat(parts), [[text] for text in texts])
+
+
+def drawn_at_once(config: TrainConfig) -> int:
+    """How many pictures are drawn together: all where a step takes its rows as a whole, else a micro-batch's."""
+    return PICTURES if config.rows >= CHUNK else config.rows
 
 
 def own_sets(rows: Rows, backend: Backend, config: TrainConfig, report: Callbacks) -> list[TrainingSet]:

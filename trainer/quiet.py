@@ -58,12 +58,11 @@ def quiet_prompts(config: TrainConfig, backend: Backend, count: int | None = Non
     prompts = [prompt.strip() for prompt in prompts if prompt.strip()]
     if not prompts:
         raise TrainingError("the list of quiet prompts is empty; give some prompts, or quiet_samples = 0 for none.")
-    every = round(1 / config.quiet_empty_share) if config.quiet_empty_share else 0
     share = config.quiet_word_share
     words = spare_words(config, backend) if share else []
 
     def prompt(i: int) -> str:
-        if every and i % every == every - 1:
+        if turns(i + 1, config.quiet_empty_share) > turns(i, config.quiet_empty_share):
             return ""
         number = int(i * share)
         if int((i + 1) * share) > number:
@@ -71,6 +70,12 @@ def quiet_prompts(config: TrainConfig, backend: Backend, count: int | None = Non
         return prompts[i % len(prompts)]
 
     return [prompt(i) for i in range(first, first + (config.quiet_samples if count is None else count))]
+
+
+def turns(count: int, share: float) -> int:
+    """How many of the first `count` are of a share that is spread evenly."""
+    # Ten times 0.7 is a little less than 7 in floating point.
+    return int(count * share + 1e-9)
 
 
 def load_or_make(
@@ -88,6 +93,9 @@ def load_or_make(
 
     prompts = quiet_prompts(config, backend, count, first)
     parts_of_it = [backend.fingerprint(), prompts, size, config.seed, config.quiet_sampling_steps]
+    if backend.dtype == torch.float16:
+        # Rounding makes other samples; of fp16 alone the fingerprint does not tell.
+        parts_of_it.append(str(backend.dtype))
     if hasattr(backend, "sampling_key"):
         parts_of_it.append(backend.sampling_key())
     identity = json.dumps(parts_of_it)
@@ -100,9 +108,11 @@ def load_or_make(
         chunk = prompts[done : done + CHUNK]
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + done)
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
-        with torch.no_grad():
-            latents = backend.sample(chunk, noise.to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
-        parts.append(latents.float().cpu())
+        for first_row in range(0, len(chunk), config.rows):
+            rows = slice(first_row, first_row + config.rows)
+            with torch.no_grad():
+                latents = backend.sample(chunk[rows], noise[rows].to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
+            parts.append(latents.float().cpu())
         if progress is not None:
             progress(min(done + CHUNK, len(prompts)), len(prompts))
     latents = torch.cat(parts)
@@ -117,7 +127,8 @@ def _read(path: Path, count: int) -> Tensor | None:
         return None
     try:
         with safe_open(str(path), "pt") as file:
-            latents = file.get_tensor("latents")
+            # A copy: the tensor is mapped to the file, and Windows deletes no file that is.
+            latents = file.get_tensor("latents").clone()
     except (SafetensorError, OSError):
         # A damaged cache costs the time to make it anew, no more.
         return None
@@ -125,8 +136,11 @@ def _read(path: Path, count: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def measure_inputs(backend: Backend, adapter: SparseAdapter, samples: list[QuietSamples], seed: int) -> None:
-    """Set the adapter's input mean and scale from the *base's* activations on `samples`, at the family's noise levels."""
+def measure_inputs(backend: Backend, adapter: SparseAdapter, samples: list[QuietSamples], seed: int, rows: int = CHUNK) -> None:
+    """Set the adapter's input mean and scale from the *base's* activations on `samples`, at the family's noise levels.
+
+    At most `rows` go through the model at once.
+    """
     statistics = InputStatistics()
     names = [site.name for site in adapter.sites.values()]
     generator = torch.Generator().manual_seed(seed + 77)
@@ -138,5 +152,8 @@ def measure_inputs(backend: Backend, adapter: SparseAdapter, samples: list[Quiet
                 levels = backend.sample_noise_levels(len(latents), generator, size).to(backend.device)
                 noise = torch.randn(latents.shape, generator=generator).to(latents)
                 conditioning = backend.encode_captions(group.captions[first : first + CHUNK])
-                backend.predict(backend.add_noise(latents, noise, levels), levels, conditioning)
+                noisy = backend.add_noise(latents, noise, levels)
+                for row in range(0, len(noisy), rows):
+                    part = slice(row, row + rows)
+                    backend.predict(noisy[part], levels[part], {k: v[part] for k, v in conditioning.items()})
     statistics.apply(adapter)
