@@ -59,6 +59,10 @@ class Batch:
             self.latents[rows], self.noise[rows], self.levels[rows], {k: v[rows] for k, v in self.conditioning.items()}, self.kind[rows]
         )
 
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in `count` parts of equal size."""
+        return [self.part(first, count) for first in range(count)]
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         cast = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in self.conditioning.items()}
         return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind.to(device))

@@ -18,7 +18,7 @@ class Previews:
 
     def __init__(self, config: TrainConfig, backend: Backend, size: tuple[int, int]) -> None:
         self.prompts = list(config.preview_prompts)
-        self.backend = backend
+        self.backend, self.at_once = backend, config.rows
         generator = torch.Generator().manual_seed(config.seed + 31)
         self.noise = torch.randn(max(1, len(self.prompts)), backend.latent_channels, *size, generator=generator)
         self.base: Tensor | None = None
@@ -40,5 +40,10 @@ class Previews:
         return self._sample(ask), self.base
 
     def _sample(self, callback: StepCallback) -> Tensor:
-        noise = self.noise.to(self.backend.device, self.backend.dtype)
-        return self.backend.decode(self.backend.sample(self.prompts, noise, callback=callback)).float().cpu()
+        noise, pictures = self.noise.to(self.backend.device, self.backend.dtype), []
+        for first in range(0, len(self.prompts), self.at_once):
+            rows = slice(first, first + self.at_once)
+            latents = self.backend.sample(self.prompts[rows], noise[rows], callback=callback)
+            # One by one: a decoder of large pictures needs more for each than the denoiser does.
+            pictures += [self.backend.decode(latent[None]).float().cpu() for latent in latents]
+        return torch.cat(pictures)
