@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -25,19 +26,39 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
-def advice(config: TrainConfig) -> str:
-    """What is left to save memory with, the cheapest first."""
+def advice(config: TrainConfig, healing: bool = False) -> str:
+    """What is left to save memory with, the cheapest first; `healing` has no precision and no resolution of its own."""
     found = []
     if not config.gradient_checkpointing:
         found.append("turn gradient_checkpointing on")
-    if config.precision == "fp32":
+    if config.precision == "fp32" and not healing:
         found.append("set precision to bf16")
     if config.gradient_accumulation < config.batch_size:
         found.append(f"raise gradient_accumulation (now {config.gradient_accumulation}, batch_size {config.batch_size})")
     elif config.batch_size > 2:
         found.append(f"lower batch_size (now {config.batch_size})")
-    found.append(f"lower resolution (now {config.resolution or 'the base model’s own'})")
+    if healing:
+        found.append("load the base in a smaller dtype (bf16)")
+    else:
+        found.append(f"lower resolution (now {config.resolution or 'the base model’s own'})")
     return ", ".join(found[:-1]) + " or " + found[-1] if len(found) > 1 else found[0]
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(config: TrainConfig, healing: bool = False) -> Iterator[None]:
+    """An allocator's error within the block becomes a TrainingError with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        kept = "" if healing else " Checkpoints that were written are kept."
+        raise TrainingError(f"out of memory ({first_line(error)}); {advice(config, healing)}.{kept}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error that is shown inside another's sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def explain_out_of_memory(function: Callable[P, R]) -> Callable[P, R]:
@@ -45,14 +66,9 @@ def explain_out_of_memory(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def explained(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        config = args[0] if args else kwargs["config"]
+        assert isinstance(config, TrainConfig)
+        with out_of_memory_explained(config):
             return function(*args, **kwargs)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            config = args[0] if args else kwargs["config"]
-            assert isinstance(config, TrainConfig)
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise TrainingError(f"out of memory ({first}); {advice(config)}. Checkpoints that were written are kept.") from error
 
     return explained

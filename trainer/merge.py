@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from torch import Tensor
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.compose import compose
 from .backends.base import Backend
-from .batches import CONCEPT, TrainingSet, draw_batch
+from .batches import CONCEPT, Batch, TrainingSet, draw_batch
 from .calibrate import calibrate
 from .callbacks import Callbacks
 from .config import TrainConfig
-from .own_pictures import PICTURES, captions_of, own_rows, own_sets
+from .forward import recomputed_blocks
+from .memory import out_of_memory_explained
+from .own_pictures import PICTURES, captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
 from .schedules import heal_factor
 
@@ -54,15 +56,31 @@ class Lesson:
 
 def merge(
     parts: Sequence[Part], backend: Backend, heal_steps: int = HEAL_STEPS, callbacks: Callbacks | None = None, seed: int = 0,
-    pictures: int = PICTURES, quiet_samples: int = QUIET_SAMPLES,
+    pictures: int = PICTURES, quiet_samples: int = QUIET_SAMPLES, batch: TrainConfig | None = None,
 ) -> SparseAdapter:  # fmt: skip
-    """The members in one adapter in which each keeps to its own word; `pictures` are drawn by each member and pair. Raises CompositionError as `compose` does, TrainingError without words."""
+    """The members in one adapter in which each keeps to its own word; `pictures` are drawn by each member and pair.
+
+    Of `batch` its size, its parts and whether blocks are recomputed count. Raises CompositionError as `compose` does, TrainingError
+    without words and where memory runs out.
+    """
     report = callbacks or ConsoleProgress()
     merged = compose([(part.name, part.adapter, part.strength) for part in parts])
     if heal_steps == 0 or len(parts) < 2:
         return merged
+    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=quiet_samples)
+    with out_of_memory_explained(config, healing=True):
+        teach(merged, parts, backend, heal_steps, config, report, pictures)
+    merged.metadata["lineage"] = [*merged.metadata.get("lineage", []), {"operation": "heal", "steps": heal_steps}]
+    return merged
+
+
+def teach(
+    merged: SparseAdapter, parts: Sequence[Part], backend: Backend, steps: int, config: TrainConfig, report: Callbacks, pictures: int
+) -> None:
+    """Heal the composition, in place."""
+    seed = config.seed
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = TrainConfig(cache=cache, seed=seed, quiet_samples=quiet_samples)
+        config = replace(config, cache=cache)
         alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number, pictures) for number, part in enumerate(parts)]
         pairs = [(one, other) for one in parts for other in parts if one is not other and other.adapter.trigger_words]
         both = [
@@ -73,22 +91,22 @@ def merge(
     learned = [p for key, p in merged.trainable_parameters() if not key.endswith("threshold")]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
     generator = torch.Generator().manual_seed(seed + 21)
-    for step in range(heal_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = HEAL_RATE * heal_factor(step, heal_steps)
-        optimiser.zero_grad(set_to_none=True)
-        # One pair a step, in turn: with many members there are many pairs.
-        now = alone + ([both[step % len(both)]] if both else [])
-        for one in now:
-            (squared_error(merged, one, backend, config, generator) / len(now)).backward()
-        torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
-        optimiser.step()
-        report.on_progress("healing the merge", step + 1, heal_steps)
+    with recomputed_blocks(backend, config.gradient_checkpointing):
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = HEAL_RATE * heal_factor(step, steps)
+            optimiser.zero_grad(set_to_none=True)
+            # One pair a step, in turn: with many members there are many pairs.
+            now = alone + ([both[step % len(both)]] if both else [])
+            for one in now:
+                for rows in draw_batch(config, backend, one.sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
+                    learn(merged, one, backend, rows, len(now) * config.gradient_accumulation)
+            torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
+            optimiser.step()
+            report.on_progress("healing the merge", step + 1, steps)
     merged.requires_grad_(False)
     # What matters has changed: on the members' own pictures, all alike.
     calibrate(config, backend, merged, [rows for one in alone for rows in one.sets])
-    merged.metadata["lineage"] = [*merged.metadata.get("lineage", []), {"operation": "heal", "steps": heal_steps}]
-    return merged
 
 
 def lesson(
@@ -99,13 +117,13 @@ def lesson(
     captions = list(part.captions or captions_of(part.adapter))
     if other is not None:
         captions = [f"{text} {word}" for text in captions for word in other.adapter.trigger_words]
-    rows = own_rows(drawn_by, backend, captions, report, seed, strength, pictures)
+    rows = own_rows(drawn_by, backend, captions, report, seed, strength, pictures, drawn_at_once(config))
     return Lesson(part, other, own_sets(rows, backend, config, report))
 
 
-def squared_error(merged: SparseAdapter, taught: Lesson, backend: Backend, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Mean over all rows: the member's own against what it should be, quiet rows against the base."""
-    batch = draw_batch(config, backend, taught.sets, generator).to(backend.device, backend.dtype)
+def learn(merged: SparseAdapter, taught: Lesson, backend: Backend, batch: Batch, parts: int) -> None:
+    """Add the gradient of the mean squared error over the rows, as one of `parts`: the member's own against what it should be, quiet
+    rows against the base."""
     noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
 
     def predicted(part: Part) -> Tensor:
@@ -118,9 +136,10 @@ def squared_error(merged: SparseAdapter, taught: Lesson, backend: Backend, confi
         if taught.other is not None:
             wanted = wanted + held_back(wanted - base, predicted(taught.other) - base)
     own = (batch.kind == CONCEPT).view(-1, *[1] * (base.ndim - 1))
+    # Attached until the backward is done, where blocks are recomputed.
     with merged.attach(backend.denoiser, component=backend.component):
         made = backend.predict(noisy, batch.levels, batch.conditioning).float()
-    return (made - torch.where(own, wanted, base)).square().mean()
+        ((made - torch.where(own, wanted, base)).square().mean() / parts).backward()
 
 
 def held_back(first: Tensor, second: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +23,15 @@ from ..sparsedict_core.prune import prune
 from ..sparsedict_core.selection import Selection, select
 from ..sparsedict_core.site import SparseSite
 from .backends.base import Backend
-from .batches import CONCEPT, TrainingSet, draw_batch
+from .batches import CONCEPT, Batch, TrainingSet, draw_batch
 from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
+from .forward import recomputed_blocks
 from .loop import build_sets
-from .own_pictures import captions_of, own_rows, own_sets
+from .memory import out_of_memory_explained
+from .own_pictures import captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
 from .schedules import heal_factor
 
@@ -39,6 +41,7 @@ HEAL_QUIET_SAMPLES = 48
 FEW_ATOMS = 0.03  # below this share healing is needed (method); with images at hand it always runs
 SAMPLE_BATCHES = 4
 CHECK_BATCHES = 4
+TOKENS = 64  # of a row that folding sees at a site: all of the embedded base's; of large pictures all would not fit into any memory
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,13 @@ def shrink(
     callbacks: Callbacks | None = None,
     seed: int = 0,
     unit: str = "bytes",
+    batch: TrainConfig | None = None,
 ) -> ShrinkResult:
     """An adapter whose file has at most `share` of the bytes of `adapter`'s (both without moments), or of its parameters by `unit`.
 
-    Without images the whole adapter's own pictures for its trigger word are distilled. Raises SelectionError for a share that
-    no atom fits in, TrainingError where there are neither images nor a trigger word.
+    Without images the whole adapter's own pictures for its trigger word are distilled. Of `batch` its size, its parts and whether
+    blocks are recomputed count. Raises SelectionError for a share that no atom fits in, TrainingError where there are neither
+    images nor a trigger word, and where memory runs out.
     """
     report = callbacks or ConsoleProgress()
     steps = HEAL_STEPS if heal_steps is None else heal_steps
@@ -79,11 +84,13 @@ def shrink(
     if data is None and images is not None:
         data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = TrainConfig(cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-        sets = training_sets(config, backend, adapter, data, report)
+        config = replace(batch or TrainConfig(), cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+        with out_of_memory_explained(config, healing=True):
+            sets = training_sets(config, backend, adapter, data, report)
+            samples = collected(adapter, backend, config, sets)
 
     # The search over sizes makes many adapters from one set of samples.
-    ways: dict[str, Callable[[int], SparseAdapter]] = {"folding": partial(fold_into_new_atoms, adapter, collected(adapter, backend, config, sets))}
+    ways: dict[str, Callable[[int], SparseAdapter]] = {"folding": partial(fold_into_new_atoms, adapter, samples)}
     if has_moments(adapter):
         ways = {"greedy": partial(greedy_atoms, adapter), **ways}
     else:
@@ -91,8 +98,9 @@ def shrink(
     found: list[tuple[float, str, SparseAdapter]] = []
     for method, make in ways.items():
         small = fitting(adapter, f"{unit} ({method})", share * whole, make, size)
-        heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
-        found.append((distance(small, adapter, backend, config, sets), method, small))
+        with out_of_memory_explained(config, healing=True):
+            heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
+            found.append((distance(small, adapter, backend, config, sets), method, small))
     error, method, small = min(found, key=lambda entry: entry[0])
     small.compact()
     reached = size(small)
@@ -138,26 +146,39 @@ def greedy_atoms(adapter: SparseAdapter, count: int) -> SparseAdapter:
 
 @torch.no_grad()
 def collected(adapter: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet]) -> dict[str, SiteSamples]:
-    """Inputs and updates at each site on the concept's rows, and inputs on quiet rows."""
+    """Inputs and updates at each site on the concept's rows, and inputs on quiet rows; of larger pictures TOKENS of each row, by chance."""
     concept: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     quiet: dict[str, list[torch.Tensor]] = {}
     kind = torch.zeros(0)
+    chance = torch.Generator().manual_seed(config.seed + 6)
 
     def observe(key: str, site: SparseSite, x: torch.Tensor, c: torch.Tensor, update: torch.Tensor, o: torch.Tensor) -> None:
         rows = kind == CONCEPT
-        concept.setdefault(key, []).append((x[rows].flatten(0, -2).float().cpu(), update[rows].flatten(0, -2).float().cpu()))
-        quiet.setdefault(key, []).append(x[~rows].flatten(0, -2).float().cpu())
+        x, update = few_tokens([x, update], chance)
+        # In the type that the base computes in, as fp32 would be twice as much of the same numbers.
+        concept.setdefault(key, []).append((x[rows].flatten(0, -2).cpu(), update[rows].flatten(0, -2).cpu()))
+        quiet.setdefault(key, []).append(x[~rows].flatten(0, -2).cpu())
 
     generator = torch.Generator().manual_seed(config.seed + 5)
     with adapter.attach(backend.denoiser, component=backend.component) as attachment, attachment.tap(observe):
         for _ in range(SAMPLE_BATCHES):
-            batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
-            kind = batch.kind
-            backend.predict(backend.add_noise(batch.latents, batch.noise, batch.levels), batch.levels, batch.conditioning)
+            for batch in draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
+                kind = batch.kind
+                backend.predict(backend.add_noise(batch.latents, batch.noise, batch.levels), batch.levels, batch.conditioning)
     return {
         key: SiteSamples(torch.cat([x for x, _ in parts]), torch.cat([u for _, u in parts]), None, torch.cat(quiet[key]))
         for key, parts in concept.items()
     }
+
+
+def few_tokens(values: list[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+    """Values (B, ..., d) of the same tokens → (B, n, d): TOKENS of each row, drawn anew for each, or all where there are no more."""
+    values = [value.reshape(len(value), -1, value.shape[-1]) for value in values]
+    rows, tokens = values[0].shape[:2]
+    if tokens <= TOKENS:
+        return values
+    chosen = torch.rand(rows, tokens, generator=generator).argsort(1)[:, :TOKENS].to(values[0].device)
+    return [value.gather(1, chosen[..., None].expand(-1, -1, value.shape[-1])) for value in values]
 
 
 def training_sets(
@@ -166,7 +187,7 @@ def training_sets(
     """The concept's rows from images, or from the whole adapter's own pictures; and quiet rows."""
     if data is not None:
         return build_sets(config, backend, data, Processes(backend.device), report)[0]
-    rows = own_rows(adapter, backend, captions_of(adapter), report, config.seed)
+    rows = own_rows(adapter, backend, captions_of(adapter), report, config.seed, at_once=drawn_at_once(config))
     return own_sets(rows, backend, config, report)
 
 
@@ -181,15 +202,20 @@ def heal(
     learned = [p for key, p in small.trainable_parameters() if not key.endswith("threshold")]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
     generator = torch.Generator().manual_seed(config.seed + 9)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = HEAL_RATE * heal_factor(step, steps)
-        loss = _squared_errors(small, whole, backend, config, sets, generator)[0]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
-        optimiser.step()
-        report.on_progress(name, step + 1, steps)
+    with recomputed_blocks(backend, config.gradient_checkpointing):
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = HEAL_RATE * heal_factor(step, steps)
+            optimiser.zero_grad(set_to_none=True)
+            for part in draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
+                noisy, wanted = _asked(whole, backend, part)
+                # Attached until the backward is done, where blocks are recomputed.
+                with small.attach(backend.denoiser, component=backend.component):
+                    made = backend.predict(noisy, part.levels, part.conditioning).float()
+                    ((made - wanted).square().mean() / config.gradient_accumulation).backward()
+            torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
+            optimiser.step()
+            report.on_progress(name, step + 1, steps)
     small.requires_grad_(False)
 
 
@@ -199,25 +225,24 @@ def distance(small: SparseAdapter, whole: SparseAdapter, backend: Backend, confi
     generator = torch.Generator().manual_seed(config.seed + 13)
     sums = [0.0, 0.0]
     for _ in range(CHECK_BATCHES):
-        for index, value in enumerate(_squared_errors(small, whole, backend, config, sets, generator, against_base=True)[1:]):
-            sums[index] += float(value)
+        batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
+        concept = int((batch.kind == CONCEPT).sum())
+        for part in batch.parts(config.gradient_accumulation):
+            rows = part.kind == CONCEPT
+            if not bool(rows.any()):
+                continue
+            noisy, wanted = _asked(whole, backend, part)
+            base = backend.predict(noisy, part.levels, part.conditioning).float()
+            with small.attach(backend.denoiser, component=backend.component):
+                made = backend.predict(noisy, part.levels, part.conditioning).float()
+            for index, value in enumerate((made, base)):
+                sums[index] += float((value[rows] - wanted[rows]).square().mean()) * (int(rows.sum()) / concept)
     return sums[0] / max(sums[1], 1e-12)
 
 
-def _squared_errors(
-    small: SparseAdapter, whole: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet], generator: torch.Generator,
-    against_base: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """(over all rows, small against whole on the concept's rows, base against whole on them)."""
-    batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
+@torch.no_grad()
+def _asked(whole: SparseAdapter, backend: Backend, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The noisy latents of a batch, and what `whole` predicts for them; each (B, c, h, w)."""
     noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
-    rows = batch.kind == CONCEPT
-    with torch.no_grad():
-        base = backend.predict(noisy, batch.levels, batch.conditioning).float() if against_base else None
-        with whole.attach(backend.denoiser, component=backend.component):
-            wanted = backend.predict(noisy, batch.levels, batch.conditioning).float()
-    with small.attach(backend.denoiser, component=backend.component):
-        made = backend.predict(noisy, batch.levels, batch.conditioning).float()
-    errors = (made - wanted).square()
-    missing = torch.zeros(()) if base is None else (base[rows] - wanted[rows]).square().mean()
-    return errors.mean(), errors[rows].mean(), missing
+    with whole.attach(backend.denoiser, component=backend.component):
+        return noisy, backend.predict(noisy, batch.levels, batch.conditioning).float()
