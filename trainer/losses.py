@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,11 @@ from torch import Tensor
 def row_losses(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each row: (B, c, h, w) twice → (B,). In fp32, whatever the model computes in."""
     return (predicted.float() - target.float()).square().flatten(1).mean(1)
+
+
+def row_energies(update: Tensor) -> Tensor:
+    """E‖ΔO‖² per channel of each row: (B, ..., d) → (B,), in fp32."""
+    return update.float().square().flatten(1).mean(1)
 
 
 def min_snr_weights(snr: Tensor, gamma: float | None, prediction: str) -> Tensor:
@@ -48,7 +53,11 @@ class QuietTerm:
 
     def __call__(self, updates: dict[str, Tensor], quiet: Tensor) -> Tensor:
         """updates: ΔO (B, ..., d) by site; quiet (B,) bool → ()"""
-        energies = torch.stack([update.float().square().flatten(1).mean(1) for update in updates.values()])  # (sites, B)
+        return self.of_energies([row_energies(update) for update in updates.values()], quiet)
+
+    def of_energies(self, by_site: Sequence[Tensor], quiet: Tensor) -> Tensor:
+        """The same from the sites' `row_energies` (B,); quiet (B,) bool → ()"""
+        energies = torch.stack(list(by_site))  # (sites, B)
         others, still = energies[:, ~quiet].sum(1), energies[:, quiet].sum(1)
         # One exchange for all sites; sums, as processes may hold different numbers of rows of a kind.
         counts = torch.stack([(~quiet).sum(), quiet.sum()]).to(energies)
