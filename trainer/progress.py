@@ -24,17 +24,24 @@ class ConsoleProgress(Callbacks):
 
     def _switch(self, name: str, total: int, unit: str) -> tqdm:
         if self._bar is None or self._name != name:
-            self.close()
+            self._close_bar()
             self._name, self._bar = name, tqdm(total=total, desc=name, unit=unit)
         return self._bar
 
-    def close(self) -> None:
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
+    def close(self) -> None:
+        """At the end of the run, however it ended: TensorBoard's writer holds its last events back until then."""
+        self._close_bar()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def on_stage(self, name: str, detail: str = "") -> None:
-        self.close()
+        self._close_bar()
         if detail:
             tqdm.write(f"{name}: {detail}")
 
