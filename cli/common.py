@@ -96,6 +96,9 @@ def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
         raise UserError(f"unknown device {name!r}; use cpu, cuda, cuda:1 or mps") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("this PyTorch sees no CUDA device; use --device cpu")
+    if chosen.type == "cuda" and chosen.index is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # accelerate gives each process a GPU of its own and says which; plain "cuda" is the first one in all of them.
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if chosen.type == "cuda" else "fp32")])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .common import bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .healing import healing_batch, healing_options
 
 
 @click.command("compose")
@@ -14,11 +15,12 @@ from .common import bytes_text, check_out, load_adapter, model_options, open_mod
 @click.option("--moments/--no-moments", default=True, show_default=True, help="Keep what a later greedy order and refit need.")
 @click.option("--heal", is_flag=True, help="For concepts: train a little with the base at hand, so that each keeps to its own word.")
 @click.option("--heal-steps", type=click.IntRange(1), default=None, help="Steps of that.  [default: 100]")
+@healing_options
 @model_options
 @out_option(help="The merged adapter, .safetensors.")
 def command(
-    adapters: tuple[str, ...], moments: bool, heal: bool, heal_steps: int | None, model: str, device: str | None, dtype: str | None,
-    out: Path, overwrite: bool,
+    adapters: tuple[str, ...], moments: bool, heal: bool, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
+    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, out: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Merge adapters (concept + style) into one file.
 
@@ -49,7 +51,8 @@ def command(
     if heal or heal_steps:
         from ..trainer.merge import HEAL_STEPS, Part, merge
 
-        merged = merge([Part(*part) for part in parts], open_model(model, device, dtype), heal_steps or HEAL_STEPS)
+        batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
+        merged = merge([Part(*part) for part in parts], open_model(model, device, dtype), heal_steps or HEAL_STEPS, batch=batch)
     else:
         merged = compose(parts)
     report = save(merged, out, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32, overwrite=overwrite, moments=moments)

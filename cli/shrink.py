@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .common import ADAPTER, Share, UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .healing import healing_batch, healing_options
 
 
 @click.command("shrink")
@@ -14,11 +15,12 @@ from .common import ADAPTER, Share, UserError, bytes_text, check_out, load_adapt
 @click.option("--to", "share", type=Share(), required=True, metavar="SHARE", help="Size of the new file as a share of the old: 10% or 0.1.")
 @click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="The training images: healing steps then use them.")
 @click.option("--heal-steps", type=click.IntRange(0), default=None, help="Training steps after the atoms are gone.  [default: as the share needs]")
+@healing_options
 @model_options
 @out_option(help="The smaller adapter, .safetensors.")
 def command(
-    adapter: Path, share: float, images: Path | None, heal_steps: int | None, model: str, device: str | None, dtype: str | None,
-    out: Path, overwrite: bool,
+    adapter: Path, share: float, images: Path | None, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
+    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, out: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make the smallest file that keeps the concept (needs the base model).
 
@@ -28,6 +30,7 @@ def command(
     Examples:
       sparsedict shrink zorp.safetensors --to 10% --out small.safetensors
       sparsedict shrink zorp.safetensors --to 5% --images photos/ --heal-steps 100 --out tiny.safetensors
+      sparsedict shrink zorp.safetensors --to 10% --model path/to/sdxl-folder --gradient-accumulation-steps 16 --gradient-checkpointing --out small.safetensors
     """
     from ..sparsedict_core.file_format import save
     from .prune import weight_dtype
@@ -38,7 +41,8 @@ def command(
     before = load_adapter(adapter)
     from ..trainer.shrink import shrink
 
-    result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps)
+    batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
+    result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
     # Moments would be most of a small file, and it is as small as it is to get.
     report = save(result.adapter, out, dtype=weight_dtype(before), overwrite=overwrite, moments=False)
     old = adapter.stat().st_size
