@@ -21,16 +21,21 @@ from ..sparsedict_core import SparseAdapter, compose
 from ..tools.make_demo_images import concept_data
 from ..trainer import ConceptData
 from ..trainer.callbacks import Callbacks
-from ..trainer.merge import Part, merge
+from ..trainer.merge import HEAL_STEPS, Part, merge
 from .runs import Run, digest_of_set_fields
 from .training import Fitted, World, fit
 
 STYLE = "fendo"
-PAIRS = (("zorp", "quax"), ("blick", "mib"), ("zorp", STYLE), ("quax", STYLE))
+# Each concept in two pairs and once with the style.
+PAIRS = (
+    ("zorp", "quax"), ("blick", "mib"), ("quax", "blick"), ("mib", "zorp"),
+    ("zorp", STYLE), ("quax", STYLE), ("blick", STYLE), ("mib", STYLE),
+)  # fmt: skip
 SEARCH_PAIRS = (("zorp", "quax"), ("zorp", STYLE))
 # By what is merged: the two members' strengths that are searched, for every way alike. Concepts are peers; a style may be held back.
 EQUAL = ((0.8, 0.8), (1.0, 1.0), (1.2, 1.2))
-STRENGTHS = {"two concepts": EQUAL, "concept + style": (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0))}
+CONCEPTS, WITH_STYLE = "two concepts", "concept + style"
+STRENGTHS = {CONCEPTS: EQUAL, WITH_STYLE: (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0))}
 NOISE = {"search": 770, "report": 77}
 # By the name in the tables: whose adapters, and how they are put together.
 WAYS: dict[str, tuple[str, str]] = {
@@ -85,7 +90,7 @@ def setting_of(winner: Mapping[str, Any]) -> str:
 
 def kind_of(second: str) -> str:
     """What a pair is, by its second member."""
-    return "concept + style" if second == STYLE else "two concepts"
+    return WITH_STYLE if second == STYLE else CONCEPTS
 
 
 def merge_runs(
@@ -171,6 +176,6 @@ def together(run: MergeRun, fitted: Sequence[Fitted], world: World) -> AbstractC
             Part(word, adapter, strength, [text for item in data_of(word).items for text in item.captions])
             for word, adapter, strength in zip(words, adapters, run.strengths, strict=True)
         ]
-        return merge(parts, world.backend, callbacks=Callbacks()).attach(world.backend.denoiser, component="transformer")
+        return merge(parts, world.backend, HEAL_STEPS, Callbacks()).attach(world.backend.denoiser, component="transformer")
     loras = [one.model for one in fitted if isinstance(one.model, TrainedPeer)]
     return merged_loras(world.backend, loras, run.strengths, how)

@@ -12,6 +12,11 @@ from .plans import OURS_LABEL, label
 Results = Sequence[Mapping[str, Any]]
 
 
+def matched(results: Results, name: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """One method's results by concept and seed."""
+    return {(r["run"]["concept"], r["run"]["seed"]): r for r in results if label(r["run"]) == name}
+
+
 def shrink_table(results: Results) -> str:
     """What a smaller file keeps, by way and size."""
     rows = []
@@ -45,32 +50,32 @@ def edit_table(results: Results) -> str:
     """How far edits follow the prompt, and keep the subject."""
     names = ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")
     rows = [
-        [name, at, *(interval([row[key] for row in group]) for key in names), str(len(group))]
+        [name, at, *(interval([row[key] for row in group]) for key in names), interval([sum(row["outside"]) / len(row["outside"]) for row in group]), str(len(group))]
         for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: not item[0][0].startswith("sparse dictionary"))
     ]
-    return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "runs"], rows)
+    return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "outside as the base’s, dB ↑", "runs"], rows)
 
 
 def merge_table(results: Results) -> str:
-    """What each member keeps in the merge of what it does alone on the same prompts."""
+    """What each member keeps in the merge of what it does alone on the same prompts, and what that is."""
     rows = []
     for way in merging.WAYS:
         for title in merging.STRENGTHS:
             group = [r for r in results if r["run"]["way"] == way and merging.kind_of(r["run"]["second"]) == title]
             if group:
                 strengths = merging.MergeRun(**group[0]["run"]).strengths
-                first, second = ([r["kept_each"][i] for r in group] for i in (0, 1))
-                fidelity = [r["merged"][0] for r in group]
-                rows.append([way, title, " / ".join(f"{s:g}" for s in strengths), interval(first), interval(second), interval(fidelity), str(len(group))])
-    return table(["merged", "what", "strengths", "the first keeps ↑", "the second keeps ↑", "the first’s fidelity in the merge ↑", "runs"], rows)
+                figures = [interval([r[key][i] for r in group]) for i in (0, 1) for key in ("kept_each", "alone", "merged")]
+                rows.append([way, title, " / ".join(f"{s:g}" for s in strengths), *figures, str(len(group))])
+    members = [f"the {member} {what}" for member in ("first", "second") for what in ("keeps ↑", "alone", "in the merge ↑")]
+    return table(["merged", "what", "strengths", *members, "runs"], rows)
 
 
 def dial_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(method, dial) → what each run's dial did."""
+    """(method, dial) → what each run's dial did, with its concept."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         for dial, found in result["dials"].items():
-            groups.setdefault((label(result["run"]), dial), []).append(found)
+            groups.setdefault((label(result["run"]), dial), []).append({**found, "concept": result["run"]["concept"]})
     return groups
 
 

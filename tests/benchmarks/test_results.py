@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from sparsedict.benchmarks import goals, plans, tables
+from sparsedict.benchmarks import goals, plans, tables, world_goals
+from sparsedict.benchmarks.goal import Goal, ratio_of_means, unit_means
 from sparsedict.benchmarks.queue import work_through
 from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
 
@@ -39,13 +40,31 @@ def test_many_atoms_are_another_shape_of_ours_and_no_peer():
         return {"run": run, "concept_fidelity": fidelity, "drift": 0.1}
 
     results = [result("ours", 0.3, {}), result("ours", 0.9, plans.MANY_ATOMS), result("lora", 0.2, {}), result("dora", 0.25, {})]
-    assert goals.best_peer(results) == "DoRA" and goals.ratios(results, "DoRA", "concept_fidelity") == [0.3 / 0.25]
+    assert world_goals.best_peer(results) == "DoRA" and world_goals.ratios(results, "DoRA", "concept_fidelity") == [0.3 / 0.25]
 
 
-def test_every_goal_of_more_than_one_run_has_an_interval():
-    rows = [line.split(" | ") for line in goals.goals_table(RESULTS).splitlines()[2:]]
-    assert all("±" in found for _, _, found, values, _ in rows if int(values) > 1)
-    assert {row[0][2:4] for row in rows if int(row[3]) == 1} <= {"E7", "Br"}  # a file's size, and a median of many frames
+def test_every_goal_of_more_than_one_value_has_an_interval_and_every_missed_one_a_reason():
+    listed, _, reasons = goals.goals_table(RESULTS).partition("\n\n")
+    rows = [line.strip("| ").split(" | ") for line in listed.splitlines()[2:]]
+    count = {text: int(over.split()[0]) for text, _, _, over, _ in rows}
+    assert all("±" in found for text, _, found, _, _ in rows if count[text] > 1)
+    # A count, a file's size, and a median of many frames.
+    assert {text[:2] for text in count if count[text] == 1} <= {"E2", "E7", "Br"}
+    missed = [text for text, _, _, _, state in rows if state.startswith("missed")]
+    assert missed and all(goals.short(text) in reasons for text in missed)
+
+
+def test_seeds_of_one_concept_are_one_value():
+    assert unit_means([("zorp", 1.0), ("quax", 4.0), ("zorp", 3.0)]) == [2.0, 4.0]
+    goal = Goal("", 0.9, [0.8, 1.2], "concepts")
+    assert goal.found == 1.0 and goal.state == "reached, within the interval"
+    assert Goal("", 0.9, [0.5], "concepts", at_least=False).state == "reached"
+
+
+def test_a_ratio_of_noisy_differences_is_that_of_their_means():
+    found, _ = ratio_of_means([1.0, 1.2, 1.1], [0.01, 1.2, 1.1])
+    assert found == pytest.approx(3.3 / 2.31) and found < sum((100, 1, 1)) / 3
+    assert ratio_of_means([2.0, 4.0], [1.0, 2.0]) == (2.0, [2.0, 2.0])  # no noise, no interval
 
 
 def test_presets_and_demo_use_what_the_search_found():
