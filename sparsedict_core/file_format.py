@@ -296,6 +296,8 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         raise FileFormatError(f"{path}: {prefix}importance has values below 0; the file is damaged.")
     if "firing" in found and not bool(((found["firing"] >= 0) & (found["firing"] <= 1)).all()):
         raise FileFormatError(f"{path}: {prefix}firing has values that are no shares from 0 to 1; the file is damaged.")
+    if "moments" in found and not bool((found["moments"].diagonal() >= 0).all()):
+        raise FileFormatError(f"{path}: {prefix}moments has mean squares below 0; the file is damaged.")
     ids = found["atom_ids"]
     if len(ids.unique()) != len(ids) or not bool(((ids >= 0) & (ids < MOST_ATOMS)).all()):
         raise FileFormatError(f"{path}: {prefix}atom_ids must be different numbers from 0 to {MOST_ATOMS - 1:,}; the file was changed.")

@@ -191,6 +191,7 @@ BAD_TENSORS = {
     "huge id": (lambda t: t[f"{KEY}.atom_ids"][:1].fill_(2**31 - 1), "atom_ids must be different numbers from 0 to 1,048,575"),
     "longer ids": (lambda t: t.update({f"{KEY}.atom_ids": torch.arange(24)}), "atom_ids is stored as I64; it must be int32"),
     "importance": (lambda t: t[f"{KEY}.importance"].fill_(-1), "importance has values below 0"),
+    "moments": (lambda t: t[f"{KEY}.moments"].neg_(), "moments has mean squares below 0"),
     "no rank": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(24, 0), f"{KEY}.encoder.basis": torch.zeros(0, 20)}), r"weight has shape \(24, 0\)"),
     "scale": (lambda t: t[f"{KEY}.encoder.scale"].fill_(0), "scale has values of 0"),
     "half": (lambda t: t.pop(f"{KEY}.encoder.mean"), "mean and scale"),
