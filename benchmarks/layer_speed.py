@@ -291,16 +291,23 @@ def rows_of(name: str, parts: Sequence[str], device: torch.device, quick: bool, 
 
 
 def measure(parts: Sequence[str], models: Sequence[str], results: Path, quick: bool, before: Path | None, say: Callable[[str], None]) -> None:
-    """Measure `parts` of `models`; one file a model, written anew after each row. `before`: another core to measure beside this one."""
+    """Measure `parts` of `models`; one file a model, written anew after each row, that keeps its other parts. `before`: another core to measure beside this one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     about = {**machine(), "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
              "bf16": "native" if torch.bfloat16 in dtypes(device) else "emulated on this machine, so not timed"}  # fmt: skip
     for name in models:
-        rows: list[dict[str, Any]] = []
         path = results / TABLE / f"{name}-{device.type}.json"
+        rows = other_parts(path, parts, {**about, "quick": quick})
         for row in rows_of(name, parts, device, quick, before):
             say(json.dumps({"model": name, **{key: value for key, value in row.items() if key not in ("all", "parameters")}}))
             rows.append(row)
             write_atomically(path, (json.dumps({"model": name, **about, "quick": quick, "rows": rows}, indent=1) + "\n").encode())
+
+
+def other_parts(path: Path, parts: Sequence[str], about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a file that `parts` don't replace, where it is of the same machine."""
+    found = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    same = all(found.get(key) == value for key, value in about.items())
+    return [row for row in found["rows"] if row["what"] not in parts] if same else []

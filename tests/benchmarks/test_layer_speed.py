@@ -60,6 +60,19 @@ def test_rows_and_tables(model, monkeypatch, tmp_path, part):
     assert ("selection" if part == "change" else "ours, 128 atoms") in speed_tables.layer_speed([result])
 
 
+def test_a_part_alone_leaves_the_others(monkeypatch, tmp_path):
+    path = tmp_path / "E7-layer" / "sd3-medium-cpu.json"
+    monkeypatch.setattr(layer_speed, "dtypes", lambda device: [torch.float32])
+    for value, parts in ((1, ["steps", "change"]), (2, ["change"])):
+        monkeypatch.setattr(layer_speed, "rows_of", lambda name, parts, *_, value=value: ({"what": part, "value": value} for part in parts))
+        layer_speed.measure(parts, ["sd3-medium"], tmp_path, False, None, lambda text: None)
+    assert [(row["what"], row["value"]) for row in json.loads(path.read_text())["rows"]] == [("steps", 1), ("change", 2)]
+    # Another machine's times stand beside none of this one.
+    path.write_text(path.read_text().replace(torch.__version__, "another"))
+    layer_speed.measure(["change"], ["sd3-medium"], tmp_path, False, None, lambda text: None)
+    assert [row["what"] for row in json.loads(path.read_text())["rows"]] == ["change"]
+
+
 def test_another_core_is_measured_beside_this_one(model):
     found = variants(model, discover_sites(model.denoiser).sites, [(64, 64)] * 3, Path(core.__file__).parent, {"ours_128"})
     assert [v.name for v in found] == ["base", "ours_128", "ours_128 before"]
