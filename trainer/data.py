@@ -63,11 +63,13 @@ class ConceptData:
     @classmethod
     def from_folder(
         cls, folder: Path | str, caption: str | None = None, placeholder: str | None = None, resolution: int | None = None,
+        missing: str = "a caption or a placeholder word",
     ) -> ConceptData:
         """The pictures directly in a folder, by name, each with the captions of the .txt file of the same name, one a line.
 
         A picture without .txt gets `caption`, or "a photo of {}" when only a placeholder is given. `{}` or `{word}` in any
-        caption stands for the placeholder. With `resolution`, much larger pictures are shrunk at once to save memory.
+        caption stands for the placeholder. With `resolution`, much larger pictures are shrunk at once to save memory; `missing` says
+        what to give where there is no caption.
         Raises DataError, naming the file, for whatever cannot be used.
         """
         folder = Path(folder)
@@ -82,7 +84,7 @@ class ConceptData:
             caption = DEFAULT_CAPTION
         texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
         # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
-        captions = [captions_of(path, texts.get(path.stem), caption, placeholder) for path in pictures]
+        captions = [captions_of(path, texts.get(path.stem), caption, placeholder, missing) for path in pictures]
         items = []
         for path, lines in zip(pictures, captions):
             image = read_image(path)
@@ -150,13 +152,13 @@ def list_files(folder: Path) -> list[Path]:
         raise DataError(f"the folder {folder} cannot be listed ({error.strerror}); check its permissions") from error
 
 
-def captions_of(picture: Path, text: Path | None, caption: str | None, placeholder: str | None) -> list[str]:
+def captions_of(picture: Path, text: Path | None, caption: str | None, placeholder: str | None, missing: str) -> list[str]:
     """A picture's captions: its .txt file's, else the one for all."""
     if text is not None:
         return [filled(line, placeholder, str(text)) for line in read_captions(text)]
     if caption is None:
         wanted = picture.with_suffix(".txt")
-        raise DataError(f"{picture} has no caption; write one into {wanted.name} beside it, or give a caption or a placeholder word for all pictures")
+        raise DataError(f"{picture} has no caption; write one into {wanted.name} beside it, or give {missing} for all pictures")
     if not caption.strip():
         raise DataError(f"the caption for {picture} is empty; say what is on the picture")
     line = filled(caption.strip(), placeholder, f"the caption for {picture}")

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import FileFormatError, TrainingError
-from ..sparsedict_core.file_format import read_metadata, save
+from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
-from ..sparsedict_core.training_state import TrainingSession
 from . import checkpoint
 from .backends.base import Backend
-from .batches import QUIET, Batch, TrainingSet, check_split, concept_rows, counts, draw_batch, quiet_rows
+from .batches import QUIET, TrainingSet, check_split, concept_rows, counts, draw_batch, quiet_rows
 from .calibrate import BATCHES, calibrate
 from .callbacks import Callbacks, Interrupted, StepReport
 from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
 from .distribution import Processes
-from .losses import QuietTerm, min_snr_weights, row_losses
-from .memory import explain_out_of_memory
+from .forward import noise_loss, recomputed_blocks
+from .losses import QuietTerm
+from .memory import explain_out_of_memory, first_line
 from .nested import draw_prefixes
 from .optimisers import make_optimiser
+from .out_file import check_begun, check_out, comparable, identity
 from .previews import Previews
 from .progress import ConsoleProgress
 from .quiet import QuietSamples, bucket_counts, load_or_make, measure_inputs
+from .recording import LoopSession
 from .revival import DeadAtoms
 from .schedules import lr_factor, quiet_weight, target_density
+from .stopping import interrupt_flag, interruptions
 
 SMOOTHING = 0.95
 L1_BOUNDS = (1e-7, 1e3)
@@ -67,21 +65,24 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
 
     `data` hands the images over in memory, else they are read from `config.images`. Raises DataError for unusable images,
     TrainingError for bad settings, for a loss that is not finite (the last good checkpoint stays) and for a run that was
-    stopped before its first step was done.
+    stopped before its first step was done. What goes wrong after the last step leaves the adapter all the same.
     """
+    processes = Processes(backend.device)
+    report = callbacks or (ConsoleProgress(config.tensorboard) if processes.main else Callbacks())
     try:
-        return run(config, backend, data, callbacks)
+        return run(config, backend, data, report, processes)
     except interruptions(backend) as error:
         kept = checkpoint.newest(checkpoint.folder_of(Path(config.out)))
         what = f"the last checkpoint is {kept}" if kept else "it was before the first step was done, so nothing was written"
         raise TrainingError(f"stopped before there was an adapter to save; {what}.") from error
+    finally:
+        if isinstance(report, ConsoleProgress):
+            report.close()
 
 
 @explain_out_of_memory
-def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
+def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report: Callbacks, processes: Processes) -> TrainResult:
     """`train`, which says so where an interruption gets through."""
-    processes = Processes(backend.device)
-    report = callbacks or (ConsoleProgress(config.tensorboard) if processes.main else Callbacks())
     out = Path(config.out)
     check_out(config, out)
     if data is None:
@@ -93,13 +94,14 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
 
     # -- data: encoded once
     check_split(config, config.prior_images is not None, processes.world)
-    sets, quiet = build_sets(config, backend, data, processes, report)
+    prior = prior_data(config, backend)
+    sets, quiet = build_sets(config, backend, data, processes, report, prior)
 
     # -- the adapter, on every attention output of the frozen base
     backend.denoiser.requires_grad_(False)
     adapter = new_adapter(config, backend, data)
     report.on_stage("input statistics")
-    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, s.concept.texts) for s in sets], config.seed)
+    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, s.concept.texts) for s in sets], config.seed, config.rows)
     adapter.trainable().to(backend.device)
     parameters = [parameter for _, parameter in adapter.trainable_parameters()]
     optimiser = make_optimiser(config, parameters)
@@ -107,8 +109,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
     dead = DeadAtoms(adapter)
     state = checkpoint.RunState(step=0, l1_weight=config.l1_weight, smoothed_loss=None, log=[])
     folder = checkpoint.folder_of(out)
-    # A checkpoint goes with these images and this base, whatever the settings say.
-    settings = {**config.to_dict(), "images_hash": data.content_hash(), "base_fingerprint": backend.fingerprint()}
+    settings = identity(config, backend, data, prior)
     last: Path | None = None
     begun = False  # whether what is at `out` may be of this run
     if config.resume:
@@ -116,9 +117,12 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
         if last is None:
             report.on_warning(f"there is no checkpoint in {folder}; starting from the first step.")
         else:
-            state = checkpoint.read(last, settings, adapter, optimiser, generator, dead)
+            state = checkpoint.read(last, comparable(last, settings), adapter, optimiser, generator, dead)
             begun = True
             check_begun(config, out, settings, last)
+
+    def write_checkpoint(keep: int) -> Path:
+        return checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, keep)
 
     latents = sets[0].concept.latents
     previews = Previews(config, backend, (int(latents.shape[-2]), int(latents.shape[-1]))) if config.preview_prompts else None
@@ -129,7 +133,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
         adapter.attach(backend.denoiser, component=backend.component) as attachment,
         interrupt_flag() as interrupted,
     ):
-        session = TrainingSession(attachment)
+        has_quiet_rows = counts(config, sets[0].prior is not None)[2] > 0
+        session = LoopSession(attachment, has_quiet_rows)
 
         def note_firing(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
             if session.recording:
@@ -139,7 +144,6 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
                 dead.observe(key, coefficients)
 
         attachment.tap(note_firing)
-        has_quiet_rows = counts(config, sets[0].prior is not None)[2] > 0
         while state.step < config.steps:
             step, before = state.step, generator.get_state()
             for group in optimiser.param_groups:
@@ -161,7 +165,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
                     record = session.end_forward()
                     loss_sum += loss.item() / config.gradient_accumulation
                     if has_quiet_rows:
-                        term = quiet_term(record.updates, part.kind == QUIET)
+                        term = quiet_term.of_energies(list(session.energies.values()), part.kind == QUIET)
                         ratios.append(term.detach())
                         # A fresh dictionary is zero, and a ratio of zeros says nothing.
                         if step > 0:
@@ -177,7 +181,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
                 dead.forget_step()
                 session.reset()
                 optimiser.zero_grad(set_to_none=True)
-                last = checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, config.keep_checkpoints)
+                last = write_checkpoint(config.keep_checkpoints)
                 report.on_checkpoint(step, last)
                 stopped = True
                 break
@@ -214,6 +218,12 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
                  "learning_rate": told.learning_rate, "quiet_ratio": ratio if ratio is not None and math.isfinite(ratio) else 0.0}
             )  # fmt: skip
             report.on_step(told)
+            due = state.step % config.checkpoint_every == 0
+            if processes.main and (due or state.step == config.steps):
+                # Before the previews and the importance, which may fail. One that isn't due goes once the adapter is saved.
+                last = write_checkpoint(config.keep_checkpoints if due else config.keep_checkpoints + 1)
+                if due:
+                    report.on_checkpoint(state.step, last)
             given_up = False
             if previews is not None and processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
                 session.reset()
@@ -223,8 +233,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
                     given_up = True
             # Asked in every process, answered alike: one that stops alone would leave the others waiting for it.
             stopped = bool(processes.any(given_up or report.should_stop() or interrupted.is_set()))
-            if processes.main and (state.step % config.checkpoint_every == 0 or stopped):
-                last = checkpoint.write(folder, settings, adapter, optimiser, generator, dead, state, config.keep_checkpoints)
+            if processes.main and stopped and not due:
+                last = write_checkpoint(config.keep_checkpoints)
                 report.on_checkpoint(state.step, last)
             if stopped:
                 break
@@ -233,67 +243,56 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None = None, 
 
     # -- the result: frozen, ranked, saved
     report.on_stage("importance")
-    cut_short = False
     adapter.requires_grad_(False)
-    told_importance = partial(report.on_progress, "importance")
-    try:
-        stats = calibrate(config, backend, adapter, sets, told_importance, STOPPED_BATCHES if stopped else BATCHES, responses=not stopped)
-    except interruptions(backend):
-        cut_short = True
-        stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)  # the trained adapter is not lost for it
     adapter.metadata["training"] = summary(config, data, state, seconds)
+    stats, cut_short, failure = ImportanceStats(), False, None
+    told_importance = partial(report.on_progress, "importance")
+    with interrupt_flag() as hurried:
+        try:
+            batches = STOPPED_BATCHES if stopped else BATCHES
+            stats = calibrate(config, backend, adapter, sets, told_importance, batches, responses=not stopped, enough=hurried.is_set)
+        except interruptions(backend):
+            cut_short = True
+            with contextlib.suppress(*interruptions(backend)):
+                stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)
+        except BaseException as error:  # an interrupt too: the trained adapter is not lost for its ranking
+            failure = error
     if processes.main:
         save(adapter, out, overwrite=config.overwrite or begun, moments=config.moments)
     processes.wait()
-    if isinstance(report, ConsoleProgress):
-        report.close()
+    if failure is not None:
+        report.on_warning(
+            f"the atoms could not be ranked ({first_line(failure)}): {out} draws as it should, but cannot be pruned well; "
+            f"resume ranks them, from {last}."
+        )
+        raise failure
+    if hurried.is_set():
+        report.on_warning(f"interrupted while the atoms were ranked: {out} is whole, with a ranking of fewer pictures than usual.")
     if stopped:
         report.on_stopped(state.step, config.steps, out, last)
+    elif processes.main and last is not None and state.step % config.checkpoint_every:
+        last.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     return TrainResult(adapter, out, state.log, stats, state.step, seconds, last if stopped else None, cut_short)
 
 
-def check_out(config: TrainConfig, out: Path) -> None:
-    """Refuse a place that cannot be written to, or holds what another run has left, before the training, not after it."""
-    folder = checkpoint.folder_of(out)
-    kept = checkpoint.newest(folder)
-    if not (config.overwrite or (config.resume and kept is not None)):
-        if out.exists():
-            nothing = f", and there is no checkpoint in {folder} to go on from" if config.resume else ""
-            raise TrainingError(f"{out} exists{nothing}; choose another out, or set overwrite.")
-        if kept is not None:
-            raise TrainingError(f"{kept} is left of an earlier run; go on from it with resume, choose another out, or set overwrite.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"the folder {out.parent} cannot be made ({error.strerror}); choose another out.") from error
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise TrainingError(f"{out} cannot be written; choose another out, a file in a folder that is writable.")
-
-
-def check_begun(config: TrainConfig, out: Path, settings: dict[str, Any], kept: Path) -> None:
-    """Refuse to go on where the file at `out` is not what the run of the checkpoint `kept` has written."""
-    if config.overwrite or not out.exists():
-        return
-    try:
-        found = read_metadata(out)
-    except FileFormatError:
-        found = {}
-    training = found.get("training")
-    stored = {**found, **training} if isinstance(training, dict) else {}
-    alike = all(stored.get(name) == settings[name] for name in (*checkpoint.ORIGINS, "seed"))
-    # What was pruned or scaled since, and saved in its place, is another's work too.
-    if not alike or found.get("lineage"):
-        raise TrainingError(f"{out} was not written by the run of {kept}; move it elsewhere to go on, or start a new run under another name.")
+def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
+    """The prior images with their captions, where there are any."""
+    if not config.prior_images:
+        return None
+    resolution = config.resolution or backend.default_size
+    missing = "prior_caption (--prior-caption)"
+    return ConceptData.from_folder(Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing)
 
 
 def build_sets(
-    config: TrainConfig, backend: Backend, data: ConceptData, processes: Processes, report: Callbacks
+    config: TrainConfig, backend: Backend, data: ConceptData, processes: Processes, report: Callbacks, prior: ConceptData | None = None
 ) -> tuple[list[TrainingSet], list[QuietSamples]]:
     """One training set an aspect bucket, and the quiet samples that go with them."""
     resolution = config.resolution or backend.default_size
     report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
     empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
-    prior = ConceptData.from_folder(Path(config.prior_images), caption=config.prior_caption, resolution=resolution) if config.prior_images else None
     cache = Path(config.cache) if config.cache else Path(config.out).parent
     sets, quiet = [], []
     if config.quiet_samples == 0:
@@ -343,21 +342,6 @@ def new_adapter(config: TrainConfig, backend: Backend, data: ConceptData) -> Spa
     return SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser).sites, config.adapter_config(), backend.component, config.seed, metadata)
 
 
-def interruptions(backend: Backend) -> tuple[type[Exception], ...]:
-    """What ends a step half-way without being an error."""
-    return (Interrupted, *getattr(backend, "interruptions", ()))
-
-
-def noise_loss(config: TrainConfig, backend: Backend, batch: Batch) -> torch.Tensor:
-    """The model's own loss over all rows of a batch."""
-    context = torch.autocast(backend.device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
-    with context:
-        noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
-        predicted = backend.predict(noisy, batch.levels, batch.conditioning)
-    losses = row_losses(predicted, backend.target(batch.latents, batch.noise, batch.levels))
-    return (losses * min_snr_weights(backend.snr(batch.levels), config.min_snr_gamma, backend.prediction)).mean()
-
-
 def check_finite(loss: float, norm: float, step: int, last: Path | None) -> None:
     """Stop the run before a bad step reaches the weights."""
     if math.isfinite(loss) and math.isfinite(norm):
@@ -365,43 +349,6 @@ def check_finite(loss: float, norm: float, step: int, last: Path | None) -> None
     kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
     what = "loss" if not math.isfinite(loss) else "gradient"
     raise TrainingError(f"the {what} is not finite at step {step + 1} ({kept}); lower learning_rate, or use precision fp32.")
-
-
-@contextlib.contextmanager
-def recomputed_blocks(backend: Backend, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing within the block; the base is left as it was found. A backend may bring its own way."""
-    model = backend if hasattr(backend, "enable_gradient_checkpointing") else backend.denoiser
-    if not wanted or getattr(model, "is_gradient_checkpointing", False):
-        yield
-        return
-    enable = getattr(model, "enable_gradient_checkpointing", None)
-    if enable is None:
-        raise TrainingError(f"gradient_checkpointing: {type(model).__name__} cannot recompute its blocks; leave it off.")
-    enable()
-    try:
-        yield
-    finally:
-        model.disable_gradient_checkpointing()  # type: ignore[union-attr]
-
-
-@contextlib.contextmanager
-def interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C sets a flag that the loop reads after the step; a second one interrupts at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: object) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def summary(config: TrainConfig, data: ConceptData, state: checkpoint.RunState, seconds: float) -> dict:

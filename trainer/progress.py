@@ -38,7 +38,6 @@ class ConsoleProgress(Callbacks):
         self._close_bar()
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
 
     def on_stage(self, name: str, detail: str = "") -> None:
         self._close_bar()

@@ -24,7 +24,8 @@ from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import concept_rows, draw_batch
 from sparsedict.trainer.data import make_buckets, random_part
-from sparsedict.trainer.loop import buckets_for, build_sets, recomputed_blocks
+from sparsedict.trainer.forward import recomputed_blocks
+from sparsedict.trainer.loop import buckets_for, build_sets
 from sparsedict.trainer.losses import QuietTerm, min_snr_weights, quiet_term
 from sparsedict.trainer.quiet import bucket_counts, quiet_prompts
 from sparsedict.trainer.revival import DeadAtoms

@@ -11,7 +11,8 @@ from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import draw_batch
 from sparsedict.trainer.distribution import Processes
-from sparsedict.trainer.loop import build_sets, noise_loss
+from sparsedict.trainer.forward import noise_loss
+from sparsedict.trainer.loop import build_sets
 
 
 @pytest.fixture(scope="module")

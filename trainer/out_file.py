@@ -1,0 +1,85 @@
+"""Whose the file and the checkpoints at a run's `out` are: refused before the training, not after it, where they are another run's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..sparsedict_core.errors import FileFormatError, TrainingError
+from ..sparsedict_core.file_format import read_metadata
+from . import checkpoint
+from .backends.base import Backend
+from .config import TrainConfig
+from .data import ConceptData
+
+SUFFIX = ".safetensors"
+
+
+def identity(config: TrainConfig, backend: Backend, data: ConceptData, prior: ConceptData | None) -> dict[str, Any]:
+    """The settings, and hashes of what they don't tell: a checkpoint goes with these images and this base."""
+    return {
+        **config.to_dict(),
+        "images_hash": data.content_hash(),
+        "base_fingerprint": backend.fingerprint(),
+        "prior_hash": None if prior is None else prior.content_hash(),
+        # Equal weights in fp16 and fp32 have one fingerprint, and other steps.
+        "dtype": str(backend.dtype),
+    }
+
+
+def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` as far as they can be compared with the checkpoint's: older ones have no dtype and no prior images' hash.
+
+    Raises TrainingError for other prior images; the same ones may have moved.
+    """
+    try:
+        with safe_open(str(kept), "pt") as file:
+            stored = json.loads((file.metadata() or {}).get("config", "{}"))
+    except (SafetensorError, OSError):
+        return settings  # said by whoever reads the whole of it
+    free = {name for name in ("dtype", "prior_hash") if name not in stored}
+    if "prior_hash" in stored:
+        if stored["prior_hash"] != settings["prior_hash"]:
+            raise TrainingError(f"{kept} was made with other prior images or captions; resume with the same, or start a new run under another name.")
+        free.add("prior_images")
+    return {name: value for name, value in settings.items() if name not in free}
+
+
+def check_out(config: TrainConfig, out: Path) -> None:
+    """Refuse a place that cannot be written to, or holds what another run has left, before the training, not after it."""
+    if out.suffix.lower() != SUFFIX:
+        raise TrainingError(f"{out} should end in {SUFFIX}; choose another out.")
+    folder = checkpoint.folder_of(out)
+    kept = checkpoint.newest(folder)
+    if not (config.overwrite or (config.resume and kept is not None)):
+        if out.exists():
+            nothing = f", and there is no checkpoint in {folder} to go on from" if config.resume else ""
+            raise TrainingError(f"{out} exists{nothing}; choose another out, or set overwrite.")
+        if kept is not None:
+            raise TrainingError(f"{kept} is left of an earlier run; go on from it with resume, choose another out, or set overwrite.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"the folder {out.parent} cannot be made ({error.strerror}); choose another out.") from error
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise TrainingError(f"{out} cannot be written; choose another out, a file in a folder that is writable.")
+
+
+def check_begun(config: TrainConfig, out: Path, settings: dict[str, Any], kept: Path) -> None:
+    """Refuse to go on where the file at `out` is not what the run of the checkpoint `kept` has written."""
+    if config.overwrite or not out.exists():
+        return
+    try:
+        found = read_metadata(out)
+    except FileFormatError:
+        found = {}
+    training = found.get("training")
+    stored = {**found, **training} if isinstance(training, dict) else {}
+    alike = all(stored.get(name) == settings[name] for name in (*checkpoint.ORIGINS, "seed"))
+    # What was pruned or scaled since, and saved in its place, is another's work too.
+    if not alike or found.get("lineage"):
+        raise TrainingError(f"{out} was not written by the run of {kept}; move it elsewhere to go on, or start a new run under another name.")
