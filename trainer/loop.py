@@ -249,12 +249,13 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     told_importance = partial(report.on_progress, "importance")
     with interrupt_flag() as hurried:
         try:
-            batches = STOPPED_BATCHES if stopped else BATCHES
-            stats = calibrate(config, backend, adapter, sets, told_importance, batches, responses=not stopped, enough=hurried.is_set)
-        except interruptions(backend):
-            cut_short = True
-            with contextlib.suppress(*interruptions(backend)):
-                stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)
+            try:
+                batches = STOPPED_BATCHES if stopped else BATCHES
+                stats = calibrate(config, backend, adapter, sets, told_importance, batches, responses=not stopped, enough=hurried.is_set)
+            except interruptions(backend):
+                cut_short = True
+                with contextlib.suppress(*interruptions(backend)):
+                    stats = calibrate(config, backend, adapter, sets, told_importance, 1, responses=False)
         except BaseException as error:  # an interrupt too: the trained adapter is not lost for its ranking
             failure = error
     if processes.main:

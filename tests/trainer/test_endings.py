@@ -1,0 +1,220 @@
+"""What a run leaves when something fails after its last step, what it can go on from, and what it closes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_run import creature_data, run, settings
+
+from sparsedict.sparsedict_core import load
+from sparsedict.sparsedict_core.errors import DataError, TrainingError
+from sparsedict.trainer import Callbacks, train
+from sparsedict.trainer import calibrate as calibrating
+from sparsedict.trainer.backends import open_backend
+from sparsedict.trainer.progress import ConsoleProgress
+from sparsedict.trainer.quiet import load_or_make, quiet_prompts
+
+
+@pytest.fixture(scope="module")
+def backend():
+    torch.set_num_threads(1)
+    return open_backend("demo")
+
+
+class Noted(Callbacks):
+    def __init__(self):
+        self.warned, self.kept = [], []
+
+    def on_warning(self, text):
+        self.warned.append(text)
+
+    def on_checkpoint(self, step, path):
+        self.kept.append(step)
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = load_file(str(a)), load_file(str(b))
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def failing(monkeypatch, error, after=0):
+    """Ranking the atoms fails in its forward of number `after`."""
+    calls, predicted = [], calibrating.predicted
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) > after:
+            raise error
+        return predicted(*args)
+
+    monkeypatch.setattr(calibrating, "predicted", fail)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()])
+def test_an_adapter_whose_ranking_fails_is_saved_and_ranked_by_resuming(tmp_path, backend, monkeypatch, error):
+    whole = run(tmp_path / "whole", backend, steps=5)
+    with monkeypatch.context() as patch:
+        failing(patch, error, after=2)
+        noted = Noted()
+        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TrainingError):
+            run(tmp_path, backend, noted, steps=5)
+    kept = tmp_path / "a.checkpoints" / "step-000005.safetensors"
+    assert len(noted.warned) == 1 and "could not be ranked" in noted.warned[0] and "a.safetensors" in noted.warned[0] and str(kept) in noted.warned[0]
+    unranked = load(tmp_path / "a.safetensors")
+    for key, site in unranked.sites.items():
+        assert torch.equal(site.dictionary_weight, load(whole.path).sites[key].dictionary_weight)
+    run(tmp_path, backend, steps=5, resume=True)
+    assert same(tmp_path / "a.safetensors", whole.path) and not kept.exists()
+
+
+def test_a_checkpoint_of_the_last_step_that_is_not_due_goes_with_the_saved_adapter(tmp_path, backend):
+    noted = Noted()
+    run(tmp_path, backend, noted, steps=5)
+    assert noted.kept == [2, 4] and sorted(path.stem for path in (tmp_path / "a.checkpoints").iterdir()) == ["step-000002", "step-000004"]
+    run(tmp_path / "short", backend, steps=1)
+    assert not (tmp_path / "short" / "a.checkpoints").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to itself")
+def test_ctrl_c_while_the_atoms_are_ranked_leaves_a_ranking_of_what_was_seen(tmp_path, backend):
+    class Hurry(Noted):
+        batches = 0
+
+        def on_progress(self, name, done, total):
+            if name == "importance":
+                self.batches = done
+                os.kill(os.getpid(), signal.SIGINT)
+
+    hurry = Hurry()
+    result = run(tmp_path, backend, hurry)
+    assert result.steps == 6 and hurry.batches == 1 and "ranking of fewer" in hurry.warned[0]
+    assert all(bool((site.importance > 0).any()) and site.moments is not None for site in load(result.path).sites.values())
+
+
+def test_previews_that_fail_leave_a_checkpoint_of_their_step(tmp_path, backend, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(backend), "decode", full)
+    with pytest.raises(TrainingError, match="out of memory"):
+        run(tmp_path, backend, preview_prompts=["a zorp"], preview_every=2)
+    assert (tmp_path / "a.checkpoints" / "step-000002.safetensors").exists()
+
+
+def test_an_out_that_no_adapter_can_be_saved_at_is_refused_at_once(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+    with pytest.raises(TrainingError, match=r"x should end in \.safetensors"):
+        run(tmp_path, backend, out=tmp_path / "x")
+
+
+def test_importance_under_bf16_is_of_the_steps_own_precision(tmp_path, backend, monkeypatch):
+    seen, predict = [], type(backend).predict
+    monkeypatch.setattr(type(backend), "predict", lambda self, *a: seen.append(torch.is_autocast_enabled("cpu")) or predict(self, *a))
+    run(tmp_path, backend, precision="bf16", steps=1)
+    assert seen[-6:] == [True] * 6
+
+
+# -- going on
+
+
+def relabelled(path: Path, without: set[str]) -> None:
+    """The checkpoint as an earlier version wrote it."""
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    stored = {key: value for key, value in json.loads(metadata["config"]).items() if key not in without}
+    save_file(load_file(str(path)), str(path), {**metadata, "config": json.dumps(stored)})
+
+
+def test_another_dtype_of_the_base_is_no_continuation(tmp_path, backend, monkeypatch):
+    run(tmp_path, backend, steps=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend), "dtype", torch.float16)
+        patch.setattr("sparsedict.trainer.loop.build_sets", lambda *a: ([SimpleNamespace(concept=None)], [SimpleNamespace()]))
+        patch.setattr("sparsedict.trainer.loop.measure_inputs", lambda *a: None)
+        with pytest.raises(TrainingError, match=r"made with dtype = 'torch\.float32', this run has 'torch\.float16'; resume with the same"):
+            run(tmp_path, backend, steps=4, resume=True)
+    relabelled(tmp_path / "a.checkpoints" / "step-000004.safetensors", {"dtype", "prior_hash"})
+    assert run(tmp_path, backend, steps=4, resume=True).steps == 4
+
+
+def prior_folder(folder: Path, value: int) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    Image.new("RGB", (64, 64), (value, value, value)).save(folder / "1.png")
+    return folder
+
+
+def test_other_prior_images_are_no_continuation_wherever_they_are(tmp_path, backend):
+    prior = {"prior_caption": "a red circle", "steps": 2, "batch_size": 8}
+    run(tmp_path, backend, prior_images=prior_folder(tmp_path / "one", 9), **prior)
+    with pytest.raises(TrainingError, match="other prior images or captions"):
+        run(tmp_path, backend, prior_images=prior_folder(tmp_path / "two", 200), resume=True, **prior)
+    assert run(tmp_path, backend, prior_images=prior_folder(tmp_path / "moved", 9), resume=True, **prior).steps == 2
+
+
+def test_prior_images_without_captions_ask_for_theirs(tmp_path, backend):
+    with pytest.raises(DataError, match=r"no caption.*--prior-caption"):
+        run(tmp_path, backend, prior_images=prior_folder(tmp_path / "one", 9), caption="a {word}")
+
+
+# -- what is closed and let go
+
+
+def test_the_last_steps_are_in_the_tensorboard_log_also_of_a_run_that_fails(tmp_path, backend, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(TrainingError):
+        train(settings(tmp_path, steps=3, tensorboard=tmp_path / "log"), backend, creature_data())
+    log = EventAccumulator(str(tmp_path / "log")).Reload()
+    assert [event.step for event in log.Scalars("loss")] == [1, 2, 3]
+
+
+def test_a_writer_is_closed_with_the_progress(tmp_path, monkeypatch):
+    closed = []
+    progress = ConsoleProgress()
+    progress._writer = SimpleNamespace(close=lambda: closed.append(True))
+    progress.on_stage("training")
+    assert not closed
+    progress.close()
+    assert closed
+
+
+def test_cached_samples_do_not_hold_on_to_their_file(tmp_path, backend):
+    """Windows deletes no file that a tensor is mapped to; here the file's bytes are changed under it."""
+    config = settings(tmp_path)
+    made = load_or_make(config, backend, (16, 16), tmp_path)
+    cached = load_or_make(config, backend, (16, 16), tmp_path)
+    path = next(tmp_path.glob("quiet-*.safetensors"))
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(cached.latents, made.latents)
+
+
+def test_samples_of_an_fp16_base_are_others(tmp_path, backend, monkeypatch):
+    config = settings(tmp_path)
+    load_or_make(config, backend, (16, 16), tmp_path)
+    monkeypatch.setattr(type(backend), "dtype", torch.float16)
+    monkeypatch.setattr(type(backend), "sample", lambda self, captions, noise, *a, **k: noise)
+    load_or_make(config, backend, (16, 16), tmp_path)
+    assert len(list(tmp_path.glob("quiet-*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.125, 0.3, 0.4, 0.7, 0.9, 1.0])
+def test_the_share_of_empty_prompts_is_what_is_asked_for(tmp_path, backend, share):
+    prompts = quiet_prompts(settings(tmp_path, quiet_samples=1000, quiet_empty_share=share), backend)
+    assert prompts.count("") == round(1000 * share)
+    if share == 0.125:
+        assert all((prompt == "") == (number % 8 == 7) for number, prompt in enumerate(prompts))
