@@ -49,16 +49,16 @@ def same(a: Path, b: Path) -> bool:
 
 
 def failing(monkeypatch, error, after=0):
-    """Ranking the atoms fails in its forward of number `after`."""
-    calls, predicted = [], calibrating.predicted
+    """Ranking the atoms fails after `after` batches."""
+    calls, draw = [], calibrating.draw_batch
 
     def fail(*args):
         calls.append(args)
         if len(calls) > after:
             raise error
-        return predicted(*args)
+        return draw(*args)
 
-    monkeypatch.setattr(calibrating, "predicted", fail)
+    monkeypatch.setattr(calibrating, "draw_batch", fail)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()])
