@@ -126,7 +126,7 @@ def describe(error: Exception) -> str:
         advice = " (free some space; nothing half-written was left)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         text = f"{error.strerror or error}{where}{advice}"
     elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        text = "out of memory: lower the batch size or the image size, or use --dtype bf16 and --gradient-checkpointing"
+        text = "out of memory: lower the image size, or use --dtype bf16"
     else:
         text = f"unexpected {type(error).__name__}: {error} (please report it, with the trace that --debug shows)"
     return " ".join(text.split())

@@ -17,15 +17,13 @@ from small_run import creature_data, run
 
 from sparsedict.sparsedict_core.attachment import Attachment
 from sparsedict.sparsedict_core.errors import TrainingError
-from sparsedict.trainer import Callbacks, TrainConfig
+from sparsedict.trainer import Callbacks, TrainConfig, loop
 from sparsedict.trainer import shrink as shrinking
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import CONCEPT, QUIET
-from sparsedict.trainer.losses import quiet_term, row_energies
+from sparsedict.trainer.losses import QuietTerm, quiet_term, row_energies
 from sparsedict.trainer.merge import Part, merge
 from sparsedict.trainer.shrink import TOKENS, collected, few_tokens, shrink, training_sets
-
-ROW_BY_ROW = TrainConfig(batch_size=4, gradient_accumulation=4)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +98,7 @@ def test_out_of_memory_in_healing_names_what_can_be_set_there(backend, adapter, 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(type(backend), "predict", full)
-    with pytest.raises(TrainingError, match="out of memory.*gradient_checkpointing.*gradient_accumulation.*dtype") as told:
+    with pytest.raises(TrainingError, match=r"out of memory.*gradient_checkpointing.*gradient_accumulation.*dtype") as told:
         if heal == "shrink":
             shrink(adapter, backend, 0.3, data=creature_data(), callbacks=Callbacks())
         else:
@@ -127,7 +125,7 @@ def test_a_few_tokens_are_the_same_ones_of_each_value_and_others_of_each_row():
     chosen, doubled = few_tokens([x, x.expand(-1, -1, -1, 2) * 2], torch.Generator().manual_seed(0))
     assert chosen.shape == (3, TOKENS, 1) and torch.equal(chosen * 2, doubled[..., :1])
     within = (chosen[..., 0] - 200 * torch.arange(3)[:, None]).long()
-    assert all(len(set(row.tolist())) == TOKENS and 0 <= min(row) and max(row) < 200 for row in within)
+    assert all(len(set(row.tolist())) == TOKENS and min(row) >= 0 and max(row) < 200 for row in within)
     assert set(within[0].tolist()) != set(within[1].tolist())
 
 
@@ -154,8 +152,6 @@ def updates_alive(monkeypatch):
 @pytest.mark.parametrize("settings", [{"quiet_weight": 0.0}, {"gradient_checkpointing": True, "quiet_ramp": (0.0, 0.1)}])
 def test_no_whole_update_is_kept_for_the_backward(tmp_path, backend, monkeypatch, updates_alive, settings):
     """Without a quiet term none at all; with one and recomputed blocks only its energies."""
-    from sparsedict.trainer import loop
-
     left = []
     loss_of = loop.noise_loss
 
@@ -173,8 +169,6 @@ def test_no_whole_update_is_kept_for_the_backward(tmp_path, backend, monkeypatch
 def test_energies_are_all_that_the_quiet_term_needs():
     generator = torch.Generator().manual_seed(0)
     updates = {f"site {i}": torch.randn(8, 5, 4, generator=generator) for i in range(3)}
-    from sparsedict.trainer.losses import QuietTerm
-
     quiet = torch.tensor([CONCEPT] * 6 + [QUIET] * 2) == QUIET
     energies = [row_energies(update) for update in updates.values()]
     assert torch.equal(QuietTerm(quiet).of_energies(energies, quiet), quiet_term(updates, quiet))
