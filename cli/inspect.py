@@ -142,8 +142,8 @@ def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> s
     lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
     metadata = report["metadata"]
     lines.append(f"base {metadata.get('base_family', 'unknown')}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
-    if metadata.get("trigger_words"):
-        lines.append(f"trigger words: {', '.join(metadata['trigger_words'])}")
+    if adapter.trigger_words:
+        lines.append(f"trigger words: {', '.join(adapter.trigger_words)}")
     for member in metadata.get("members", []):
         lines.append(f"member {member['name']}: strength {member['strength']:g}")
     rows = [

@@ -212,7 +212,7 @@ class Attachment:
         update = decode(gained, tensors.dictionary_weight, tensors.dictionary_basis)
         if observed and not all_atoms:
             coefficients = prepared.spread(coefficients, prefix)
-        if session is not None and session.recording:
+        if session is not None and session.density is not None:
             session.observe(key, site, u, coefficients, update)
         for tap in tuple(self._taps):
             tap(key, site, x, coefficients, update, output)

@@ -124,14 +124,17 @@ class TrainingSession:
         return self._prefixes.get(key)
 
     def observe(self, key: str, site: SparseSite, u: Tensor, coefficients: Tensor, update: Tensor) -> None:
-        """Record one call of a site."""
+        """Record one call of a site. While a block is computed again for the backward, nothing is recorded."""
+        # The second time must keep the same tensors as the first, so the penalty is made then too.
+        threshold = site.threshold[: u.shape[-1]] if site.threshold.ndim else site.threshold
+        penalty = site.encoder.penalty(coefficients, u, threshold)
+        if not self.recording:
+            return
         record = self._record
         record.updates[key] = update
         record.density[key] = coefficients.detach().count_nonzero() / max(1, coefficients.numel())
         # A prefix holds the strongest atoms; its quantile would not be the site's.
         if site.encoder.running and u.shape[-1] == site.atoms:
             record.subsamples[key] = magnitude_subsample(u, self._rows)
-        threshold = site.threshold[: u.shape[-1]] if site.threshold.ndim else site.threshold
-        penalty = site.encoder.penalty(coefficients, u, threshold)
         if penalty is not None:
             record.penalties[key] = penalty

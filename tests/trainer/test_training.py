@@ -235,9 +235,10 @@ def test_without_quiet_samples_it_warns_and_trains(tmp_path, backend):
     assert run(tmp_path, backend, Note(), quiet_samples=0).path.exists() and "no quiet samples" in warned[0]
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path):
-    plain = run(tmp_path / "plain", nested=0.5, steps=4)
-    saving = run(tmp_path / "saving", nested=0.5, steps=4, gradient_checkpointing=True)
+@pytest.mark.parametrize("encoder", ["quantile", "relu_l1", "jumprelu"])
+def test_gradient_checkpointing_changes_nothing(tmp_path, encoder):
+    plain = run(tmp_path / "plain", nested=0.5, steps=4, encoder=encoder)
+    saving = run(tmp_path / "saving", nested=0.5, steps=4, encoder=encoder, gradient_checkpointing=True)
     assert close(tensors_of(plain.path), tensors_of(saving.path), 2e-3)
 
 
