@@ -45,8 +45,8 @@ def run(
     """The tables of the embedded base's world: each method's settings searched alike, then reported on other prompts."""
     from dataclasses import replace
 
+    from .page import write_tables
     from .parts import FULL, PARTS, QUICK, Job
-    from .tables import write_tables
 
     results, cache = context.obj
     if quick and results == RESULTS:
@@ -72,8 +72,8 @@ def run(
 @click.pass_obj
 def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], models: tuple[str, ...], repeats: int) -> None:
     """In ComfyUI, beside its own LoRA: training steps, sampling, changes of strength; learning beside the command line; start and stop."""
-    from .host_speed import MODELS, PARTS, measure
-    from .tables import write_tables
+    from .host.speed import MODELS, PARTS, measure
+    from .page import write_tables
 
     measure(parts or PARTS, models or MODELS, paths[0], repeats, click.echo)
     click.echo(write_tables(paths[0]))
@@ -84,8 +84,8 @@ def host_speed(paths: tuple[Path, Path], parts: tuple[str, ...], models: tuple[s
 @click.pass_obj
 def front_end(paths: tuple[Path, Path], repeats: int) -> None:
     """Frames of the atom selector in Chromium, while a mouse works on 20,480 atoms."""
-    from .front_end import measure
-    from .tables import write_tables
+    from .host.front_end import measure
+    from .page import write_tables
 
     measure(paths[0], repeats, click.echo)
     click.echo(write_tables(paths[0]))
@@ -97,8 +97,8 @@ def front_end(paths: tuple[Path, Path], repeats: int) -> None:
 @click.pass_obj
 def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
     """E6: an 8 becomes a 3 on handwritten digits, taken apart by layer and atom."""
-    from .digits_queue import evidence
-    from .tables import write_tables
+    from .digits.queue import evidence
+    from .page import write_tables
 
     if figure is None and paths[0] == RESULTS:
         figure = RESULTS.parent.parent / "docs" / "images" / "digits.png"
@@ -115,9 +115,9 @@ def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
 def layer_speed(paths: tuple[Path, Path], quick: bool, parts: tuple[str, ...], models: tuple[str, ...], before: Path | None) -> None:
     """E7: steps, changes, files and memory at real widths, beside peft's LoRA, DoRA and OFT."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that sees the memory would tell of each start
-    from .layer_speed import PARTS, measure
-    from .tables import write_tables
-    from .wide_models import NAMES
+    from .layer.models import NAMES
+    from .layer.speed import PARTS, measure
+    from .page import write_tables
 
     results = paths[1] / "quick" if quick and paths[0] == RESULTS else paths[0]
     measure(parts or PARTS, models or NAMES, results, quick, before, click.echo)
@@ -128,7 +128,7 @@ def layer_speed(paths: tuple[Path, Path], quick: bool, parts: tuple[str, ...], m
 @click.pass_obj
 def tables(paths: tuple[Path, Path]) -> None:
     """RESULTS.md from the result files."""
-    from .tables import write_tables
+    from .page import write_tables
 
     click.echo(write_tables(paths[0]))
 

@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from ..pictures.charts import ACCENT, FAINT, SECOND, figure, rendered
-from . import shrinking, slider
-from .plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
 from .runs import read_results
-from .world_tables import dial_rows, edit_rows
+from .world import shrinking, slider
+from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
+from .world.tables import dial_rows, edit_rows
 
 Results = Sequence[Mapping[str, Any]]
 QUIET_COLOUR = "#8c6bb1"

@@ -9,6 +9,7 @@ from typing import Any
 from .formatting import half_interval
 
 Results = Sequence[Mapping[str, Any]]
+ROUNDS = "rounds"  # of what took turns in one run
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,13 @@ def ratio_of_means(over: Sequence[float], under: Sequence[float]) -> tuple[float
     if n == 1:
         return whole, [whole]
     return whole, [n * whole - (n - 1) * (top - a) / (bottom - b) for a, b in zip(over, under, strict=True)]
+
+
+def at_most(text: str, bound: float, values: Sequence[float], unit: str = ROUNDS, cause: str = "") -> Goal:
+    return Goal(text, bound, values, unit, at_least=False, cause=cause)
+
+
+def ratio_at_most(text: str, bound: float, over: Sequence[float], under: Sequence[float], cause: str = "") -> Goal:
+    """Of what took turns, paired round by round."""
+    estimate, values = ratio_of_means(over, under)
+    return Goal(text, bound, values, ROUNDS, at_least=False, estimate=estimate, cause=cause)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from .formatting import table
-from .speed_goals import speed_goals
-from .world_goals import world_goals
+from .host.goals import host_goals
+from .layer.goals import layer_goals
+from .world.goals import world_goals
 
 
 def goals_table(results: Path) -> str:
     """All goals that there are results for; what the peers did is in the tables below it."""
-    goals = [*world_goals(results), *speed_goals(results)]
+    goals = [*world_goals(results), *layer_goals(results), *host_goals(results)]
     cells = [[goal.text, goal.asked, goal.found_in_words, f"{len(goal.values)} {goal.unit}", goal.state] for goal in goals]
     causes: dict[str, list[str]] = {}
     for goal in goals:

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import plans
-from .queue import work_through
 from .runs import RESULTS, Run, read_results
-from .shrinking import SHARES as SHRINK_SHARES
-from .training import World
+from .world import plans
+from .world.queue import work_through
+from .world.shrinking import SHARES as SHRINK_SHARES
+from .world.training import World
 
 FIGURE = RESULTS.parent.parent / "docs" / "images" / "digits.png"
 QUICK_RATES, QUICK_DIGIT_STEPS = (1e-2,), 60
@@ -67,7 +67,7 @@ class Job:
 
 def personalisation(job: Job) -> None:
     """E1 and E2: fidelity, drift, pruning."""
-    from .personalisation import measure
+    from .world.personalisation import measure
 
     if job.scope.search:
         job.do("E1-search", plans.search_runs(job.scope.methods), measure)
@@ -77,7 +77,7 @@ def personalisation(job: Job) -> None:
 
 def shrinking(job: Job) -> None:
     """E2: smaller files, beside LoRA cut by SVD and LoRA trained at that size."""
-    from .shrinking import measure, shrink_runs
+    from .world.shrinking import measure, shrink_runs
 
     scope = job.scope
     steps = None if scope.search else scope.steps
@@ -86,7 +86,7 @@ def shrinking(job: Job) -> None:
 
 def editing(job: Job) -> None:
     """E3: one-picture edits."""
-    from .editing import measure, report_runs, trial_runs
+    from .world.editing import measure, report_runs, trial_runs
 
     if job.scope.search:
         job.do("E3-search", trial_runs(), measure)
@@ -96,7 +96,7 @@ def editing(job: Job) -> None:
 
 def merging(job: Job) -> None:
     """E4: two at once."""
-    from .merging import SEARCH_PAIRS, STRENGTHS, best_strengths, measure, merge_runs, pairs_of
+    from .world.merging import SEARCH_PAIRS, STRENGTHS, best_strengths, measure, merge_runs, pairs_of
 
     winners = job.winners
     if job.scope.search:
@@ -107,7 +107,7 @@ def merging(job: Job) -> None:
 
 def dial(job: Job) -> None:
     """E5: the slider."""
-    from .slider import measure
+    from .world.slider import measure
 
     chosen = {name: best for name, best in job.winners.items() if name in PEERS_AT_HAND}
     job.do("E5", job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds)), measure)
@@ -115,7 +115,7 @@ def dial(job: Job) -> None:
 
 def digits(job: Job) -> None:
     """E6: an 8 becomes a 3."""
-    from .digits_queue import SEEDS, evidence
+    from .digits.queue import SEEDS, evidence
 
     if job.scope.search:
         figure = FIGURE if job.results == RESULTS else None
@@ -126,9 +126,9 @@ def digits(job: Job) -> None:
 
 def speed(job: Job) -> None:
     """E7: real widths. (In ComfyUI and in the browser: the commands host-speed and front-end, which need both.)"""
-    from .layer_speed import PARTS as SPEED_PARTS
-    from .layer_speed import measure
-    from .wide_models import NAMES
+    from .layer.models import NAMES
+    from .layer.speed import PARTS as SPEED_PARTS
+    from .layer.speed import measure
 
     quick = not job.scope.search
     measure(SPEED_PARTS, NAMES[:1] if quick else NAMES, job.results, quick, None, job.say)

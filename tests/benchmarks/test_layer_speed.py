@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 import sparsedict.sparsedict_core as core
-from sparsedict.benchmarks import layer_speed, speed_tables, wide_models
-from sparsedict.benchmarks.layer_variants import equal_atoms, lora_parameters, our_parameters, variants
+from sparsedict.benchmarks.layer import models as wide_models
+from sparsedict.benchmarks.layer import speed as layer_speed
+from sparsedict.benchmarks.layer import tables as speed_tables
+from sparsedict.benchmarks.layer.variants import equal_atoms, lora_parameters, our_parameters, variants
 from sparsedict.benchmarks.timing import in_turns, paired_difference, paired_ratio, peak_bytes
 from sparsedict.sparsedict_core import discover_sites
 

@@ -4,21 +4,23 @@ import json
 
 import pytest
 
-from sparsedict.benchmarks import goals, plans, tables, world_goals
+from sparsedict.benchmarks import goals, page
 from sparsedict.benchmarks.goal import Goal, ratio_of_means, unit_means
-from sparsedict.benchmarks.queue import work_through
 from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
+from sparsedict.benchmarks.world import goals as world_goals
+from sparsedict.benchmarks.world import plans
+from sparsedict.benchmarks.world.queue import work_through
 
 
 def test_readme_and_results_page_are_made_from_the_files(tmp_path):
-    readme = tables.README.read_text("utf-8")
-    assert tables.BEGIN in readme and tables.with_results(readme) == readme, "run: python -m sparsedict.benchmarks tables"
+    readme = page.README.read_text("utf-8")
+    assert page.BEGIN in readme and page.with_results(readme) == readme, "run: python -m sparsedict.benchmarks tables"
     copy = tmp_path / "results"
     for path in RESULTS.rglob("*.json"):
         target = copy / path.relative_to(RESULTS)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    assert tables.write_tables(copy).read_text("utf-8") == (RESULTS.parent / tables.PAGE).read_text("utf-8")
+    assert page.write_tables(copy).read_text("utf-8") == (RESULTS.parent / page.PAGE).read_text("utf-8")
 
 
 def test_every_method_has_as_many_trials_and_none_saw_the_report():
@@ -80,7 +82,7 @@ def test_presets_and_demo_use_what_the_search_found():
 
 
 def test_the_edit_preset_and_its_peer_are_what_the_search_found():
-    from sparsedict.benchmarks.editing import best_setting
+    from sparsedict.benchmarks.world.editing import best_setting
     from sparsedict.demo.plan import Plan
     from sparsedict.trainer import PRESETS, TrainConfig
 

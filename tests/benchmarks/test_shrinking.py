@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsedict.benchmarks.shrinking import cut
+from sparsedict.benchmarks.world.shrinking import cut
 from sparsedict.evaluation.peers import TrainedPeer, applied_peer, attached_peer, heal_peer
 from sparsedict.tools.make_demo_images import concept_data
 from sparsedict.trainer import TrainConfig

@@ -5,7 +5,7 @@ import json
 import pytest
 from test_nodes_over_http import FILE, make_file
 
-from sparsedict.benchmarks.front_end import many_atoms
+from sparsedict.benchmarks.host.front_end import many_atoms
 from sparsedict.sparsedict_core.file_format import load
 from sparsedict.sparsedict_core.gains import resolve_gains
 from sparsedict.sparsedict_core.selection import Selection, select

@@ -1,0 +1,1 @@
+"""E6, on handwritten digits."""

@@ -1,0 +1,1 @@
+"""E7 at real widths: the layer alone, in models of random weights."""

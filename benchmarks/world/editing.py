@@ -1,0 +1,81 @@
+"""E3: one picture and its caption, then prompts that ask for something else: ours as atoms go, LoRA as its strength goes or its steps are fewer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph
+from ...evaluation.editing import EditScore, EditSuite
+from ...evaluation.suite import Suite
+from ...sparsedict_core import Selection, SparseAdapter, select
+from ...trainer import ConceptData
+from ..runs import Run
+from .training import World, fit
+
+SHARES, STRENGTHS = (1.0, 0.5, 0.25, 0.10, 0.05), (1.0, 0.85, 0.7, 0.5)
+SEEDS = {"search": (710, 711), "report": (900, 901)}
+FEWER_STEPS = 150  # another way to disturb less
+SEARCH_CONCEPTS = ("blick", "quax")
+TRIALS: dict[str, tuple[dict[str, Any], ...]] = {
+    "ours": ({"learning_rate": 5e-3}, {"learning_rate": 1e-2}, {"learning_rate": 2.5e-3}, {"learning_rate": 5e-3, "settings": {"nested": 0.25}}),
+    "lora": tuple({"learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2, 2e-2)),
+}
+
+
+def picture(word: str) -> ConceptData:
+    """One picture of a creature in the middle, under the sky."""
+    image, _ = render_glyph(GLYPHS[word], [place_glyph("center", "sky", random.Random(2024))])
+    return ConceptData.from_tensors([image[0]], [[glyph_caption(word, "center", "sky")]])
+
+
+def trial_runs() -> list[Run]:
+    return [
+        Run(method, word, 0, quiet_weight=0.0, split="search", preset="edit", **trial)
+        for word in SEARCH_CONCEPTS
+        for method, trials in TRIALS.items()
+        for trial in trials
+    ]
+
+
+def best_setting(results: Iterable[Mapping[str, Any]], method: str) -> dict[str, Any]:
+    """The trial whose whole adapter keeps most of the subject times what it follows of the prompt."""
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for result in results:
+        run = result["run"]
+        if run["method"] == method:
+            groups.setdefault((run["learning_rate"], tuple(sorted(run["settings"].items()))), []).append(result["rows"][0])
+    rate, settings = max(groups, key=lambda key: sum(row["subject_kept"] * row["prompt_fidelity"] for row in groups[key]) / len(groups[key]))
+    return {"learning_rate": rate, "settings": dict(settings)}
+
+
+def report_runs(searched: Sequence[Mapping[str, Any]], concepts: Sequence[str], seeds: int) -> list[Run]:
+    ours, lora = best_setting(searched, "ours"), best_setting(searched, "lora")
+    return [
+        Run(method, word, seed, quiet_weight=0.0, preset="edit", **more)
+        for seed in range(seeds)
+        for word in concepts
+        for method, more in (("ours", ours), ("ours", {**ours, "steps": FEWER_STEPS}), ("lora", lora), ("lora", {**lora, "steps": FEWER_STEPS}))
+    ]
+
+
+def measure(run: Run, world: World) -> dict[str, Any]:
+    """One row a share of the atoms, or a strength; each prompt's own result is kept for pairs."""
+    first, second = SEEDS[run.split]
+    editing = EditSuite(Suite(world.backend.pipeline, GLYPHS[run.concept], first), second)
+    fitted, rows, whole_only = fit(run, world, picture(run.concept)), [], run.split == "search"
+    if isinstance(fitted.model, SparseAdapter):
+        for share in SHARES[:1] if whole_only else SHARES:
+            with fitted.model.attach(world.backend.denoiser, component="transformer") as attachment:
+                attachment.set_gains(select(fitted.model, Selection(keep=share)).gains())
+                rows.append({"share": share, **row_of(editing.score())})
+    else:
+        for strength in STRENGTHS[:1] if whole_only else STRENGTHS:
+            with fitted.applied(world, strength):
+                rows.append({"strength": strength, **row_of(editing.score())})
+    return {"subject_kept": rows[0]["subject_kept"], "prompt_fidelity": rows[0]["prompt_fidelity"], "rows": rows, "parameters": fitted.parameters}
+
+
+def row_of(score: EditScore) -> dict[str, Any]:
+    return {**{k: round(v, 4) for k, v in score.means().items()}, "followed": score.followed, "kept": score.kept, "outside": score.outside}
