@@ -1,17 +1,23 @@
-"""What a report says of the machine that it was made on."""
+"""What a report says of where it was made."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from importlib import metadata
 from typing import Any
 
 import torch
 
 
 def machine() -> dict[str, Any]:
-    """Cores, threads and torch's version."""
-    return {"cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    """Cores and threads, and the versions of what a result depends on."""
+    versions = {}
+    for name in ("sparsedict", "peft", "diffusers"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads(), "versions": versions}
 
 
 def peak_memory_bytes() -> int:

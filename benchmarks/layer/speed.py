@@ -309,5 +309,5 @@ def measure(parts: Sequence[str], models: Sequence[str], results: Path, quick: b
 def other_parts(path: Path, parts: Sequence[str], about: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a file that `parts` don't replace, where it is of the same machine."""
     found = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    same = all(found.get(key) == value for key, value in about.items())
+    same = all(found[key] == value for key, value in about.items() if key in found)
     return [row for row in found["rows"] if row["what"] not in parts] if same else []
