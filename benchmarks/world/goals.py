@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..goal import Goal, Results, unit_means
@@ -165,9 +166,7 @@ def merges(results: Results) -> Iterator[Goal]:
         plain = [way for way in ours if merging.WAYS[way][1] != "heal"]
         for mine in dict.fromkeys(max(group, key=lambda way: means[way]) for group in (ours, plain) if group):
             how = mine.partition(", ")[2] + (f" ({merging.HEAL_STEPS} further steps, which no LoRA got)" if mine not in plain else "")
-            cause = "A style acts on every prompt, so both change the same tokens at the same sites, and each reads the other’s change." if kind != merging.CONCEPTS else (
-                "Side by side each adapter also answers to the other’s word, which its training never held; healing is the remedy."
-            )
+            cause = cause_of_merge(kind, mine in plain, kept[mine])
             yield Goal(f"E4: {kind}, {how}: what the one that keeps less keeps", 0.9, by_pair(kept[mine]), PAIRS, cause=cause)
             if not peers:
                 continue
@@ -179,6 +178,16 @@ def merges(results: Results) -> Iterator[Goal]:
                 more = {at: ways[mine][at]["merged"][number] - ways[best][at]["merged"][number] for at in shared}
                 weaker = "Ours of the style is weaker alone already (table E4): its preset disturbs less and shows less." if kind != merging.CONCEPTS and number else cause
                 yield Goal(f"E4: {kind}, {how}: the {member}’s fidelity in the merge − the same LoRA’s", 0.0, by_pair(more), PAIRS, cause=weaker)
+
+
+def cause_of_merge(kind: str, plain: bool, kept: Mapping[tuple, float]) -> str:
+    if kind != merging.CONCEPTS:
+        return "A style acts on every prompt, so both change the same tokens at the same sites, and each reads the other’s change."
+    if plain:
+        return "Side by side each adapter also answers to the other’s word, which its training never held; healing is the remedy."
+    means = {pair: fmean(value for at, value in kept.items() if at[:2] == pair) for pair in {at[:2] for at in kept}}
+    weakest = min(means, key=lambda pair: means[pair])
+    return f"Not found; {' and '.join(weakest)} keep least, {means[weakest]:.2f}."
 
 
 def by_pair(found: Mapping[tuple, float]) -> list[float]:
