@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..pictures.charts import ACCENT, FAINT, SECOND, figure, rendered
+from .goal import Results
 from .runs import read_results
 from .world import shrinking, slider
-from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
-from .world.tables import dial_rows, edit_rows
+from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX
+from .world.tables import by_label, dial_rows, edit_rows
 
-Results = Sequence[Mapping[str, Any]]
 QUIET_COLOUR = "#8c6bb1"
 NAME_WIDTH, NAME_HEIGHT = 0.09, 0.012  # of a method's name in the first figure, in its units
 SIZES_DRAWN = {"shrink": "o-", "svd": "s--", "heal": "D-.", "small": "^:"}  # by how a file got small
@@ -52,9 +52,7 @@ def place(results: Results) -> tuple[float, float]:
 
 
 def draw_methods(axes: Any, results: Results) -> None:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(label(result["run"]), []).append(result)
+    groups = by_label(results)
     points = {name: place(group) for name, group in groups.items()}
     for name, at in points.items():
         axes.plot(*at, "o", color=colour_of(name), ms=8 if name.startswith(OURS_LABEL) else 5)

@@ -12,9 +12,9 @@ def half_interval(values: Sequence[float]) -> float | None:
     return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)) if len(values) > 1 else None
 
 
-def interval(values: Sequence[float]) -> str:
-    """`mean ± half of the 95 % interval`; the mean alone for one value."""
-    mean, half = sum(values) / len(values), half_interval(values)
+def interval(values: Sequence[float], mean: float | None = None) -> str:
+    """`mean ± half of the 95 % interval`; the mean alone for one value. `mean`: where it is estimated otherwise."""
+    mean, half = sum(values) / len(values) if mean is None else mean, half_interval(values)
     return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 

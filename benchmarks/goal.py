@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .formatting import half_interval
+from .formatting import half_interval, interval
 
 Results = Sequence[Mapping[str, Any]]
 ROUNDS = "rounds"  # of what took turns in one run
@@ -48,8 +48,7 @@ class Goal:
 
     @property
     def found_in_words(self) -> str:
-        half = half_interval(self.values)
-        return f"{self.found:.3f}" if half is None else f"{self.found:.3f} ± {half:.3f}"
+        return interval(self.values, self.found)
 
 
 def unit_means(found: Iterable[tuple[Hashable, float]]) -> list[float]:

@@ -17,7 +17,8 @@ from ..sparsedict_core.site_discovery import discover_sites
 from ..trainer.backends.base import Backend
 from ..trainer.batches import QUIET, Batch, TrainingSet, draw_batch
 from ..trainer.config import TrainConfig
-from ..trainer.loop import check_finite, noise_loss
+from ..trainer.forward import noise_loss
+from ..trainer.loop import check_finite
 from ..trainer.losses import quiet_term
 from ..trainer.optimisers import make_optimiser
 from ..trainer.schedules import heal_factor, lr_factor, quiet_weight

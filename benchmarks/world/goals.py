@@ -11,7 +11,7 @@ from ..goal import Goal, Results, unit_means
 from ..runs import Run, read_results
 from . import merging, shrinking
 from .plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
-from .tables import dial_rows, edit_rows, matched
+from .tables import dial_rows, edit_rows
 
 CONCEPTS, PAIRS = "concepts", "pairs"
 
@@ -27,6 +27,11 @@ def world_goals(results: Path) -> list[Goal]:
         *merges(read_results("E4", results)),
         *dials(read_results("E5", results)),
     ]
+
+
+def matched(results: Results, name: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """One method's results by concept and seed."""
+    return {(r["run"]["concept"], r["run"]["seed"]): r for r in results if label(r["run"]) == name}
 
 
 def ratios(results: Results, other: str, key: str, mine: str = OURS_LABEL) -> list[float]:

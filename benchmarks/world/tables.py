@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..formatting import interval, table
+from ..goal import Results
 from . import merging, shrinking, slider
 from .plans import OURS_LABEL, label
-
-Results = Sequence[Mapping[str, Any]]
-
-
-def matched(results: Results, name: str) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """One method's results by concept and seed."""
-    return {(r["run"]["concept"], r["run"]["seed"]): r for r in results if label(r["run"]) == name}
 
 
 def by_label(results: Results) -> dict[str, list[Mapping[str, Any]]]:

@@ -21,15 +21,8 @@ from sparsedict.sparsedict_core import load
 from sparsedict.sparsedict_core.errors import DataError, TrainingError
 from sparsedict.trainer import Callbacks, train
 from sparsedict.trainer import calibrate as calibrating
-from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.progress import ConsoleProgress
 from sparsedict.trainer.quiet import load_or_make, quiet_prompts
-
-
-@pytest.fixture(scope="module")
-def backend():
-    torch.set_num_threads(1)
-    return open_backend("demo")
 
 
 class Noted(Callbacks):

@@ -12,16 +12,9 @@ from small_run import run
 from sparsedict.sparsedict_core import compose
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.trainer import Callbacks
-from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.merge import Part, held_back, merge
 
 FEW = {"pictures": 6, "quiet_samples": 8}
-
-
-@pytest.fixture(scope="module")
-def backend():
-    torch.set_num_threads(1)
-    return open_backend("demo")
 
 
 @pytest.fixture(scope="module")

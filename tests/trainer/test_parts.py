@@ -30,13 +30,6 @@ from sparsedict.trainer.losses import QuietTerm, min_snr_weights, quiet_term
 from sparsedict.trainer.quiet import bucket_counts, quiet_prompts
 from sparsedict.trainer.revival import DeadAtoms
 
-
-@pytest.fixture(scope="module")
-def backend():
-    torch.set_num_threads(1)
-    return open_backend("demo")
-
-
 # -- the quiet term
 
 

@@ -19,17 +19,10 @@ from sparsedict.sparsedict_core.attachment import Attachment
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.trainer import Callbacks, TrainConfig, loop
 from sparsedict.trainer import shrink as shrinking
-from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import CONCEPT, QUIET
 from sparsedict.trainer.losses import QuietTerm, quiet_term, row_energies
 from sparsedict.trainer.merge import Part, merge
 from sparsedict.trainer.shrink import TOKENS, collected, few_tokens, shrink, training_sets
-
-
-@pytest.fixture(scope="module")
-def backend():
-    torch.set_num_threads(1)
-    return open_backend("demo")
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,10 @@ from sparsedict.sparsedict_core import Selection, load, prune, select
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.sparsedict_core.file_format import save
 from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
-from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
 from sparsedict.trainer.shrink import shrink, size_of
 
 PROGRAM = Path(small_run.__file__)
-
-
-@pytest.fixture(scope="module")
-def backend():
-    torch.set_num_threads(1)
-    return open_backend("demo")
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
