@@ -12,11 +12,11 @@ from .goal import Results
 from .runs import read_results
 from .world import shrinking, slider
 from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX
-from .world.tables import by_label, dial_rows, edit_rows
+from .world.tables import CUT, by_label, dial_rows, edit_rows
 
 QUIET_COLOUR = "#8c6bb1"
 NAME_WIDTH, NAME_HEIGHT = 0.09, 0.012  # of a method's name in the first figure, in its units
-SIZES_DRAWN = {"shrink": "o-", "svd": "s--", "heal": "D-.", "small": "^:"}  # by how a file got small
+SIZES_DRAWN = {"shrink": "o-", "svd": "s--", "magnitude": "x:", "heal": "D-.", "small": "^:"}  # by how a file got small
 
 
 def colour_of(name: str) -> str:
@@ -98,11 +98,15 @@ def edits(results: Results) -> Any:
         at = fmean(v for row in rows for v in row["followed"]), fmean(v for row in rows for v in row["kept"])
         lines.setdefault(name, []).append(at)
     for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), "o-", color=colour_of(name), alpha=1 if "300" in name else 0.5, label=name)
-        # The whole adapter, where each line starts.
-        axes.plot(*points[0], "o", color=colour_of(name), ms=10, alpha=1 if "300" in name else 0.5)
-    axes.set(title="From the whole adapter (large) to fewer atoms, or to less strength", xlabel="prompt followed", ylabel="subject kept")
-    axes.legend(frameon=False, fontsize=8)
+        alpha, style = 1 if "300" in name else 0.5, "o-"
+        if CUT in name:
+            style = "x:" if "SVD" in name else "+:"
+        else:
+            # The whole adapter, where each line starts.
+            axes.plot(*points[0], "o", color=colour_of(name), ms=10, alpha=alpha)
+        axes.plot(*zip(*points, strict=True), style, color=colour_of(name), alpha=alpha, label=name)
+    axes.set(title="From the whole adapter (large) to fewer atoms, less strength or fewer numbers", xlabel="prompt followed", ylabel="subject kept")
+    axes.legend(frameon=False, fontsize=7)
     return drawing
 
 

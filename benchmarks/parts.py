@@ -66,13 +66,15 @@ class Job:
 
 
 def personalisation(job: Job) -> None:
-    """E1 and E2: fidelity, drift, pruning."""
-    from .world.personalisation import measure
+    """E1 and E2: fidelity, drift, likeness, pruning."""
+    from .world.personalisation import measure, measure_likeness
 
     if job.scope.search:
         job.do("E1-search", plans.search_runs(job.scope.methods), measure)
     chosen = {name: best for name, best in plans.with_many_atoms(job.winners).items() if job.scope.methods is None or name in job.scope.methods}
-    job.do("E1", job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds)), measure)
+    runs = job.shortened(plans.report_runs(chosen, job.scope.concepts, job.scope.seeds))
+    job.do("E1", runs, measure)
+    job.do("E1-likeness", runs, measure_likeness)
 
 
 def shrinking(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from ..demo_model.pipeline import make_noise
@@ -28,10 +29,18 @@ class EditScore:
     followed: list[float]  # by prompt: 0, 0.5 or 1
     kept: list[float]  # by prompt
     outside: list[float]  # by prompt: PSNR (dB) to the base's own picture of it outside the subject; shows what whole shares hide
+    structure: list[float]  # by prompt: SSIM to it, 1 is the same, outside the subject too
     images: Tensor
 
     def means(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")}
+
+
+def structure_kept(image: Tensor, base: Tensor, where: Tensor) -> float:
+    """Mean SSIM (Wang et al. 2004, Gaussian windows) of two pictures (3, h, w) in [-1, 1] over the pixels where `where` (h, w) is 1."""
+    pictures = (picture.float().numpy() for picture in (image, base))
+    _, similar = structural_similarity(*pictures, channel_axis=0, data_range=2.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True)
+    return float((torch.from_numpy(similar).mean(0) * where).sum() / where.sum())
 
 
 class EditSuite:
@@ -58,6 +67,7 @@ class EditSuite:
         )  # fmt: skip
         error = (((images - self.base) / 2).square().mean(1) * self.away).sum((1, 2)) / self.away.sum((1, 2))
         outside = [round(float(-10 * e.clamp(min=1e-10).log10()), 3) for e in error]
+        structure = [round(structure_kept(*pictures), 4) for pictures in zip(images, self.base, self.away, strict=True)]
         kept, n = reading.fidelity, self.stays
         means = [float(part.mean()) for part in (kept[:n], followed[:n], kept[n:], followed[n:])]
-        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], outside, images)
+        return EditScore(*means, self.suite.drift()[0], followed.tolist(), [round(float(k), 4) for k in kept], outside, structure, images)

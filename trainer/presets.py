@@ -7,8 +7,8 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     # 4 to 20 images of one thing.
     "concept": {},
-    # A look on everything. Quiet rows would hush what should be everywhere, so their weight is small.
-    "style": {"quiet_weight": 0.02, "density": 0.2},
+    # A look on everything: quiet rows would hush what should be everywhere.
+    "style": {"quiet_weight": 0.0, "density": 0.2},
     # One picture and its caption, to be edited by prompt. Statistics come from the base's own samples all the same.
     # The quiet term would keep the rest stiller, but with one image it costs much of the subject (method, editing).
     # The rate is what the search chose (benchmarks/RESULTS.md, E3).

@@ -1,26 +1,34 @@
-"""E3: one picture and its caption, then prompts that ask for something else: ours as atoms go, LoRA as its strength goes or its steps are fewer."""
+"""E3: one picture and its caption, then prompts that ask for something else: ours as atoms go, LoRA as its strength or its numbers go, or its steps are fewer."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from ...demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph
 from ...evaluation.editing import EditScore, EditSuite
+from ...evaluation.peers import applied_peer
+from ...evaluation.smaller_lora import CUTS
 from ...evaluation.suite import Suite
 from ...sparsedict_core import Selection, SparseAdapter, select
 from ...trainer import ConceptData
 from ..runs import Run
+from .plans import PARAMETERS
 from .training import World, fit
 
 SHARES, STRENGTHS = (1.0, 0.5, 0.25, 0.10, 0.05), (1.0, 0.85, 0.7, 0.5)
 SEEDS = {"search": (710, 711), "report": (900, 901)}
+CUT_SHARES = (0.5, 0.25, 0.10)  # of a LoRA's numbers
 FEWER_STEPS = 150  # another way to disturb less
 SEARCH_CONCEPTS = ("blick", "quax")
 TRIALS: dict[str, tuple[dict[str, Any], ...]] = {
-    "ours": ({"learning_rate": 5e-3}, {"learning_rate": 1e-2}, {"learning_rate": 2.5e-3}, {"learning_rate": 5e-3, "settings": {"nested": 0.25}}),
-    "lora": tuple({"learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2, 2e-2)),
+    "ours": (
+        {"learning_rate": 5e-3}, {"learning_rate": 1e-2}, {"learning_rate": 2e-2}, {"learning_rate": 2.5e-3},
+        {"learning_rate": 5e-3, "settings": {"nested": 0.25}},
+    ),
+    "lora": tuple({"learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2, 2e-2, 3e-2)),
 }
 
 
@@ -74,8 +82,11 @@ def measure(run: Run, world: World) -> dict[str, Any]:
         for strength in STRENGTHS[:1] if whole_only else STRENGTHS:
             with fitted.applied(world, strength):
                 rows.append({"strength": strength, **row_of(editing.score())})
+        for way, share in () if whole_only else product(CUTS, CUT_SHARES):
+            with applied_peer(world.backend, CUTS[way](fitted.model, world.size("lora", round(share * PARAMETERS)))):
+                rows.append({"cut": way, "share": share, **row_of(editing.score())})
     return {"subject_kept": rows[0]["subject_kept"], "prompt_fidelity": rows[0]["prompt_fidelity"], "rows": rows, "parameters": fitted.parameters}
 
 
 def row_of(score: EditScore) -> dict[str, Any]:
-    return {**{k: round(v, 4) for k, v in score.means().items()}, "followed": score.followed, "kept": score.kept, "outside": score.outside}
+    return {**{k: round(v, 4) for k, v in score.means().items()}, "followed": score.followed, "kept": score.kept, "outside": score.outside, "structure": score.structure}

@@ -11,7 +11,7 @@ from ..goal import Goal, Results, unit_means
 from ..runs import Run, read_results
 from . import merging, shrinking
 from .plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
-from .tables import dial_rows, edit_rows
+from .tables import CUT, dial_rows, edit_rows
 
 CONCEPTS, PAIRS = "concepts", "pairs"
 
@@ -129,7 +129,7 @@ def pruned_edits(results: Results) -> Iterator[Goal]:
 
 
 def edits_beside_lora(results: Results) -> Iterator[Goal]:
-    """At the highest prompt fidelity that both reach, over all edits: who keeps more of the subject?"""
+    """At the highest prompt fidelity that both reach, over all edits: who keeps more of the subject? LoRA at its best strength, uncut."""
     groups = edit_rows(results)
 
     def mean(at: tuple[str, str], key: str) -> float:
@@ -139,7 +139,7 @@ def edits_beside_lora(results: Results) -> Iterator[Goal]:
     mine = [at for at in groups if at[0].startswith(OURS_LABEL)]
     if not mine:
         return
-    for kind in sorted({name for name, _ in groups if not name.startswith(OURS_LABEL)}):
+    for kind in sorted({name for name, _ in groups if not name.startswith(OURS_LABEL) and CUT not in name}):
         theirs = [at for at in groups if at[0] == kind]
         best = min(max(mean(at, "followed") for at in ways) for ways in (mine, theirs))
         ours, peer = (max((at for at in ways if mean(at, "followed") >= best), key=lambda at: mean(at, "kept")) for ways in (mine, theirs))

@@ -19,7 +19,7 @@ from ...evaluation.merged_lora import merged_loras
 from ...evaluation.peers import TrainedPeer
 from ...sparsedict_core import SparseAdapter, compose
 from ...tools.make_demo_images import concept_data
-from ...trainer import ConceptData
+from ...trainer import PRESETS, ConceptData
 from ...trainer.callbacks import Callbacks
 from ...trainer.merge import HEAL_STEPS, Part, merge
 from ..runs import Run, digest_of_set_fields
@@ -78,8 +78,8 @@ class MergeRun:
     def _member(self, word: str) -> Run:
         setting, (label, _) = json.loads(self.setting), WAYS[self.way]
         if word == STYLE and label == "sparse dictionary":
-            # The preset is ours; a LoRA of the style is trained as a LoRA of a concept, with fewer quiet rows' weight where it has them.
-            return Run(**{**setting, "quiet_weight": None, "settings": {}}, concept=word, seed=self.seed, preset="style")
+            # The preset is ours; a LoRA of the style is trained as a LoRA of a concept.
+            return Run(**{**setting, "quiet_weight": PRESETS["style"]["quiet_weight"], "settings": {}}, concept=word, seed=self.seed, preset="style")
         return Run(**setting, concept=word, seed=self.seed)
 
 

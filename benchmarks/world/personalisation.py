@@ -24,3 +24,11 @@ def measure(run: Run, world: World) -> dict[str, Any]:
             for order, share, kept, score in pruned_scores(suite, world.backend.denoiser, fitted.model, SHARES)
         ]
     return found
+
+
+def measure_likeness(run: Run, world: World) -> dict[str, Any]:
+    """The same pictures' kind in a learned embedding, beside the renderer's and the bare base's."""
+    meter, fitted = world.likeness(run.concept), fit(run, world)
+    with fitted.applied(world):
+        found = meter.read().to_dict()
+    return {**found, "rendered": meter.rendered.to_dict(), "base": meter.base.to_dict()}

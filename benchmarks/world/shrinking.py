@@ -1,4 +1,4 @@
-"""E2, smaller files: ours shrunk with healing, beside LoRA cut by SVD, cut and healed, and LoRA trained at that size, at equal parameters."""
+"""E2, smaller files: ours shrunk with healing, beside LoRA cut by SVD or by magnitude, cut and healed, and LoRA trained at that size, at equal parameters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from ...evaluation.peers import TrainedPeer, applied_peer, heal_peer, size_for
+from ...evaluation.peers import TrainedPeer, applied_peer, heal_peer
+from ...evaluation.smaller_lora import CUTS
 from ...sparsedict_core import SparseAdapter
 from ...tools.make_demo_images import concept_data
 from ...trainer import TrainConfig
@@ -28,9 +27,11 @@ LEAST_OF_LORA = 0.03  # no LoRA on all sites is smaller: of rank 1 it has 3.7 % 
 WAYS: dict[str, tuple[str, str]] = {
     "sparse dictionary, shrunk": ("sparse dictionary", "shrink"),
     "LoRA, cut by SVD": ("LoRA", "svd"),
+    "LoRA, cut by magnitude": ("LoRA", "magnitude"),
     "LoRA, cut by SVD and healed": ("LoRA", "heal"),
     "LoRA, trained at that size": ("LoRA", "small"),
     "LoRA + quiet term, cut by SVD": ("LoRA + quiet term", "svd"),
+    "LoRA + quiet term, cut by magnitude": ("LoRA + quiet term", "magnitude"),
     "LoRA + quiet term, cut by SVD and healed": ("LoRA + quiet term", "heal"),
     "LoRA + quiet term, trained at that size": ("LoRA + quiet term", "small"),
 }
@@ -70,19 +71,6 @@ def shrink_runs(
     ]
 
 
-def cut(lora: TrainedPeer, rank: int) -> TrainedPeer:
-    """LoRA's products B·A at a lower rank, as near as can be (SVD)."""
-    weights = {}
-    for name, down in lora.weights.items():
-        if "lora_A" not in name:
-            continue
-        up_name = name.replace("lora_A", "lora_B")
-        u, s, v = torch.linalg.svd(lora.weights[up_name] @ down, full_matrices=False)
-        root = s[:rank].sqrt()
-        weights[name], weights[up_name] = root[:, None] * v[:rank], u[:, :rank] * root
-    return replace(lora, weights=weights, size=rank, parameters=sum(w.numel() for w in weights.values()))
-
-
 def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
     """Fidelity and drift of the small one, and of the whole one that it comes from."""
     suite, how = world.suite(run.concept, "report"), WAYS[run.way][1]
@@ -100,9 +88,9 @@ def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
         with small.adapter.attach(world.backend.denoiser, component="transformer"):
             score = suite.score()
         found = {"parameters": small.adapter.parameter_count(), "method": small.method}
-    elif how in ("svd", "heal"):
+    elif how in (*CUTS, "heal"):
         assert isinstance(whole.model, TrainedPeer)
-        smaller = cut(whole.model, size_for("lora", parameters, world.backend))
+        smaller = CUTS["svd" if how == "heal" else how](whole.model, world.size("lora", parameters))
         if how == "heal":
             config = TrainConfig(cache=world.cache, seed=run.seed, quiet_samples=HEAL_QUIET_SAMPLES)
             sets, _ = build_sets(config, world.backend, concept_data(run.concept), Processes(world.backend.device), Callbacks())

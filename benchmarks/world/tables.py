@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from ..formatting import interval, table
 from ..goal import Results
 from . import merging, shrinking, slider
 from .plans import OURS_LABEL, label
+
+LIKENESS = ("cosine", "diversity")
+REFERENCES = {"rendered": "(the renderer, drawn again)", "base": "(the base, which doesn’t know the word)"}
+CUT, CUT_NAMES = ", cut by ", {"svd": "SVD", "magnitude": "magnitude"}
 
 
 def by_label(results: Results) -> dict[str, list[Mapping[str, Any]]]:
@@ -33,6 +38,17 @@ def personalisation_table(results: Results) -> str:
             + [str(len(group))]
         )  # fmt: skip
     return table(["method", "parameters", "rate", "quiet weight", "concept fidelity ↑", "ours on the same runs", "prompt fidelity ↑", "drift ↓", "attributes flipped ↓", "runs"], rows)
+
+
+def likeness_table(results: Results) -> str:
+    """A learned embedding's view, between the bare base and the renderer."""
+    rows = []
+    for name, title in REFERENCES.items():
+        by_concept = {result["run"]["concept"]: result[name] for result in results}
+        rows.append([title, *(interval([found[key] for found in by_concept.values()]) for key in LIKENESS), "–"])
+    for name, group in sorted(by_label(results).items(), key=lambda item: (not item[0].startswith(OURS_LABEL), item[0])):
+        rows.append([name, *(interval([result[key] for result in group]) for key in LIKENESS), str(len(group))])
+    return table(["method", "cosine to the renderer’s ↑", "diversity of one prompt’s", "runs"], rows)
 
 
 def pruning_table(results: Results) -> str:
@@ -64,9 +80,17 @@ def shrink_table(results: Results) -> str:
     return table(["made small", "of the parameters", "parameters", "fidelity kept ↑", "concept fidelity ↑", "drift ↓", "runs"], rows)
 
 
-def edit_name(run: Mapping[str, Any]) -> str:
-    """Ours or LoRA, and how long it was trained."""
-    return f"{'sparse dictionary' if run['method'] == 'ours' else 'LoRA'}, {run['steps']} steps"
+def edit_name(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Ours or LoRA, how long it was trained, and how it was cut where it was."""
+    name = f"{'sparse dictionary' if run['method'] == 'ours' else 'LoRA'}, {run['steps']} steps"
+    return f"{name}{CUT}{CUT_NAMES[row['cut']]}" if "cut" in row else name
+
+
+def edit_point(row: Mapping[str, Any]) -> str:
+    """How much of it was left."""
+    if "strength" in row:
+        return f"strength {row['strength']:g}"
+    return f"{row['share']:.0%} of the {'numbers' if 'cut' in row else 'atoms'}"
 
 
 def edit_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -74,19 +98,19 @@ def edit_rows(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         for row in result["rows"]:
-            at = f"{row['share']:.0%} of the atoms" if "share" in row else f"strength {row['strength']:g}"
-            groups.setdefault((edit_name(result["run"]), at), []).append({**row, "of": (result["run"]["concept"], result["run"]["seed"])})
+            at = edit_name(result["run"], row), edit_point(row)
+            groups.setdefault(at, []).append({**row, "of": (result["run"]["concept"], result["run"]["seed"])})
     return groups
 
 
 def edit_table(results: Results) -> str:
     """How far edits follow the prompt, and keep the subject."""
-    names = ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")
+    by_prompt, names = ("outside", "structure"), ("subject_kept", "prompt_fidelity", "subject_kept_moved", "prompt_fidelity_moved", "drift")
     rows = [
-        [name, at, *(interval([row[key] for row in group]) for key in names), interval([sum(row["outside"]) / len(row["outside"]) for row in group]), str(len(group))]
-        for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: not item[0][0].startswith("sparse dictionary"))
+        [name, at, *(interval([row[key] for row in group]) for key in names), *(interval([fmean(row[key]) for row in group]) for key in by_prompt), str(len(group))]
+        for (name, at), group in sorted(edit_rows(results).items(), key=lambda item: (not item[0][0].startswith(OURS_LABEL), CUT in item[0][0]))
     ]
-    return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "outside as the base’s, dB ↑", "runs"], rows)
+    return table(["method", "at", "subject kept ↑", "prompt followed ↑", "subject kept, moved ↑", "prompt followed, moved ↑", "drift ↓", "outside as the base’s, dB ↑", "the same, SSIM ↑", "runs"], rows)
 
 
 def merge_table(results: Results) -> str:

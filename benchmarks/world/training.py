@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
 from ...demo_model.glyphs import GLYPHS
+from ...evaluation.likeness import LikenessMeter
 from ...evaluation.peers import TrainedPeer, applied_peer, size_for, train_peer
 from ...evaluation.suite import Suite
 from ...sparsedict_core import SparseAdapter, load, save
@@ -29,6 +30,7 @@ from ..runs import Run
 from .plans import PARAMETERS
 
 SUITE_SEEDS = {"search": 700, "report": 500}
+LIKENESS_SEED = 520
 SEARCH_PROMPTS = 2  # every second prompt is enough for choosing a rate
 
 
@@ -38,6 +40,7 @@ class World:
     def __init__(self, cache: Path) -> None:
         self.backend, self.cache = DemoBackend.load(), cache
         self._suites: dict[tuple[str, str], Suite] = {}
+        self._meters: dict[str, LikenessMeter] = {}
         self._sizes: dict[tuple[str, int], int] = {}
         self.read_alone: dict[tuple, float] = {}  # what members of merges do by themselves (E4)
 
@@ -49,6 +52,12 @@ class World:
                 suite.prompts = suite.prompts[::SEARCH_PROMPTS]
             self._suites[concept, split] = suite
         return self._suites[concept, split]
+
+    def likeness(self, concept: str) -> LikenessMeter:
+        """A concept's pictures in a learned embedding, on the report's prompts."""
+        if concept not in self._meters:
+            self._meters[concept] = LikenessMeter(self.suite(concept, "report"), LIKENESS_SEED)
+        return self._meters[concept]
 
     def size(self, method: str, parameters: int) -> int:
         """A peer's size for as many parameters."""

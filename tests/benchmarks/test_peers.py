@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsedict.evaluation.peers import LABELS, attached_peer, size_for, watch_updates
+from sparsedict.evaluation.peers import LABELS, attached_peer, size_for, targets, watch_updates
 from sparsedict.trainer.backends.demo import DemoBackend
 
 PARAMETERS = 51_840
@@ -38,3 +38,14 @@ def test_a_peer_starts_as_the_base_and_leaves_it(backend, method):
     after = backend.denoiser.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
     assert torch.equal(predict(backend), base)
+
+
+@torch.no_grad()
+def test_vera_through_its_weight_is_what_peft_computes(backend):
+    with attached_peer(backend, "vera", 64) as named:
+        for _, parameter in named:
+            parameter.copy_(torch.randn_like(parameter))
+        layer = backend.denoiser.get_submodule(targets(backend)[0])
+        x = torch.randn(2, 3, layer.in_features)
+        assert torch.allclose(layer(x), type(layer).forward(layer, x), atol=1e-4)
+        assert not torch.allclose(layer(x), layer.base_layer(x), atol=1e-2)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sparsedict.benchmarks.world.shrinking import cut
 from sparsedict.evaluation.peers import TrainedPeer, applied_peer, attached_peer, heal_peer
+from sparsedict.evaluation.smaller_lora import CUTS, cut_by_magnitude, cut_by_svd
 from sparsedict.tools.make_demo_images import concept_data
 from sparsedict.trainer import TrainConfig
 from sparsedict.trainer.backends.demo import DemoBackend
@@ -43,24 +43,39 @@ def distance(world, lora, seed=5):
     return float((made[0] - made[1]).square().mean())
 
 
-def test_a_cut_at_the_full_rank_changes_nothing(world):
+@pytest.mark.parametrize("way", CUTS)
+def test_a_cut_at_the_full_rank_changes_nothing(world, way):
     whole = world[1]
-    for name, product in products(cut(whole, 4)).items():
+    for name, product in products(CUTS[way](whole, 4)).items():
         assert torch.allclose(product, products(whole)[name], atol=1e-5)
 
 
 def test_a_cut_is_the_nearest_of_its_rank(world):
     whole = world[1]
-    small = cut(whole, 1)
+    small = cut_by_svd(whole, 1)
     assert small.parameters * 4 == whole.parameters
     for name, product in products(small).items():
         tail = torch.linalg.svdvals(products(whole)[name])[1:].square().sum()
         assert torch.allclose((products(whole)[name] - product).square().sum(), tail, rtol=1e-3)
 
 
+def test_a_cut_by_magnitude_keeps_the_largest_of_each_linear(world):
+    whole = world[1]
+    small = cut_by_magnitude(whole, 1)
+    assert small.parameters * 4 == whole.parameters
+    for name, down in small.weights.items():
+        if "lora_A" in name:
+            up = name.replace("lora_A", "lora_B")
+            kept, gone = [], []
+            for now, before in ((down, whole.weights[name]), (small.weights[up], whole.weights[up])):
+                assert torch.equal(now[now != 0], before[now != 0])
+                kept, gone = [*kept, now[now != 0].abs()], [*gone, before[now == 0].abs()]
+            assert torch.cat(kept).min() > torch.cat(gone).max()
+
+
 def test_healing_brings_it_nearer_and_keeps_its_size(world):
     backend, whole, config, sets = world
-    small = cut(whole, 1)
+    small = cut_by_svd(whole, 1)
     before = {name: weight.clone() for name, weight in small.weights.items()}
     healed = heal_peer(small, whole, backend, config, sets, steps=40)
     assert distance(world, healed) < 0.95 * distance(world, small)
