@@ -37,9 +37,9 @@ Each method's settings were searched on two of the four concepts, with other noi
 at least as many trials as ours; then all methods ran with the same data, noise and steps, at the size nearest to ours in trainable
 parameters (`report`). Our second shape, with many atoms, takes the settings of the first; it was chosen among seven by a few runs on the
 report's own prompts, so its figures may be a little kind. While the report ran, one training of ours collapsed; its cause, in the quiet
-term that peers use too, was mended, and the runs that the mending changes were made again wherever it was looked for: all of ours, LoRA's
-with the quiet term, and LoKr's and LoHa's with it on one concept. Intervals are 95 % of Student's t: of a goal over what its line says, of
-a table's means over concepts × seeds.
+term that peers use too, was mended, and the runs that the mending changes were made again wherever it was looked for: all of ours, of LoRA,
+DoRA, LoKr and VeRA with the quiet term, and LoHa's on one concept; not OFT's, SHiRA's and full fine-tuning's. Intervals are 95 % of
+Student's t: of a goal over what its line says, of a table's means over concepts × seeds.
 
 **Words.** *Concept fidelity*: how much of the learned creature is in the pictures that ask for it, 0 to 1; 1 is the renderer's own. *Prompt
 fidelity*: the share of places and backgrounds that are as asked. *Drift*: how far pictures that don't ask for it move from the base's of

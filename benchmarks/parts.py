@@ -31,7 +31,7 @@ class Scope:
     steps: int = 300
 
 
-QUICK = Scope(search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, shrink_shares=(0.10,), steps=60)
+QUICK = Scope(search=False, methods=PEERS_AT_HAND, concepts=("quax",), seeds=1, shrink_shares=(0.10,), steps=50)
 FULL = Scope(search=True, methods=None, concepts=plans.CONCEPTS, seeds=plans.SEEDS, shrink_shares=SHRINK_SHARES)
 
 

@@ -181,8 +181,7 @@ def merges(results: Results) -> Iterator[Goal]:
             yield Goal(f"E4: {kind}, {how}: the same − the best of LoRA’s ({best}); {means[mine] / max(means[best], 1e-9):.2f} ×", 0.0, by_pair(less), PAIRS, cause=cause)
             for number, member in enumerate(("first", "second")):
                 more = {at: ways[mine][at]["merged"][number] - ways[best][at]["merged"][number] for at in shared}
-                weaker = "Ours of the style is weaker alone already (table E4): its preset disturbs less and shows less." if kind != merging.CONCEPTS and number else cause
-                yield Goal(f"E4: {kind}, {how}: the {member}’s fidelity in the merge − the same LoRA’s", 0.0, by_pair(more), PAIRS, cause=weaker)
+                yield Goal(f"E4: {kind}, {how}: the {member}’s fidelity in the merge − the same LoRA’s", 0.0, by_pair(more), PAIRS, cause=cause)
 
 
 def cause_of_merge(kind: str, plain: bool, kept: Mapping[tuple, float]) -> str:

@@ -33,9 +33,9 @@ PAIRS = (
 )  # fmt: skip
 SEARCH_PAIRS = (("zorp", "quax"), ("zorp", STYLE))
 # By what is merged: the two members' strengths that are searched, for every way alike. Concepts are peers; a style may be held back.
-EQUAL = ((0.8, 0.8), (1.0, 1.0), (1.2, 1.2))
+EQUAL = ((0.8, 0.8), (1.0, 1.0), (1.2, 1.2), (1.4, 1.4))
 CONCEPTS, WITH_STYLE = "two concepts", "concept + style"
-STRENGTHS = {CONCEPTS: EQUAL, WITH_STYLE: (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0))}
+STRENGTHS = {CONCEPTS: EQUAL, WITH_STYLE: (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0), (1.4, 1.0))}
 NOISE = {"search": 770, "report": 77}
 # By the name in the tables: whose adapters, and how they are put together.
 WAYS: dict[str, tuple[str, str]] = {

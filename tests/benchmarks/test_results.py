@@ -93,6 +93,17 @@ def test_the_edit_preset_and_its_peer_are_what_the_search_found():
     assert Plan().edit_lora_rate == best_setting(searched, "lora")["learning_rate"]
 
 
+def test_an_edit_trial_that_copies_the_picture_is_not_chosen():
+    from sparsedict.benchmarks.world.editing import best_setting
+
+    def trial(rate, kept, followed):
+        return {"run": {"method": "lora", "learning_rate": rate, "settings": {}}, "rows": [{"subject_kept": kept, "prompt_fidelity": followed}]}
+
+    trials = [trial(1e-3, 0.2, 1.0), trial(1e-2, 0.3, 0.95), trial(3e-2, 0.9, 0.5)]
+    assert best_setting(trials, "lora")["learning_rate"] == 1e-2
+    assert best_setting(trials[2:], "lora")["learning_rate"] == 3e-2
+
+
 def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path):
     class World:
         def __init__(self, base):
