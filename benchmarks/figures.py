@@ -105,7 +105,8 @@ def edits(results: Results) -> Any:
             # The whole adapter, where each line starts.
             axes.plot(*points[0], "o", color=colour_of(name), ms=10, alpha=alpha)
         axes.plot(*zip(*points, strict=True), style, color=colour_of(name), alpha=alpha, label=name)
-    axes.set(title="From the whole adapter (large) to fewer atoms, less strength or fewer numbers", xlabel="prompt followed", ylabel="subject kept")
+    axes.set_title("From the whole adapter (large) to fewer atoms, less strength or fewer numbers", fontsize=10)
+    axes.set(xlabel="prompt followed", ylabel="subject kept")
     axes.legend(frameon=False, fontsize=7)
     return drawing
 

@@ -17,11 +17,12 @@ class Plan:
     edit_shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
     edit_strengths: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5)
     slider_parts: int = 10
-    # The best of a search that gave every method as many trials, on other prompts: python3 dev.py bench --full --only E1
+    # The best of searches on other prompts: python3 dev.py bench --full --only E1, E3 and E4
     lora_rate: float = 1e-2
     lora_quiet_rate: float = 3e-2
     lora_quiet_weight: float = 0.03
     edit_lora_rate: float = 2e-2
+    merge_strengths: tuple[float, float] = (1.2, 1.0)  # of the concept, and of the style
     sampling_steps: int = STEPS
     drift_prompts: int = DRIFT_PROMPTS
     training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings

@@ -207,7 +207,8 @@ def merge_stage(study: Study) -> None:
         config = settings(study, STYLE, "style", 0)
         style = trained(config, study, CONCEPTS / STYLE).adapter
         concept = study.pictures["adapter"]
-        both = compose([(CONCEPT, concept, 1.0), (STYLE, style, 1.0)])
+        first, second = study.plan.merge_strengths
+        both = compose([(CONCEPT, concept, first), (STYLE, style, second)])
         save(both, study.out / "merge.safetensors", overwrite=True, moments=False)
         scenes = [
             f"{plain_caption(scene, ground)} {STYLE}" for scene, ground in ((s.objects[0], s.background) for s in style_scenes())
@@ -224,6 +225,7 @@ def merge_stage(study: Study) -> None:
     study.report["merge"] = {
         "concept_alone": fidelity[0], "concept_in_merge": fidelity[1], "style_alone": strengths[0], "style_in_merge": strengths[1],
         "concept_kept": fidelity[1] / max(fidelity[0], 1e-9), "style_kept": strengths[1] / max(strengths[0], 1e-9),
+        "strengths": list(study.plan.merge_strengths),
     }  # fmt: skip
     study.pictures |= {"merge": merged, "merge_captions": captions, "style_alone": alone_style, "merge_concept": alone}
 

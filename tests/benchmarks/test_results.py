@@ -93,6 +93,13 @@ def test_the_edit_preset_and_its_peer_are_what_the_search_found():
     assert Plan().edit_lora_rate == best_setting(searched, "lora")["learning_rate"]
 
 
+def test_the_demo_merges_at_the_strengths_that_the_search_found():
+    from sparsedict.benchmarks.world.merging import WITH_STYLE, best_strengths
+    from sparsedict.demo.plan import Plan
+
+    assert Plan().merge_strengths == best_strengths(read_results("E4-search"))["sparse dictionary, composed", WITH_STYLE]
+
+
 def test_an_edit_trial_that_copies_the_picture_is_not_chosen():
     from sparsedict.benchmarks.world.editing import best_setting
 
