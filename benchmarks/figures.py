@@ -12,7 +12,7 @@ from .goal import Results
 from .runs import read_results
 from .world import shrinking, slider
 from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX
-from .world.tables import CUT, by_label, dial_rows, edit_rows
+from .world.tables import CUT, CUT_NAMES, by_label, dial_rows, edit_rows
 
 QUIET_COLOUR = "#8c6bb1"
 NAME_WIDTH, NAME_HEIGHT = 0.09, 0.012  # of a method's name in the first figure, in its units
@@ -98,10 +98,9 @@ def edits(results: Results) -> Any:
         at = fmean(v for row in rows for v in row["followed"]), fmean(v for row in rows for v in row["kept"])
         lines.setdefault(name, []).append(at)
     for name, points in lines.items():
-        alpha, style = 1 if "300" in name else 0.5, "o-"
-        if CUT in name:
-            style = "x:" if "SVD" in name else "+:"
-        else:
+        alpha, cut = 1 if "300" in name else 0.5, name.partition(CUT)[2]
+        style = next((SIZES_DRAWN[how] for how, title in CUT_NAMES.items() if title == cut), "o-")
+        if not cut:
             # The whole adapter, where each line starts.
             axes.plot(*points[0], "o", color=colour_of(name), ms=10, alpha=alpha)
         axes.plot(*zip(*points, strict=True), style, color=colour_of(name), alpha=alpha, label=name)

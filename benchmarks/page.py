@@ -65,13 +65,13 @@ def made_elsewhere() -> list[tuple[str, str, Callable[[Sequence[Mapping[str, Any
 
 def write_tables(results: Path = RESULTS) -> Path:
     """Write RESULTS.md beside `results`, and the README's tables where they are the project's own; returns the page's path."""
-    parts, found = [INTRODUCTION], read_results("E1", results)
+    parts, of_world = [INTRODUCTION], {name: read_results(name, results) for name, *_ in WORLD_TABLES}
+    found = of_world["E1"]
     if found:
         parts += ["## Goals\n", goals_table(results)]
     figures = write_figures(results)
     for name, title, made, figure in WORLD_TABLES:
-        rows = read_results(name, results)
-        if rows:
+        if rows := of_world[name]:
             parts += [f"\n## {title}\n", made(rows), *([f"\n{figures[figure]}"] if figure in figures else [])]
     in_host = read_results("E7-host", results)
     if in_host:

@@ -32,7 +32,7 @@ def cut_by_svd(lora: TrainedPeer, rank: int) -> TrainedPeer:
 def cut_by_magnitude(lora: TrainedPeer, rank: int) -> TrainedPeer:
     """The largest numbers of A and B in each Linear, as many as a LoRA of `rank` has; the rest are 0.
 
-    Where the numbers stand isn't counted, in LoRA's favour. Whole terms b·aᵀ, and entries of the product, kept less.
+    Where the numbers stand isn't counted, in LoRA's favour.
     """
     weights = {}
     for down_name, up_name, down, up in factors(lora):

@@ -78,7 +78,7 @@ class MergeRun:
     def _member(self, word: str) -> Run:
         setting, (label, _) = json.loads(self.setting), WAYS[self.way]
         if word == STYLE and label == "sparse dictionary":
-            # The preset is ours; a LoRA of the style is trained as a LoRA of a concept.
+            # The preset is ours, its weight a part of the run's name; a LoRA of the style is trained as a LoRA of a concept.
             return Run(**{**setting, "quiet_weight": PRESETS["style"]["quiet_weight"], "settings": {}}, concept=word, seed=self.seed, preset="style")
         return Run(**setting, concept=word, seed=self.seed)
 

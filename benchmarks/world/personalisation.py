@@ -27,7 +27,7 @@ def measure(run: Run, world: World) -> dict[str, Any]:
 
 
 def measure_likeness(run: Run, world: World) -> dict[str, Any]:
-    """The same pictures' kind in a learned embedding, beside the renderer's and the bare base's."""
+    """A learned embedding's view of what a run learned, beside the renderer's pictures and the bare base's."""
     meter, fitted = world.likeness(run.concept), fit(run, world)
     with fitted.applied(world):
         found = meter.read().to_dict()

@@ -17,10 +17,11 @@ CUT, CUT_NAMES = ", cut by ", {"svd": "SVD", "magnitude": "magnitude"}
 
 
 def by_label(results: Results) -> dict[str, list[Mapping[str, Any]]]:
+    """Ours first, then by name."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         groups.setdefault(label(result["run"]), []).append(result)
-    return groups
+    return dict(sorted(groups.items(), key=lambda item: (not item[0].startswith(OURS_LABEL), item[0])))
 
 
 def personalisation_table(results: Results) -> str:
@@ -28,7 +29,7 @@ def personalisation_table(results: Results) -> str:
     groups, at = by_label(results), lambda result: (result["run"]["concept"], result["run"]["seed"])
     ours = {at(result): result["concept_fidelity"] for result in groups.get(OURS_LABEL, [])}
     rows = []
-    for name, group in sorted(groups.items(), key=lambda item: (not item[0].startswith(OURS_LABEL), item[0])):
+    for name, group in groups.items():
         run, same = group[0]["run"], [ours[at(result)] for result in group if at(result) in ours]
         rate = "preset" if run["learning_rate"] is None else f"{run['learning_rate']:g}"
         rows.append(
@@ -46,7 +47,7 @@ def likeness_table(results: Results) -> str:
     for name, title in REFERENCES.items():
         by_concept = {result["run"]["concept"]: result[name] for result in results}
         rows.append([title, *(interval([found[key] for found in by_concept.values()]) for key in LIKENESS), "–"])
-    for name, group in sorted(by_label(results).items(), key=lambda item: (not item[0].startswith(OURS_LABEL), item[0])):
+    for name, group in by_label(results).items():
         rows.append([name, *(interval([result[key] for result in group]) for key in LIKENESS), str(len(group))])
     return table(["method", "cosine to the renderer’s ↑", "diversity of one prompt’s", "runs"], rows)
 
@@ -54,7 +55,7 @@ def likeness_table(results: Results) -> str:
 def pruning_table(results: Results) -> str:
     """What a share of the atoms keeps of the whole adapter's fidelity, run by run."""
     rows = []
-    for shape, group in sorted(by_label([result for result in results if "pruning" in result]).items()):
+    for shape, group in by_label([result for result in results if "pruning" in result]).items():
         for order in ("importance", "greedy"):
             for share in [row["share"] for row in group[0]["pruning"] if row["order"] == order]:
                 picked = [(r["concept_fidelity"], next(p for p in r["pruning"] if p["order"] == order and p["share"] == share)) for r in group]

@@ -6,7 +6,7 @@ import torch
 from sparsedict.demo_model.glyphs import GLYPHS
 from sparsedict.demo_model.pipeline import DemoPipeline
 from sparsedict.evaluation.editing import structure_kept
-from sparsedict.evaluation.likeness import LikenessMeter
+from sparsedict.evaluation.likeness import VARIANTS, LikenessMeter
 from sparsedict.evaluation.suite import Suite
 
 
@@ -18,7 +18,7 @@ def meter():
 def test_the_renderer_is_nearer_than_the_base_and_the_same_picture_twice_has_no_diversity(meter):
     assert meter.rendered.cosine > 0.9 > meter.base.cosine + 0.2
     assert 0 < meter.rendered.diversity < meter.base.diversity
-    one = meter.drawn(meter.varied, 5).repeat_interleave(6, dim=0)
+    one = meter.drawn(meter.varied, 5).repeat_interleave(VARIANTS, dim=0)
     same = meter.of(meter.drawn(meter.suite.prompts, 5), one)
     assert same.diversity == pytest.approx(0, abs=1e-5)
 
