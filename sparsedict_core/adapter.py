@@ -128,10 +128,10 @@ class SparseAdapter(nn.Module):
         """(`<site key>.<tensor>`, parameter) in the sites' order, under the tensors' names in the file."""
         for key, site in self.sites.items():
             for name, parameter in site.named_parameters():
-                yield f"{key}.{name.replace('_', '.', 1) if name != 'threshold' else 'encoder.threshold'}", parameter
+                yield f"{key}.{name.replace('_', '.', 1)}", parameter
 
     def parameter_count(self) -> int:
-        """How many numbers are trained: weights, bases and biases, and a learned threshold."""
+        """How many numbers are trained: weights, bases and biases."""
         return sum(parameter.numel() for _, parameter in self.trainable_parameters())
 
     @property

@@ -172,7 +172,7 @@ class Attachment:
         def add_update(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not self.enabled:
                 return output
-            if (self.capturable or torch.compiler.is_compiling()) and self._traceable(prepared):
+            if (self.capturable or torch.compiler.is_compiling()) and self._traceable():
                 return self._run_traced(key, prepared, _input(key, args, kwargs), output)
             strength = self._strength_at(member)
             if not self._taps and (strength == 0 or prepared.silent):
@@ -182,9 +182,9 @@ class Attachment:
         add_update.attachment, add_update.prepared = self, prepared  # type: ignore[attr-defined]  # read by _owned
         return add_update
 
-    def _traceable(self, prepared: PreparedSite) -> bool:
-        """Observers and training sessions want more than a graph has; where atoms compete, those of gain 0 must be really out."""
-        return not self._taps and (self.session is None or self.session.density is None) and prepared.site.encoder.atomwise
+    def _traceable(self) -> bool:
+        """Observers and training sessions want more than a graph has."""
+        return not self._taps and (self.session is None or self.session.density is None)
 
     def _run_traced(self, key: str, prepared: PreparedSite, x: Tensor, output: Any) -> Tensor:
         _check(key, prepared.site, x, output)
@@ -201,17 +201,12 @@ class Attachment:
         if not observed and (session is None or session.density is None):
             return _fused(prepared, x, output, strength, module)
         prefix = None if session is None else session.prefix(key)
-        density = None if session is None else session.density
-        # Where atoms compete, those of gain 0 must be out of the competition, observed or not.
-        all_atoms = observed and site.encoder.atomwise
-        tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms)
-        u, coefficients = encode(x, tensors, site.encoder, density)
+        tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms=observed)
+        u, coefficients = encode(x, tensors, site.encoder)
         gained = coefficients
-        if all_atoms and prepared.gains is not None:
+        if observed and prepared.gains is not None:
             gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)
         update = decode(gained, tensors.dictionary_weight, tensors.dictionary_basis)
-        if observed and not all_atoms:
-            coefficients = prepared.spread(coefficients, prefix)
         if session is not None and session.density is not None:
             session.observe(key, site, u, coefficients, update)
         for tap in tuple(self._taps):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .bounds import Bounds
-from .encoders import Encoder, get_encoder
+from .encoders import SUCCESSORS, Encoder, get_encoder
 from .errors import SparseDictError
 
 #: Ids of a site's atoms are below it: a map of a site has a column for each.
@@ -42,11 +42,8 @@ class AdapterConfig:
         self.make_encoder()
 
     def make_encoder(self) -> Encoder:
-        """The encoder that this config names, with its settings; a `share` that is not set is the density."""
-        encoder = get_encoder(self.encoder, **self.encoder_settings)
-        if "share" in encoder.defaults and "share" not in self.encoder_settings:
-            encoder.settings["share"] = self.density
-        return encoder
+        """The encoder that this config names, with its settings."""
+        return get_encoder(self.encoder, **self.encoder_settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -54,11 +51,12 @@ class AdapterConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        """The inverse of `to_dict`. Raises SparseDictError for names that are not options."""
+        """The inverse of `to_dict`, also of what version 0.1.0 wrote. Raises SparseDictError for names that are not options."""
         if not isinstance(values, dict):
             raise SparseDictError(f"adapter options are a {type(values).__name__}; give names with values.")
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             known = ", ".join(cls.__dataclass_fields__)
             raise SparseDictError(f"unknown adapter option {unknown[0]!r}: the options are {known}.")
-        return cls(**values)
+        successor = SUCCESSORS.get(str(values.get("encoder")))
+        return cls(**values) if successor is None else cls(**{**values, "encoder": successor, "encoder_settings": {}})

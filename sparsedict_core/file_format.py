@@ -19,7 +19,6 @@ from torch import Tensor
 from .adapter import SparseAdapter
 from .atomic_write import write_atomically
 from .config import MOST_ATOMS
-from .encoders import Encoder
 from .errors import FileFormatError
 from .file_metadata import FileMetadata, SiteEntry, decode_metadata, encode_metadata
 from .functional import dense_is_smaller
@@ -232,8 +231,7 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
             found[name] = file.get_tensor(prefix + name)
         elif name in _REQUIRED:
             raise FileFormatError(f"{path}: tensor {prefix}{name} is missing; the file was changed or cut.")
-    encoder = meta.encoder_of(entry)
-    _check_shapes(path, prefix, found, entry, encoder)
+    _check_shapes(path, prefix, found, entry)
     for name, tensor in found.items():
         if name == "atom_ids":
             continue
@@ -243,7 +241,7 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
             found[name] = tensor.to(dtype)
     return SparseSite(
         entry.name,
-        encoder,
+        meta.encoder_of(entry),
         encoder_weight=found["encoder.weight"],
         encoder_basis=found.get("encoder.basis"),
         encoder_bias=found["encoder.bias"],
@@ -260,7 +258,7 @@ def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: Fi
     )
 
 
-def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: SiteEntry, encoder: Encoder) -> None:
+def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: SiteEntry) -> None:
     atoms = found["encoder.weight"].shape[0] if found["encoder.weight"].ndim else 0
 
     def rank(basis: str) -> int | None:
@@ -275,7 +273,7 @@ def _check_shapes(path: Path, prefix: str, found: dict[str, Tensor], entry: Site
         "encoder.mean": (entry.d_in,),
         "encoder.scale": (entry.d_in,),
         # Asked for no atoms, as their number may be anything yet.
-        "encoder.threshold": (atoms,) if encoder.initial_threshold(0).ndim else (),
+        "encoder.threshold": (),
         "dictionary.weight": (atoms, entry.d_out if r_out is None else r_out),
         "dictionary.basis": (r_out or 0, entry.d_out),
         "importance": (atoms,),

@@ -132,10 +132,12 @@ def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
     version = raw.get("format_version", "")
     if version != str(FORMAT_VERSION):
         raise FileFormatError(f"{path}: format_version {version!r} is unknown, this program reads {FORMAT_VERSION}; update it.")
-    config = _config(path, "config", _json(path, raw, "config"))
+    written = _json(path, raw, "config")
+    config = _config(path, "config", written)
     members = _members(path, _json(path, raw, "members")) if "members" in raw else ()
-    if raw.get("encoder", config.encoder) != config.encoder:
-        raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r}, config says {config.encoder!r}; the file was changed.")
+    named = written.get("encoder", config.encoder)
+    if raw.get("encoder", named) != named:
+        raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r}, config says {named!r}; the file was changed.")
     sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members})
     values = {key: value if key in _TEXT else _plain(value) for key, value in raw.items() if key not in _OWN}
     return FileMetadata(int(version), config, raw.get("component", ""), sites, members, values)

@@ -46,14 +46,12 @@ def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples],
     """A new adapter of `atoms` dense atoms over all sites, best directions first; new atoms get ids that no atom had before.
 
     A direction v scores |E[(ΔO·v)(∂L/∂ΔO·v)]|, without gradients E[(ΔO·v)²]; a one-sided encoder needs an atom for each sign.
-    Raises SelectionError for a number below 1, missing samples, an encoder whose atoms compete, or ids that are used up.
+    Raises SelectionError for a number below 1, missing samples, or ids that are used up.
     """
     if atoms < 1:
         raise SelectionError(f"{atoms} new atoms were asked for; give a number of 1 or more.")
     candidates: list[_Candidate] = []
     for key, site in adapter.sites.items():
-        if not site.encoder.atomwise:
-            raise SelectionError(f"folding needs atoms that act independently; those of encoder {site.encoder.name!r} compete.")
         if site.atoms == 0:
             continue
         if key not in samples:
@@ -101,7 +99,6 @@ def _first_free(adapter: SparseAdapter, site: SparseSite) -> int:
 def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate], first: int) -> SparseSite:
     count, dtype, device = len(chosen), site.encoder_weight.dtype, site.encoder_weight.device
     threshold = site.threshold.detach().cpu().double()
-    threshold = threshold if threshold.ndim == 0 else threshold.mean().expand(count)
     wanted = site.encoder.preactivations_for(torch.stack([c.target for c in chosen], dim=1), threshold)  # (N, k)
     x = _standardised(site, sample.x)
     if sample.quiet is not None:

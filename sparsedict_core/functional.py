@@ -27,10 +27,9 @@ class SiteTensors(NamedTuple):
     encoder_bias: Tensor  # (m)
     encoder_mean: Tensor | None  # (d_in)
     encoder_scale: Tensor | None  # (d_in)
-    threshold: Tensor  # () or (m)
+    threshold: Tensor  # ()
     dictionary_weight: Tensor  # (m, r) or (m, d_out)
     dictionary_basis: Tensor | None  # (r, d_out)
-    encoder_gram: Tensor | None = None  # (m, m), only for encoders whose atoms inhibit each other
 
     def cast(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
         """The same tensors in another dtype and on another device; no copy where nothing changes."""
@@ -45,24 +44,18 @@ class SiteTensors(NamedTuple):
 
     def prefix(self, count: int) -> SiteTensors:
         """The first `count` atoms, as views."""
-        gram = self.encoder_gram
         return self._replace(
             encoder_weight=self.encoder_weight[:count],
             encoder_bias=self.encoder_bias[:count],
-            threshold=self.threshold[:count] if self.threshold.ndim else self.threshold,
             dictionary_weight=self.dictionary_weight[:count],
-            encoder_gram=None if gram is None else gram[:count, :count],
         )
 
     def select(self, index: Tensor) -> SiteTensors:
         """The atoms at `index` (k), copied."""
-        gram = self.encoder_gram
         return self._replace(
             encoder_weight=self.encoder_weight.index_select(0, index),
             encoder_bias=self.encoder_bias.index_select(0, index),
-            threshold=self.threshold.index_select(0, index) if self.threshold.ndim else self.threshold,
             dictionary_weight=self.dictionary_weight.index_select(0, index),
-            encoder_gram=None if gram is None else gram[index][:, index],
         )
 
 
@@ -99,13 +92,6 @@ def absorb_threshold(tensors: SiteTensors) -> SiteTensors:
     return tensors._replace(encoder_bias=tensors.encoder_bias - tensors.threshold)
 
 
-def encoder_gram(weight: Tensor, basis: Tensor | None) -> Tensor:
-    """Inner products (m, m) of the encoder's rows, in the space of the standardised input."""
-    if basis is None:
-        return weight @ weight.T
-    return weight @ (basis @ basis.T) @ weight.T
-
-
 def preactivations(x: Tensor, weight: Tensor, basis: Tensor | None, bias: Tensor) -> Tensor:
     """u = W·(B·x) + b; x (..., d_in) → (..., m)."""
     if basis is not None:
@@ -119,13 +105,11 @@ def decode(coefficients: Tensor, weight: Tensor, basis: Tensor | None) -> Tensor
     return update if basis is None else torch.matmul(update, basis)
 
 
-def prepare(tensors: SiteTensors, encoder: Encoder) -> SiteTensors:
-    """The tensors that raw inputs meet, in float32 at least: inner products where wanted, standardisation absorbed."""
+def prepare(tensors: SiteTensors) -> SiteTensors:
+    """The tensors that raw inputs meet, in float32 at least, with the standardisation absorbed."""
     weight = tensors.encoder_weight
     if weight.dtype in (torch.float16, torch.bfloat16):
         tensors = tensors.cast(torch.float32, weight.device)
-    if encoder.needs_gram and tensors.encoder_gram is None:
-        tensors = tensors._replace(encoder_gram=encoder_gram(tensors.encoder_weight, tensors.encoder_basis))
     return absorb_standardisation(tensors)
 
 
@@ -151,18 +135,15 @@ def add_decoded(
     return torch.addmm(output.reshape(-1, output.shape[-1]), flat, weight, alpha=strength).reshape(output.shape)
 
 
-def encode(x: Tensor, tensors: SiteTensors, encoder: Encoder, density: float | None = None) -> tuple[Tensor, Tensor]:
-    """(u, C), both (..., m), for x (..., d_in) and tensors that went through `prepare`.
-
-    `density` is given in training only, for the encoders that use it there.
-    """
+def encode(x: Tensor, tensors: SiteTensors, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    """(u, C), both (..., m), for x (..., d_in) and tensors that went through `prepare`."""
     u = preactivations(x, tensors.encoder_weight, tensors.encoder_basis, tensors.encoder_bias)
-    return u, encoder.coefficients(u, tensors.threshold, density=density, gram=tensors.encoder_gram)
+    return u, encoder.coefficients(u, tensors.threshold)
 
 
 def site_update(x: Tensor, tensors: SiteTensors, encoder: Encoder, gains: Tensor | None = None, strength: float = 1.0) -> Tensor:
     """s · (C ⊙ g) · D, shape (..., d_out), for x (..., d_in) and gains (m)."""
-    tensors = prepare(tensors, encoder).cast(x.dtype, x.device)
+    tensors = prepare(tensors).cast(x.dtype, x.device)
     coefficients = encode(x, tensors, encoder)[1]
     if gains is not None:
         coefficients = coefficients * gains.to(coefficients)

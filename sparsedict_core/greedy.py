@@ -44,8 +44,8 @@ def moments_of(adapter: SparseAdapter) -> dict[str, Tensor]:
 
 
 def has_moments(adapter: SparseAdapter) -> bool:
-    """Whether energies are known: every site with atoms has moments, and no encoder lets its atoms compete."""
-    return all(site.atoms == 0 or (site.moments is not None and site.encoder.atomwise) for site in adapter.sites.values())
+    """Whether energies are known: every site with atoms has moments."""
+    return all(site.atoms == 0 or site.moments is not None for site in adapter.sites.values())
 
 
 def dictionary_coordinates(site: SparseSite) -> Tensor:

@@ -137,17 +137,8 @@ class PreparedSite:
         tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * scale[:, None])
         return tensors.cast(dtype, device)
 
-    def spread(self, coefficients: Tensor, prefix: int | None = None) -> Tensor:
-        """Coefficients of the atoms that the gains leave (..., k), with zeros at the others' places, (..., m)."""
-        if self.choice is None:
-            return coefficients
-        gains, kept, _ = self.choice
-        atoms = len(gains) if prefix is None else prefix
-        full = coefficients.new_zeros((*coefficients.shape[:-1], atoms))
-        return full.index_copy(-1, kept[kept < atoms].to(coefficients.device), coefficients)
-
     def _absorb(self, raw: SiteTensors, device: torch.device, rectified: bool) -> SiteTensors:
-        tensors = prepare(raw.cast(raw.encoder_weight.dtype, device), self.site.encoder)
+        tensors = prepare(raw.cast(raw.encoder_weight.dtype, device))
         return absorb_threshold(tensors) if rectified else tensors
 
     def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool) -> SiteTensors:

@@ -92,11 +92,7 @@ class SparseSite(nn.Module):
         self.encoder_bias = nn.Parameter(encoder_bias)
         self.dictionary_weight = nn.Parameter(dictionary_weight)
         self.dictionary_basis = _optional(dictionary_basis)
-        threshold = encoder.initial_threshold(atoms) if threshold is None else threshold
-        if "threshold" in encoder.learned:
-            self.threshold = nn.Parameter(threshold)
-        else:
-            self.register_buffer("threshold", threshold)
+        self.register_buffer("threshold", encoder.initial_threshold() if threshold is None else threshold)
         self.register_buffer("encoder_mean", torch.zeros(self.d_in) if encoder_mean is None else encoder_mean)
         self.register_buffer("encoder_scale", torch.ones(self.d_in) if encoder_scale is None else encoder_scale)
         self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
@@ -199,7 +195,7 @@ class SparseSite(nn.Module):
 
     def coefficients(self, x: Tensor) -> Tensor:
         """C (..., m) for x (..., d_in)."""
-        return encode(x, prepare(self.tensors(), self.encoder).cast(x.dtype, x.device), self.encoder)[1]
+        return encode(x, prepare(self.tensors()).cast(x.dtype, x.device), self.encoder)[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """ΔO (..., d_out) at strength 1 for x (..., d_in)."""
@@ -254,9 +250,6 @@ class SparseSite(nn.Module):
         self.encoder_weight = rows(self.encoder_weight)
         self.encoder_bias = rows(self.encoder_bias)
         self.dictionary_weight = rows(self.dictionary_weight)
-        if self.threshold.ndim:
-            threshold = self.threshold
-            self.threshold = rows(threshold) if isinstance(threshold, nn.Parameter) else threshold[index]
         self.importance = self.importance[index]
         self.atom_ids = self.atom_ids[index]
         if self.firing is not None:
@@ -283,7 +276,7 @@ class SparseSite(nn.Module):
         For finished adapters: training on goes better with standardised inputs.
         """
         self.fold()
-        if not self.standardised or self.encoder_basis is not None or self.encoder.needs_gram:
+        if not self.standardised or self.encoder_basis is not None:
             return
         weight = self.encoder_weight
         raw = absorb_standardisation(self.tensors().exact())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .attachment import Attachment
 from .errors import TrainingError
-from .functional import magnitude_subsample
+from .functional import magnitude_quantile, magnitude_subsample
 from .site import SparseSite
 
 
@@ -26,7 +26,6 @@ class ForwardRecord:
     updates: dict[str, Tensor] = field(default_factory=dict)  #: ΔO (B, ..., d_out) at strength 1, with its graph
     density: dict[str, Tensor] = field(default_factory=dict)  #: share of non-zero coefficients, 0-dim, detached
     subsamples: dict[str, Tensor] = field(default_factory=dict)  #: |u| (B, n), only of sites that ran all atoms
-    penalties: dict[str, Tensor] = field(default_factory=dict)  #: encoder penalties, 0-dim, with their graph
 
 
 class TrainingSession:
@@ -70,12 +69,6 @@ class TrainingSession:
             self._pending.setdefault(key, []).append(subsample)
         return self._record
 
-    def penalty(self) -> Tensor:
-        """Sum over sites of the encoders' penalties in the last forward, unweighted; 0 for encoders without one."""
-        if not self._record.penalties:
-            return torch.zeros(())
-        return torch.stack([p.float() for p in self._record.penalties.values()]).sum()
-
     def pending_subsamples(self) -> dict[str, Tensor]:
         """|u| (n) by site key, of all forwards since the last commit: what several processes gather."""
         return {key: torch.cat([part.flatten() for part in parts]) for key, parts in self._pending.items()}
@@ -84,12 +77,8 @@ class TrainingSession:
         """The threshold () that each subsample calls for at the present density; without argument, of what is pending."""
         if self.density is None:
             return {}
-        sites, found = self.attachment.adapter.sites, {}
-        for key, values in (self.pending_subsamples() if subsamples is None else subsamples).items():
-            threshold = sites[key].encoder.observed_threshold(values, self.density)
-            if threshold is not None:
-                found[key] = threshold
-        return found
+        subsamples = self.pending_subsamples() if subsamples is None else subsamples
+        return {key: magnitude_quantile(values, 1.0 - self.density) for key, values in subsamples.items()}
 
     @torch.no_grad()
     def commit(self, thresholds: Mapping[str, Tensor] | None = None) -> None:
@@ -125,9 +114,6 @@ class TrainingSession:
 
     def observe(self, key: str, site: SparseSite, u: Tensor, coefficients: Tensor, update: Tensor) -> None:
         """Record one call of a site. While a block is computed again for the backward, nothing is recorded."""
-        # The second time must keep the same tensors as the first, so the penalty is made then too.
-        threshold = site.threshold[: u.shape[-1]] if site.threshold.ndim else site.threshold
-        penalty = site.encoder.penalty(coefficients, u, threshold)
         if not self.recording:
             return
         record = self._record
@@ -136,5 +122,3 @@ class TrainingSession:
         # A prefix holds the strongest atoms; its quantile would not be the site's.
         if site.encoder.running and u.shape[-1] == site.atoms:
             record.subsamples[key] = magnitude_subsample(u, self._rows)
-        if penalty is not None:
-            record.penalties[key] = penalty

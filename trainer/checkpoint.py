@@ -23,7 +23,6 @@ class RunState:
     """What changes from step to step, besides the adapter and the optimiser."""
 
     step: int  # steps done
-    l1_weight: float
     smoothed_loss: float | None
     log: list[dict[str, float]]
 
@@ -63,7 +62,7 @@ def write(
     metadata = {
         "format": "sparse_dict_checkpoint",
         "config": json.dumps(config),
-        "state": json.dumps({"step": state.step, "l1_weight": state.l1_weight, "smoothed_loss": state.smoothed_loss, "log": state.log}),
+        "state": json.dumps({"step": state.step, "smoothed_loss": state.smoothed_loss, "log": state.log}),
         "optimiser": json.dumps(scalars),
     }
     path = folder / f"step-{state.step:06d}.safetensors"
@@ -120,4 +119,6 @@ def read(
     generator.set_state(tensors["generator"])
     for key in dead.idle:
         dead.idle[key] = tensors[f"idle.{key}"]
-    return RunState(**json.loads(metadata["state"]))
+    kept = json.loads(metadata["state"])
+    # Version 0.1.0 kept one number more.
+    return RunState(kept["step"], kept["smoothed_loss"], kept["log"])

@@ -47,8 +47,6 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     # -- density: ρ from 1 to `density` over the first half; without annealing drift is half as large again
     anneal_share: float = 0.5
-    l1_weight: float = 1e-3  # where the encoder has a penalty; a controller moves it towards the density
-    l1_controller: bool = True
     # -- the quiet term
     quiet_share: float = 0.25  # rows of a batch that are the base's own samples for other prompts
     # The method's 0.1 costs fidelity on the embedded base and buys no stillness; 0.03 is what the search chose (benchmarks/RESULTS.md).

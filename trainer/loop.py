@@ -41,7 +41,6 @@ from .schedules import lr_factor, quiet_weight, target_density
 from .stopping import interrupt_flag, interruptions
 
 SMOOTHING = 0.95
-L1_BOUNDS = (1e-7, 1e3)
 MAX_CAPTIONS = 32  # in the file
 STOPPED_BATCHES = 2  # for the importance of a run that was stopped: whoever stops it does not want to wait
 
@@ -107,7 +106,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     optimiser = make_optimiser(config, parameters)
     generator = torch.Generator().manual_seed(config.seed)
     dead = DeadAtoms(adapter)
-    state = checkpoint.RunState(step=0, l1_weight=config.l1_weight, smoothed_loss=None, log=[])
+    state = checkpoint.RunState(step=0, smoothed_loss=None, log=[])
     folder = checkpoint.folder_of(out)
     settings = identity(config, backend, data, prior)
     last: Path | None = None
@@ -170,7 +169,6 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
                         # A fresh dictionary is zero, and a ratio of zeros says nothing.
                         if step > 0:
                             loss = loss + quiet_weight(config, step) * term
-                    loss = loss + state.l1_weight * session.penalty().to(loss)
                     (loss / config.gradient_accumulation).backward()
                     densities.append(torch.stack(list(record.density.values())).mean())
             except interruptions(backend):
@@ -200,9 +198,6 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
             silent = dead.end_step(prefixes, processes.any)
             if config.revive_after and step < 0.7 * config.steps and (step + 1) % config.revive_after == 0:
                 dead.revive(adapter, optimiser, config.revive_after, generator)
-            if config.l1_controller and record.penalties:
-                # Within bounds: a density that cannot be reached must not drive the weight to infinity.
-                state.l1_weight = min(L1_BOUNDS[1], max(L1_BOUNDS[0], state.l1_weight * (1.03 if measured > density else 1 / 1.03)))
             state.step += 1
 
             # -- what is told and stored

@@ -88,7 +88,7 @@ def teach(
             for number, (one, other) in enumerate(pairs)
         ]
     merged.trainable().to(backend.device)
-    learned = [p for key, p in merged.trainable_parameters() if not key.endswith("threshold")]
+    learned = [parameter for _, parameter in merged.trainable_parameters()]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
     generator = torch.Generator().manual_seed(seed + 21)
     with recomputed_blocks(backend, config.gradient_checkpointing):

@@ -199,7 +199,7 @@ def heal(
     if steps == 0:
         return
     small.trainable().to(backend.device)
-    learned = [p for key, p in small.trainable_parameters() if not key.endswith("threshold")]
+    learned = [parameter for _, parameter in small.trainable_parameters()]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
     generator = torch.Generator().manual_seed(config.seed + 9)
     with recomputed_blocks(backend, config.gradient_checkpointing):

@@ -6,35 +6,19 @@ import difflib
 from typing import Any
 
 from ..errors import SparseDictError
-from .attention import AttentionEncoder
 from .base import Encoder
-from .batch_topk import BatchTopKEncoder
-from .ista import IstaEncoder
-from .jumprelu import JumpReluEncoder
 from .linear import LinearEncoder
 from .quantile import QuantileEncoder
-from .relu_l1 import ReluL1Encoder
-from .soft_l1 import SoftL1Encoder
-from .soft_quantile import SoftQuantileEncoder
-from .topk import TopKEncoder
+from .soft import SoftEncoder
 
-_ENCODERS: dict[str, type[Encoder]] = {
-    encoder.name: encoder
-    for encoder in (
-        QuantileEncoder,
-        SoftQuantileEncoder,
-        LinearEncoder,
-        ReluL1Encoder,
-        SoftL1Encoder,
-        JumpReluEncoder,
-        TopKEncoder,
-        BatchTopKEncoder,
-        AttentionEncoder,
-        IstaEncoder,
-    )
-}
+_ENCODERS: dict[str, type[Encoder]] = {encoder.name: encoder for encoder in (QuantileEncoder, SoftEncoder, LinearEncoder)}
 
-__all__ = ["Encoder", "encoder_names", "get_encoder"]
+#: Encoders of version 0.1.0 that were tried and left (docs/method.md).
+_REMOVED = ("soft_l1", "jumprelu", "topk", "batch_topk", "attention", "ista")
+#: Others that were left, and what computes the same coefficients from the same stored threshold.
+SUCCESSORS = {"soft_quantile": "soft", "relu_l1": "quantile"}
+
+__all__ = ["SUCCESSORS", "Encoder", "encoder_names", "get_encoder"]
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -44,6 +28,11 @@ def encoder_names() -> tuple[str, ...]:
 
 def get_encoder(name: str, /, **settings: Any) -> Encoder:
     """The encoder of that name. Raises SparseDictError for an unknown name or setting, or a setting out of its bounds."""
+    if name in _REMOVED or name in SUCCESSORS:
+        raise SparseDictError(
+            f"encoder {name!r} was an experiment of version 0.1.0 and is gone; use version 0.1.0 for what was made with it, or train again "
+            f"with {' or '.join(_ENCODERS)}."
+        )
     if name not in _ENCODERS:
         near = difflib.get_close_matches(name, _ENCODERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""

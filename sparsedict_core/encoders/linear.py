@@ -1,4 +1,4 @@
-"""No threshold: C = u. Every atom fires everywhere, as in a LoRA; the yardstick for the other encoders."""
+"""No threshold: C = u. Every atom fires everywhere, as in a LoRA."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from .base import Encoder
 class LinearEncoder(Encoder):
     name = "linear"
 
-    def coefficients(self, u: Tensor, threshold: Tensor, density: float | None = None, gram: Tensor | None = None) -> Tensor:
+    def coefficients(self, u: Tensor, threshold: Tensor) -> Tensor:
         return u

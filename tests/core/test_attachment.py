@@ -251,14 +251,14 @@ def test_no_atoms_at_a_site(model, x):
 
 
 def test_trainable_parameters_are_named_as_in_the_file(model):
-    adapter = make_adapter(model, encoder="soft_l1")
+    adapter = make_adapter(model)
     names = [name for name, _ in adapter.trainable_parameters()]
     assert names[0] == "transformer.blocks.0.to_out.0.encoder.weight"
-    assert {n.removeprefix("transformer.blocks.0.to_out.0.") for n in names[:6]} == {
-        "encoder.weight", "encoder.basis", "encoder.bias", "encoder.threshold", "dictionary.weight", "dictionary.basis",
+    assert {n.removeprefix("transformer.blocks.0.to_out.0.") for n in names[:5]} == {
+        "encoder.weight", "encoder.basis", "encoder.bias", "dictionary.weight", "dictionary.basis",
     }  # fmt: skip
     r, m = 6, 24
-    assert adapter.parameter_count() == 3 * (r * INNER + r * WIDTH + 2 * m * r + m + 1)
+    assert adapter.parameter_count() == 3 * (r * INNER + r * WIDTH + 2 * m * r + m)
     assert adapter.atom_count == 3 * m
 
 

@@ -9,9 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsedict.sparsedict_core.compose import compose
-from sparsedict.sparsedict_core.encoders import encoder_names, get_encoder
-
-ATOMWISE = [name for name in encoder_names() if get_encoder(name).atomwise]
+from sparsedict.sparsedict_core.encoders import encoder_names
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +30,7 @@ class Counter:
         return graph.forward
 
 
-@pytest.mark.parametrize("encoder", ATOMWISE)
+@pytest.mark.parametrize("encoder", encoder_names())
 @torch.no_grad()
 def test_one_graph_that_follows_strength_and_gains(model, x, encoder):
     adapter = make_adapter(model, encoder=encoder).requires_grad_(False)

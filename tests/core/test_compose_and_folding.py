@@ -12,7 +12,7 @@ from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.base_check import check_base
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.config import MOST_ATOMS, AdapterConfig
-from sparsedict.sparsedict_core.encoders import encoder_names, get_encoder
+from sparsedict.sparsedict_core.encoders import encoder_names
 from sparsedict.sparsedict_core.errors import CompositionError, SelectionError, SiteError
 from sparsedict.sparsedict_core.file_format import load, save
 from sparsedict.sparsedict_core.folding import SiteSamples, fold_into_new_atoms
@@ -125,7 +125,7 @@ def samples_of(adapter, model, x, gradients=False):
     return seen
 
 
-@pytest.mark.parametrize("encoder", [n for n in encoder_names() if get_encoder(n).atomwise])
+@pytest.mark.parametrize("encoder", encoder_names())
 def test_folding_keeps_most_of_the_update_in_few_new_atoms(model, x, encoder):
     adapter = make_adapter(model, encoder=encoder)
     samples = samples_of(adapter, model, x)
@@ -185,8 +185,6 @@ def test_folding_refuses_what_it_cannot_do(model, x, adapter):
         fold_into_new_atoms(adapter, samples, 0)
     with pytest.raises(SelectionError, match="no samples"):
         fold_into_new_atoms(adapter, {}, 5)
-    with pytest.raises(SelectionError, match="compete"):
-        fold_into_new_atoms(make_adapter(model, encoder="topk"), samples, 5)
     adapter.config = AdapterConfig(atoms=MOST_ATOMS)
     with pytest.raises(SelectionError, match="no ids left"):
         fold_into_new_atoms(adapter, samples, 5)

@@ -132,13 +132,13 @@ def test_a_compacted_adapter_is_stored_as_it_is(tmp_path, adapter):
 
 
 def test_composed_file(tmp_path, model, adapter):
-    other = make_adapter(model, 7, encoder="jumprelu", rank=None)
+    other = make_adapter(model, 7, encoder="soft", rank=None)
     composed = compose([("cat", adapter, 0.8), ("style", other, 0.5)])
     save(composed, tmp_path / "a.safetensors", torch.float32)
     loaded = load(tmp_path / "a.safetensors")
     assert_same(loaded, composed)
     assert loaded.members == composed.members
-    assert loaded.sites[f"style:{KEY}"].encoder.name == "jumprelu"
+    assert loaded.sites[f"style:{KEY}"].encoder.name == "soft"
 
 
 BAD_MEMBERS = {
@@ -147,7 +147,7 @@ BAD_MEMBERS = {
     "too large": ({"strength": 10**400}, "too large"),
     "same name": ({"name": "cat"}, "'cat' is there twice"),
     "no name": ({"name": "a b"}, "'a b' is there twice, or no name"),
-    "config": ({"config": {"encoder": "attention", "encoder_settings": {"temperature": 0}}}, "field members: .*temperature = 0: give a number from 0.001"),
+    "config": ({"config": {"encoder": "quantile", "encoder_settings": {"momentum": -1}}}, "field members: .*momentum = -1: give a number from 0"),
 }
 
 
@@ -211,9 +211,40 @@ def test_bad_tensors_are_named(tmp_path, adapter, case):
     assert str(path) in str(error.value)
 
 
+def test_a_file_of_an_encoder_that_is_gone_says_what_to_do(tmp_path, adapter):
+    path = tmp_path / "a.safetensors"
+    save(adapter, path)
+    rewrite(path, None, lambda m: (m.update(encoder="topk"), in_config(encoder="topk", encoder_settings={"share": 0.1})(m)))
+    with pytest.raises(FileFormatError, match=r"'topk' was an experiment .* use version 0\.1\.0 .* or train again") as error:
+        load(path)
+    assert str(path) in str(error.value) and str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(("old", "now", "threshold"), [("soft_quantile", "soft", 0.4), ("relu_l1", "quantile", 0.0)])
+def test_a_file_of_an_encoder_that_is_gone_draws_as_before_where_another_does_the_same(tmp_path, adapter, model, x, old, now, threshold):
+    path = tmp_path / "a.safetensors"
+    for site in adapter.sites.values():
+        site.threshold.fill_(threshold)
+    save(compose([("one", adapter, 1.0)]), path)
+
+    def as_written_then(meta):
+        config = {**json.loads(meta["config"]), "encoder": old, "encoder_settings": {}}
+        members = [{**member, "config": config} for member in json.loads(meta["members"])]
+        meta.update(encoder=old, config=json.dumps(config), members=json.dumps(members))
+
+    rewrite(path, None, as_written_then)
+    loaded = load(path)
+    assert {site.encoder.name for site in loaded.sites.values()} == {now}
+    u = torch.randn(50, 24)
+    wanted = u.sign() * torch.relu(u.abs() - threshold) if now == "soft" else torch.relu(u)
+    assert all(torch.allclose(site.encoder.coefficients(u, site.threshold), wanted, atol=1e-6) for site in loaded.sites.values())
+    save(loaded, tmp_path / "b.safetensors")
+    assert load(tmp_path / "b.safetensors").config.encoder == now
+
+
 def test_a_shape_without_numbers_takes_no_memory(tmp_path, model):
     path = tmp_path / "a.safetensors"
-    save(make_adapter(model, encoder="jumprelu"), path)
+    save(make_adapter(model), path)
     rewrite(path, lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(10**13, 0), f"{KEY}.encoder.basis": torch.zeros(0, 20)}))
     with pytest.raises(FileFormatError, match="has shape"):
         load(path)

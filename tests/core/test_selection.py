@@ -123,12 +123,6 @@ def test_what_an_order_needs_must_be_there(model):
         prune(prune(bare, select(bare, Selection(atoms="L0[1]"))), result)
 
 
-def test_energy_of_competing_atoms_is_not_claimed(model, x):
-    adapter = make_adapter(model, encoder="topk")
-    calibrate(adapter, model, x)
-    assert select(adapter, Selection(keep=0.5)).energy_kept is None
-
-
 def test_all_atoms_kept_is_the_plain_adapter(model, x, adapter):
     with adapter.attach(model):
         full = model(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_pipelines import save_tiny
 
@@ -159,14 +157,6 @@ def test_a_run_revives_dead_atoms(tmp_path, backend, monkeypatch):
 
 
 # -- weights
-
-
-@pytest.mark.parametrize(("anneal_share", "rises"), [(0.0, True), (1.0, False)])
-def test_the_l1_weight_moves_towards_the_density(tmp_path, backend, anneal_share, rises):
-    run(tmp_path, backend, encoder="relu_l1", anneal_share=anneal_share, steps=2)
-    with safe_open(str(tmp_path / "a.checkpoints" / "step-000002.safetensors"), "pt") as file:
-        weight = json.loads(file.metadata()["state"])["l1_weight"]
-    assert (weight > TrainConfig().l1_weight) == rises
 
 
 def test_min_snr_weights():

@@ -17,7 +17,7 @@ import small_run
 from small_run import run, settings
 
 from sparsedict.sparsedict_core import Selection, load, prune, select
-from sparsedict.sparsedict_core.errors import TrainingError
+from sparsedict.sparsedict_core.errors import SparseDictError, TrainingError
 from sparsedict.sparsedict_core.file_format import save
 from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
 from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
@@ -228,10 +228,9 @@ def test_without_quiet_samples_it_warns_and_trains(tmp_path, backend):
     assert run(tmp_path, backend, Note(), quiet_samples=0).path.exists() and "no quiet samples" in warned[0]
 
 
-@pytest.mark.parametrize("encoder", ["quantile", "relu_l1", "jumprelu"])
-def test_gradient_checkpointing_changes_nothing(tmp_path, encoder):
-    plain = run(tmp_path / "plain", nested=0.5, steps=4, encoder=encoder)
-    saving = run(tmp_path / "saving", nested=0.5, steps=4, encoder=encoder, gradient_checkpointing=True)
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain = run(tmp_path / "plain", nested=0.5, steps=4)
+    saving = run(tmp_path / "saving", nested=0.5, steps=4, gradient_checkpointing=True)
     assert close(tensors_of(plain.path), tensors_of(saving.path), 2e-3)
 
 
@@ -247,9 +246,15 @@ def test_bf16_trains(tmp_path, backend):
     assert all(torch.isfinite(v).all() for v in tensors_of(result.path).values())
 
 
-@pytest.mark.parametrize("encoder", ["relu_l1", "soft_quantile", "topk"])
-def test_other_encoders_train(tmp_path, backend, encoder):
-    assert run(tmp_path, backend, encoder=encoder, steps=3).path.exists()
+@pytest.mark.parametrize("more", [{"encoder": "soft", "rank": None}, {"encoder": "linear"}], ids=["the paper's reading", "as a LoRA"])
+def test_other_encoders_train(tmp_path, backend, more):
+    result = run(tmp_path, backend, steps=3, **more)
+    assert result.path.exists() and {site.threshold.item() for site in result.adapter.sites.values()} == {1.0 if more["encoder"] == "soft" else 0.0}
+
+
+def test_an_encoder_that_is_gone_is_named(tmp_path, backend):
+    with pytest.raises(SparseDictError, match=r"jumprelu.* version 0\.1\.0.*quantile"):
+        run(tmp_path, backend, encoder="jumprelu")
 
 
 def test_previews_are_of_the_same_noise_as_the_bases(tmp_path, backend):
