@@ -14,25 +14,32 @@ if TYPE_CHECKING:
 LAYERS = 3
 LATENT_SIZE = SIZE // PATCH
 
-# Hosts that know SD3 read depth as width / 64, so layers, heads and width go together.
-TRANSFORMER_CONFIG = {
-    "sample_size": LATENT_SIZE,
-    "patch_size": 2,
-    "in_channels": CHANNELS,
-    "out_channels": CHANNELS,
-    "num_layers": LAYERS,
-    "attention_head_dim": 64,
-    "num_attention_heads": LAYERS,
-    "caption_projection_dim": 64 * LAYERS,
-    "joint_attention_dim": WIDTH,
-    "pooled_projection_dim": WIDTH,
-    # A larger table would squeeze the grid until neighbours share an embedding.
-    "pos_embed_max_size": LATENT_SIZE // 2,
-}
 
 
-def build_transformer() -> SD3Transformer2DModel:
-    """A randomly initialised transformer of the embedded shape."""
+def transformer_config(layers: int, latent_size: int) -> dict[str, int]:
+    """Settings of a model of `layers` blocks for latents of `latent_size` cells a side."""
+    return {
+        "sample_size": latent_size,
+        "patch_size": 2,
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        # Hosts that know SD3 read depth as width / 64, so layers, heads and width go together.
+        "num_layers": layers,
+        "attention_head_dim": 64,
+        "num_attention_heads": layers,
+        "caption_projection_dim": 64 * layers,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        # A larger table would squeeze the grid until neighbours share an embedding.
+        "pos_embed_max_size": latent_size // 2,
+    }
+
+
+TRANSFORMER_CONFIG = transformer_config(LAYERS, LATENT_SIZE)
+
+
+def build_transformer(config: dict[str, int] = TRANSFORMER_CONFIG) -> SD3Transformer2DModel:
+    """A randomly initialised transformer, of the embedded shape unless another is given."""
     from diffusers import SD3Transformer2DModel
 
-    return SD3Transformer2DModel(**TRANSFORMER_CONFIG)
+    return SD3Transformer2DModel(**config)

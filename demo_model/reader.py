@@ -28,14 +28,15 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class AttributeReader(nn.Module):
-    """Images (B, 3, 64, 64) in [-1, 1] → logits per attribute."""
+    """Images (B, 3, h, w) in [-1, 1] → logits per attribute."""
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: dict[str, tuple[str, ...]] = ATTRIBUTES) -> None:
         super().__init__()
+        self.attributes = attributes
         self.body = nn.Sequential(
             _block(5, 32, 2), _block(32, 48, 1), _block(48, 96, 2), _block(96, 96, 1), _block(96, 160, 2), _block(160, 160, 1)
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(320, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(320, len(values)) for name, values in attributes.items()})
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) → (B, 320): the mean and the maximum over the picture."""
@@ -53,5 +54,5 @@ class AttributeReader(nn.Module):
     def read(self, images: Tensor) -> list[dict[str, str]]:
         """The most likely value of each attribute, one dict an image."""
         logits = self(images.float())
-        columns = {name: [ATTRIBUTES[name][i] for i in values.argmax(1).tolist()] for name, values in logits.items()}
+        columns = {name: [self.attributes[name][i] for i in values.argmax(1).tolist()] for name, values in logits.items()}
         return [{name: columns[name][row] for name in columns} for row in range(len(images))]

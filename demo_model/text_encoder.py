@@ -16,10 +16,10 @@ class WordEncoder(nn.Module):
     SD3's joint attention has no position signal for the context, so the position is added here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = len(VOCABULARY), context_length: int = CONTEXT_LENGTH) -> None:
         super().__init__()
-        self.words = nn.Embedding(len(VOCABULARY) + 1, WIDTH)
-        self.positions = nn.Parameter(torch.randn(CONTEXT_LENGTH, WIDTH) * 0.5)
+        self.words = nn.Embedding(words + 1, WIDTH)
+        self.positions = nn.Parameter(torch.randn(context_length, WIDTH) * 0.5)
         self.norm = nn.LayerNorm(WIDTH)
         self.pool = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
 

@@ -1,0 +1,41 @@
+"""The drawings as sheets of pixels: one lossless picture a style, subjects and then concepts in the order of `subjects`.
+
+Sources and licences: NOTICE. Made by `tools/make_sticker_sheets.py`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .subjects import CONCEPTS, STYLES, SUBJECTS
+
+FOLDER = Path(__file__).parent / "sheets"
+CELL = 72  # pixels of a drawing; the largest in a scene has 60
+COLUMNS = 20
+NAMES = (*SUBJECTS, *CONCEPTS)
+STYLE_NAMES = tuple(STYLES)
+
+
+def sprite_index(subject: str, style: str) -> int:
+    """The row of `sprites` that holds a subject in a style. Raises ValueError for one that is not drawn."""
+    return STYLE_NAMES.index(style) * len(NAMES) + NAMES.index(subject)
+
+
+@cache
+def sprites(size: int) -> Tensor:
+    """All drawings at `size` pixels, premultiplied RGBA, (styles · names, 4, size, size) in [0, 1]. Do not write to it."""
+    rows = []
+    for style in STYLE_NAMES:
+        sheet = Image.open(FOLDER / f"{style}.webp").convert("RGBA")
+        for index in range(len(NAMES)):
+            left, top = (index % COLUMNS) * CELL, (index // COLUMNS) * CELL
+            # Pillow averages over the pixels that a smaller one covers, and weighs colours by alpha in RGBa.
+            cell = sheet.crop((left, top, left + CELL, top + CELL)).convert("RGBa").resize((size, size), Image.Resampling.LANCZOS)
+            rows.append(torch.from_numpy(np.frombuffer(cell.tobytes(), np.uint8).copy()).view(size, size, 4))
+    return torch.stack(rows).permute(0, 3, 1, 2).float() / 255

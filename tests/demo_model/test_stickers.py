@@ -1,0 +1,96 @@
+"""The sticker world: pictures whose content is known exactly, in words that the base's encoder can read."""
+
+import random
+
+import pytest
+import torch
+
+from sparsedict.demo_model.stickers.attributes import ATTRIBUTES, half, labels_of
+from sparsedict.demo_model.stickers.compositor import Atlas, rows_of
+from sparsedict.demo_model.stickers.scene import (
+    PATTERNS,
+    SIZE,
+    SIZES,
+    Scene,
+    Sticker,
+    caption,
+    held_out_pair,
+    held_out_style,
+    plain_caption,
+    random_scene,
+)
+from sparsedict.demo_model.stickers.sheets import NAMES, STYLE_NAMES, sprites
+from sparsedict.demo_model.stickers.subjects import CONCEPTS, SUBJECTS
+from sparsedict.demo_model.stickers.words import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY
+from sparsedict.tools.sticker_base.pool import make_pool, token_ids
+from sparsedict.tools.sticker_base.train_base import train_base
+from sparsedict.tools.sticker_base.train_codec import fit_codec
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return Atlas()
+
+
+def test_every_drawing_is_there_and_no_two_are_alike():
+    pictures = sprites(SIZES["large"])
+    assert len(pictures) == len(STYLE_NAMES) * len(NAMES) and not set(SUBJECTS) & set(CONCEPTS)
+    assert (pictures[:, 3].mean((1, 2)) > 0.02).all()
+    flat = pictures.flatten(1)
+    distance = torch.cdist(flat, flat) + torch.eye(len(flat)) * 99
+    assert distance.min() > 1, [NAMES[int(i) % len(NAMES)] for i in (distance == distance.min()).nonzero()[0]]
+
+
+def test_outside_its_mask_a_scene_is_its_ground(atlas):
+    scene = Scene((Sticker("fox", "flat", "medium", "left"), Sticker("tent", "glossy", "small", "right")), "night", "dotted")
+    images, masks = atlas.draw(rows_of([scene], seed=3))
+    ground = atlas.grounds[rows_of([scene], 0).ground] * 2 - 1
+    outside = masks.amax(1, keepdim=True) == 0
+    assert torch.equal(torch.where(outside, images, ground), ground) and outside.float().mean() > 0.6
+    columns = masks.amax((0, 2)).gt(0.5).float()  # (2, SIZE): the first drawing lies left, the second right
+    middle = (columns * torch.arange(SIZE)).sum(1) / columns.sum(1)
+    assert middle[0] < SIZE / 2 - 10 and middle[1] > SIZE / 2 + 10
+
+
+def test_one_seed_gives_one_picture_and_the_jitter_another(atlas):
+    scenes = [random_scene(random.Random(1))]
+    first, again, other = (atlas.draw(rows_of(scenes, seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_words_are_known_and_fit_the_context():
+    rng = random.Random(0)
+    for scene in (random_scene(rng, two=0.5) for _ in range(2000)):
+        for text in (caption(scene, rng), plain_caption(scene)):
+            assert len(token_ids(text)) == CONTEXT_LENGTH
+    assert not {VOCABULARY[word] for word in PLACEHOLDERS} & {VOCABULARY[word] for word in SUBJECTS}
+
+
+def test_what_is_held_out_is_never_drawn():
+    rng = random.Random(4)
+    hidden = {subject: style for subject in SUBJECTS if (style := held_out_style(subject))}
+    assert len(hidden) == 20 and 0.05 < sum(held_out_pair(a, b) for a in SUBJECTS[:60] for b in SUBJECTS[60:120]) / 3600 < 0.15
+    for scene in (random_scene(rng, two=0.5) for _ in range(3000)):
+        assert all(hidden.get(s.subject) != s.style and s.subject in SUBJECTS for s in scene.stickers)
+        assert len(scene.stickers) == 1 or not held_out_pair(*(s.subject for s in scene.stickers))
+
+
+@pytest.mark.parametrize("places", [("left", "right"), ("top", "bottom")])
+def test_a_half_shows_one_drawing_and_nothing_of_the_other(atlas, places):
+    first, second = Sticker("tiger", "flat", "medium", places[0]), Sticker("key", "flat", "medium", places[1])
+    both, other = Scene((first, second), "mint"), Scene((first, Sticker("egg", "glossy", "small", places[1])), "mint")
+    (a, b), masks = atlas.draw(rows_of([both, other], 0)._replace(centre=rows_of([both, both], 0).centre[:1].expand(2, -1, -1)))
+    assert masks.shape == (2, 2, SIZE, SIZE) and not torch.equal(a, b)
+    assert torch.equal(half(a[None], places[0]), half(b[None], places[0]))
+    labels = labels_of([(first.subject, first.style, first.size, first.place)], [("mint", PATTERNS[0])])
+    assert {name: values[int(labels[name])] for name, values in ATTRIBUTES.items()}["subject"] == "tiger"
+
+
+def test_training_goes_on_from_its_checkpoint(tmp_path, atlas):
+    pool = make_pool(64, "cpu")
+    codec = fit_codec(tmp_path, atlas, pool)
+    images = pool.draw(atlas, torch.arange(8))[0]
+    assert (codec.decode_linear(codec.encode(images)) - images).square().mean() < 0.01
+    first = train_base(tmp_path, codec, atlas, pool, 1e-4, torch.device("cpu"), batch=2, compiled=False)
+    second = train_base(tmp_path, codec, atlas, pool, first["seconds"] / 60 + 1e-4, torch.device("cpu"), batch=2, compiled=False)
+    assert first["images"] == 2 and second["images"] == 4 and second["seconds"] > first["seconds"]

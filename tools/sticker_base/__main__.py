@@ -1,0 +1,68 @@
+"""Train the sticker world's base from nothing: codec, transformer and words, reader; then measure what it draws.
+
+    python -m sparsedict.tools.sticker_base --work .work/stickers --minutes 150            on a CPU, goes on where it stopped
+    python -m sparsedict.tools.sticker_base --work $OUT --minutes 7 --device cuda          on a GPU
+
+The minutes are the base's own; decoder and reader take `--more` each. Writes state, codec and reader (.safetensors, in fp32),
+report.json and a contact sheet of each kind of scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from ...demo_model.stickers.compositor import Atlas
+from .check_base import check_base
+from .parts import load_codec
+from .pool import make_pool
+from .train_base import train_base
+from .train_codec import fit_codec, train_decoder
+from .train_reader import check_reader, load_reader, train_reader
+
+SCENES = {"cpu": 200_000, "cuda": 2_000_000}
+BATCH = {"cpu": 64, "cuda": 512}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="sticker_base", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(".work/stickers"))
+    parser.add_argument("--minutes", type=float, default=150, help="of the base's training, over all calls")
+    parser.add_argument("--more", type=float, help="minutes for the decoder and for the reader; a seventh of --minutes without it")
+    parser.add_argument("--device", default="cpu", choices=list(SCENES))
+    parser.add_argument("--scenes", type=int, help="how many are drawn from")
+    parser.add_argument("--samples", type=int, default=512, help="of each kind, for the measures")
+    parser.add_argument("--stage", choices=("base", "decoder", "reader", "check"), help="this one alone")
+    arguments = parser.parse_args()
+    work, device = arguments.work, torch.device(arguments.device)
+    more = arguments.minutes / 7 if arguments.more is None else arguments.more
+    work.mkdir(parents=True, exist_ok=True)
+
+    def wanted(stage: str) -> bool:
+        return arguments.stage in (None, stage)
+
+    atlas = Atlas(device)
+    pool = make_pool(arguments.scenes or SCENES[device.type], device, processes=os.cpu_count() or 1) if wanted("base") or wanted("decoder") else None
+    codec = load_codec(work, device) if (work / "codec.safetensors").exists() else fit_codec(work, atlas, pool or make_pool(4096, device)).to(device)
+    path = work / "report.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    if pool is not None and wanted("base"):
+        report["base"] = train_base(work, codec, atlas, pool, arguments.minutes, device, BATCH[device.type], compiled=device.type == "cuda")
+    if pool is not None and wanted("decoder"):
+        report["codec"] = train_decoder(work, codec, atlas, pool, more, device)
+    if wanted("reader"):
+        report["reader"] = train_reader(work, codec, atlas, more, device)
+    if wanted("check"):
+        reader = load_reader(work, device)
+        report["reader"] = check_reader(reader, codec, atlas, device)
+        report["drawn"] = check_base(work, codec, reader, device, arguments.samples)
+    path.write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

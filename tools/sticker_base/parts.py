@@ -1,0 +1,48 @@
+"""The sizes of the base's parts, and how they are stored while they are in training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...demo_model.architecture import build_transformer, transformer_config
+from ...demo_model.codec import PatchCodec
+from ...demo_model.stickers.scene import SIZE
+from ...demo_model.stickers.words import CONTEXT_LENGTH, VOCABULARY
+from ...demo_model.text_encoder import WordEncoder
+
+PATCH = 6
+LATENT_SIZE = SIZE // PATCH
+LAYERS = 4
+
+
+def make_model() -> nn.ModuleList:
+    """Transformer and word encoder, randomly initialised."""
+    return nn.ModuleList([build_transformer(transformer_config(LAYERS, LATENT_SIZE)), WordEncoder(len(VOCABULARY), CONTEXT_LENGTH)])
+
+
+def load_codec(work: Path, device: torch.device | str = "cpu") -> PatchCodec:
+    """The codec as far as it is trained."""
+    codec = PatchCodec(PATCH)
+    codec.load_state_dict(load_file(str(work / "codec.safetensors")))
+    return codec.eval().requires_grad_(False).to(device)
+
+
+def load_base(work: Path, device: torch.device | str = "cpu") -> nn.ModuleList:
+    """The averaged weights of the newest checkpoint."""
+    model, stored = make_model(), load_file(str(work / "state.safetensors"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(stored[f"ema.{name}"])
+    return model.eval().requires_grad_(False).to(device)
+
+
+def store(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, str(temporary))
+    os.replace(temporary, path)

@@ -1,0 +1,125 @@
+"""Transformer and word encoder, by flow matching, for a given time; goes on from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...demo_model.codec import CHANNELS, PatchCodec
+from ...demo_model.stickers.compositor import Atlas
+from ...demo_model.stickers.words import PAD
+from .parts import LATENT_SIZE, make_model, store
+from .pool import Pool
+
+CAPTION_DROPOUT = 0.1
+EMA_DECAY = 0.9995
+MUON_RATE = 2e-3
+ADAM_RATE = 1.5e-3
+DECAY_SHARE = 0.35  # of the time: crisp drawings come with the decay
+SAVE_EVERY = 120.0  # seconds
+
+
+class FlowLoss(nn.Module):
+    """Mean squared error of the flow at logit-normal noise levels."""
+
+    def __init__(self, model: nn.ModuleList) -> None:
+        super().__init__()
+        self.transformer, self.words = model[0], model[1]
+
+    def forward(self, clean: Tensor, noise: Tensor, levels: Tensor, ids: Tensor) -> Tensor:
+        """Latents and noise (B, 16, h, w), levels (B) in (0, 1), ids (B, words)."""
+        t = levels.view(-1, 1, 1, 1)
+        context, pooled = self.words(ids)
+        flow = self.transformer(
+            hidden_states=(1 - t) * clean + t * noise, encoder_hidden_states=context, pooled_projections=pooled, timestep=levels * 1000
+        ).sample
+        return (flow.float() - (noise - clean)).square().mean()
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device computes bf16 itself; emulated it is a hundred times slower than fp32."""
+    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def optimisers_of(model: nn.Module, muon: bool) -> list[torch.optim.Optimizer]:
+    """Muon, which computes in bf16, for the matrices inside the blocks, and AdamW for the rest; AdamW for all without it."""
+    matrices, rest = [], []
+    for name, parameter in model.named_parameters():
+        inside = name.startswith("0.transformer_blocks") and ".norm" not in name and parameter.ndim == 2
+        (matrices if inside and muon else rest).append(parameter)
+    adam = torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    if not muon:
+        return [adam]
+    return [
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        adam,
+    ]
+
+
+def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes: float, device: torch.device, batch: int, compiled: bool) -> dict[str, float]:
+    """Train until `minutes` of wall time are spent, those of earlier calls counted; returns images seen, seconds and loss."""
+    torch.manual_seed(0)
+    model = make_model().to(device)
+    ema = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    seen, spent = 0, 0.0
+    if (work / "state.safetensors").exists():
+        stored = load_file(str(work / "state.safetensors"), device=str(device))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(stored[f"model.{name}"])
+                ema[name] = stored[f"ema.{name}"].clone()
+        facts = json.loads((work / "base.json").read_text())
+        seen, spent = int(facts["images"]), float(facts["seconds"])
+    flow_loss: nn.Module = FlowLoss(model)
+    if compiled:
+        flow_loss = torch.compile(flow_loss)
+    half_precision = computes_bf16(device)
+    optimisers = optimisers_of(model, muon=half_precision)
+    rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
+    generator = torch.Generator(device).manual_seed(seen)
+    parameters = list(model.parameters())
+    averages = [ema[name] for name, _ in model.named_parameters()]
+    codec = codec.to(device)
+    running = torch.zeros((), device=device)
+    began, saved, step = time.time(), time.time(), 0
+
+    def keep() -> dict[str, float]:
+        facts = {"images": seen, "seconds": spent + time.time() - began, "loss": running.item()}
+        tensors = {f"model.{name}": parameter for name, parameter in model.named_parameters()}
+        store(tensors | {f"ema.{name}": value for name, value in ema.items()}, work / "state.safetensors")
+        (work / "base.json").write_text(json.dumps(facts))
+        return facts
+
+    while (done := (spent + time.time() - began) / (60 * minutes)) < 1:
+        factor = min(1.0, (step + 1) / 200, (1 - done) / DECAY_SHARE)
+        for optimiser, rate in zip(optimisers, rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+        images, ids = pool.draw(atlas, torch.randint(len(pool.ids), (batch,), generator=generator, device=device))
+        dropped = torch.rand(batch, 1, device=device) < CAPTION_DROPOUT
+        levels = torch.sigmoid(torch.randn(batch, device=device))
+        noise = torch.randn(batch, CHANNELS, LATENT_SIZE, LATENT_SIZE, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
+            loss = flow_loss(codec.encode(images), noise, levels, ids.masked_fill(dropped, PAD))
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        step, seen = step + 1, seen + batch
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
+            running += (loss.detach() - running) * max(0.02, 1 / step)
+        if step % 100 == 0:
+            rate = step * batch / (time.time() - began)
+            print(f"base: {seen:,} images, {done:.0%} of the time, loss {running.item():.4f}, {rate:.0f} images/s", flush=True)
+        if time.time() - saved > SAVE_EVERY:
+            keep()
+            saved = time.time()
+    return keep()

@@ -1,0 +1,107 @@
+"""The attribute reader: trained on renders and on the codec's output, never on the base's samples."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...demo_model.codec import PatchCodec
+from ...demo_model.reader import AttributeReader
+from ...demo_model.stickers.attributes import ATTRIBUTES, accuracy, half, labels_of
+from ...demo_model.stickers.compositor import Atlas, rows_of
+from ...demo_model.stickers.scene import GROUNDS, PATTERNS, PLACES, SIZES, Scene, Sticker
+from ...demo_model.stickers.sheets import NAMES, STYLE_NAMES
+from .parts import store
+
+BATCH = 128
+RATE = 3e-3
+LATENT_NOISE = 0.25
+_CHUNK = 4096
+_PAIRS = (("left", "right"), ("top", "bottom"))
+
+
+def any_scene(rng: random.Random) -> Scene:
+    """Any drawing in any style, concepts and unseen styles too; half of the scenes hold two."""
+    places = rng.choice(_PAIRS) if rng.random() < 0.5 else (rng.choice(tuple(PLACES)),)
+    sizes = tuple(SIZES) if len(places) == 1 else ("small", "medium")
+    stickers = tuple(Sticker(rng.choice(NAMES), rng.choice(STYLE_NAMES), rng.choice(sizes), place) for place in places)
+    return Scene(stickers, rng.choice(tuple(GROUNDS)), rng.choice(PATTERNS))
+
+
+def read_apart(images: Tensor, scenes: list[Scene]) -> Tensor:
+    """What the reader is shown: the whole picture, or the half with the first drawing where there are two."""
+    shown = images.clone()
+    for place in ("left", "top"):
+        at = [i for i, scene in enumerate(scenes) if len(scene.stickers) == 2 and scene.stickers[0].place == place]
+        if at:
+            shown[at] = half(images[at], place)
+    return shown
+
+
+def labels_for(scenes: list[Scene], device: torch.device | str) -> dict[str, Tensor]:
+    first = [scene.stickers[0] for scene in scenes]
+    return labels_of([(s.subject, s.style, s.size, s.place) for s in first], [(s.ground, s.pattern) for s in scenes], device)
+
+
+def disturbed(images: Tensor, codec: PatchCodec) -> Tensor:
+    """Half of the pictures go through the codec with noisy latents, as the base's samples do."""
+    latents = codec.encode(images)
+    noise = torch.rand(len(images), 1, 1, 1, device=images.device) * LATENT_NOISE
+    through = codec.decode(latents + torch.randn_like(latents) * noise)
+    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, through, images)
+
+
+def train_reader(work: Path, codec: PatchCodec, atlas: Atlas, minutes: float, device: torch.device) -> dict[str, dict[str, float]]:
+    """Train for `minutes` of wall time; returns its accuracy on fresh renders and on the same through the codec."""
+    torch.manual_seed(2)
+    rng = random.Random(5)
+    reader = AttributeReader(ATTRIBUTES).to(device)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=0.01)
+    began, step = time.time(), 0
+    scenes: list[Scene] = []
+    while (done := (time.time() - began) / (60 * minutes)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 100, (1 - done) / 0.6)
+        at = (step * BATCH) % _CHUNK
+        if at == 0:
+            scenes = [any_scene(rng) for _ in range(_CHUNK)]
+            rows, labels = rows_of(scenes, step).to(device), labels_for(scenes, device)
+        index = torch.arange(at, at + BATCH, device=device)
+        with torch.no_grad():
+            shown = read_apart(disturbed(atlas.draw(rows.at(index))[0], codec), scenes[at : at + BATCH])
+        logits = reader(shown)
+        loss = sum(F.cross_entropy(logits[name], labels[name][index]) for name in ATTRIBUTES)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        step += 1
+        if step % 200 == 0:
+            print(f"reader: step {step}, loss {loss.item():.3f}", flush=True)
+    store(reader.state_dict(), work / "reader.safetensors")
+    return check_reader(reader.eval(), codec, atlas, device)
+
+
+@torch.no_grad()
+def check_reader(reader: AttributeReader, codec: PatchCodec, atlas: Atlas, device: torch.device, count: int = 2048) -> dict[str, dict[str, float]]:
+    rng = random.Random(1234)
+    scenes = [any_scene(rng) for _ in range(count)]
+    rows, labels = rows_of(scenes, 99).to(device), labels_for(scenes, device)
+    found: dict[str, dict[str, list[Tensor]]] = {"renders": {}, "codec": {}}
+    for index in torch.arange(count, device=device).split(256):
+        images = atlas.draw(rows.at(index))[0]
+        for kind, pictures in (("renders", images), ("codec", codec.decode(codec.encode(images)))):
+            for name, values in reader(read_apart(pictures, [scenes[i] for i in index.tolist()])).items():
+                found[kind].setdefault(name, []).append(values)
+    return {kind: accuracy({name: torch.cat(parts) for name, parts in by_name.items()}, labels) for kind, by_name in found.items()}
+
+
+def load_reader(work: Path, device: torch.device | str = "cpu") -> AttributeReader:
+    reader = AttributeReader(ATTRIBUTES)
+    reader.load_state_dict(load_file(str(work / "reader.safetensors")))
+    return reader.eval().requires_grad_(False).to(device)
