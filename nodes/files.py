@@ -13,6 +13,7 @@ from ..sparsedict_core.file_format import load
 from .socket import SparseDict
 
 FOLDER = "sparse_dicts"
+UI = "sparsedict_file"  # under which a node tells the front end which file it has written
 
 
 def register() -> None:
@@ -29,13 +30,43 @@ register()
 
 
 def choices() -> list[str]:
-    """Names below the folders, as the host caches them: it looks again when a folder has changed."""
-    return folder_paths.get_filename_list(FOLDER)
+    """Names below the folders, as the host caches them: it looks again when a folder has changed. Checkpoints of trainings are no dictionaries."""
+    return [name for name in folder_paths.get_filename_list(FOLDER) if not any(part.endswith(".checkpoints") for part in folders_of(name))]
+
+
+def folders_of(name: str) -> list[str]:
+    return name.replace("\\", "/").split("/")[:-1]
+
+
+def found_at(name: str) -> str | None:
+    """The file of a name, also where the name is of another system: `sub\\x.safetensors` is `sub/x.safetensors` here, or the other way round."""
+    for form in (name, name.replace("\\", "/")):
+        found = folder_paths.get_full_path(FOLDER, form)
+        if found is not None:
+            return found
+    return None
+
+
+def name_of(path: Path) -> str | None:
+    """The name by which the loaders find a file; None where they would find none, or another one."""
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        if path.is_relative_to(folder):
+            name = str(path.relative_to(folder))
+            found = found_at(name)
+            if found is not None and os.path.realpath(found) == os.path.realpath(path):
+                return name
+    return None
+
+
+def told(path: Path) -> list[str]:
+    """What a node that has written `path` says under `UI`."""
+    name = name_of(path)
+    return [] if name is None else [name]
 
 
 def path_of(name: str) -> Path:
     """Where the file is. Raises FileFormatError if it is not there."""
-    found = folder_paths.get_full_path(FOLDER, name)
+    found = found_at(name)
     if found is None:
         raise FileFormatError(missing(name))
     return Path(found)
@@ -47,7 +78,7 @@ def missing(name: str) -> str:
 
 def check(name: str | None) -> bool | str:
     """For `validate_inputs`: True, or what is wrong with the file's name. None: the name comes over a link."""
-    return True if name is None or folder_paths.get_full_path(FOLDER, name) is not None else missing(name)
+    return True if name is None or found_at(name) is not None else missing(name)
 
 
 def fingerprint(name: str | None) -> str:
@@ -55,7 +86,7 @@ def fingerprint(name: str | None) -> str:
     if name is None:
         # An error would count as a change at each run, and what comes over the link is part of the host's own key.
         return "linked"
-    found = folder_paths.get_full_path(FOLDER, name)
+    found = found_at(name)
     if found is None:
         return f"{name}: missing"
     status = os.stat(found)
@@ -64,7 +95,8 @@ def fingerprint(name: str | None) -> str:
 
 def read(name: str) -> SparseDict:
     """The file as the value of a SPARSE_DICT socket. Raises FileFormatError naming the file."""
-    return SparseDict(load(path_of(name)), Path(name).stem)
+    path = path_of(name)
+    return SparseDict(load(path), path.stem)
 
 
 def trigger_words(value: SparseDict) -> str:

@@ -88,6 +88,8 @@ def path_of(folder: str) -> Path | None:
 
     root, name = (CONCEPTS, folder.removeprefix(BUILT_IN)) if folder.startswith(BUILT_IN) else (Path(folder_paths.get_input_directory()), folder)
     path = (root / name).resolve()
+    if not path.is_dir():  # a workflow from Windows separates folders by a backslash
+        path = (root / name.replace("\\", "/")).resolve()
     return path if path.is_relative_to(root.resolve()) else None
 
 

@@ -8,8 +8,11 @@ or a link that leads out of them is refused.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import logging
 import os
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -32,9 +35,10 @@ def served_path(name: str) -> Path:
     if not name or "\0" in name or not name.lower().endswith(".safetensors"):
         raise FileFormatError(f"{name!r} is no name of a .safetensors file.")
     linked = False
-    for folder in folder_paths.get_folder_paths(files.FOLDER):
+    # A workflow from Windows separates folders by a backslash.
+    for folder, form in itertools.product(folder_paths.get_folder_paths(files.FOLDER), (name, name.replace("\\", "/"))):
         root = os.path.realpath(folder)
-        asked = os.path.normpath(os.path.join(root, name))
+        asked = os.path.normpath(os.path.join(root, form))
         if not _below(asked, root) or not os.path.isfile(asked):
             continue
         real = os.path.realpath(asked)
@@ -123,6 +127,17 @@ def _body(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def note_copy(server: Any) -> bool:
+    """Lets the routes answer with this copy of the pack, whose nodes the host has taken last; says whether there was another one before."""
+    other = getattr(server, "_sparsedict", None)
+    server._sparsedict = sys.modules[__name__]
+    if other is None:
+        return False
+    here, there = (Path(module.__file__).resolve().parents[1] for module in (server._sparsedict, other))
+    logging.warning(f"SparseDict is installed twice: {there} and {here}. The nodes are those of {here}; remove one of the two folders and restart.")
+    return True
+
+
 def register() -> bool:
     """Adds the routes to the host's server, once; False where nodes run without one."""
     try:
@@ -131,15 +146,14 @@ def register() -> bool:
     except ImportError:
         return False
     server = getattr(PromptServer, "instance", None)
-    if server is None or getattr(server, "_sparsedict_routes", False):
+    if server is None or note_copy(server):
         return False
-    server._sparsedict_routes = True
 
     @server.routes.get("/sparsedict/adapter")
     async def adapter(request: Any) -> Any:
         query = request.rel_url.query
         work = asyncio.get_running_loop().run_in_executor(
-            None, adapter_answer, query.get("file", ""), query.get("order") == "greedy", request.headers.get("If-None-Match")
+            None, server._sparsedict.adapter_answer, query.get("file", ""), query.get("order") == "greedy", request.headers.get("If-None-Match")
         )
         status, tag, body = await work
         headers = {"Cache-Control": "no-cache", **({"ETag": tag} if tag else {})}
@@ -156,12 +170,12 @@ def register() -> bool:
             data = await request.json()
         except ValueError:
             data = None
-        status, body = await asyncio.get_running_loop().run_in_executor(None, sweep_answer, data)
+        status, body = await asyncio.get_running_loop().run_in_executor(None, server._sparsedict.sweep_answer, data)
         return web.Response(status=status, body=body, content_type="image/gif" if status == 200 else "application/json")
 
     @server.routes.get("/sparsedict/train")
     async def train(_: Any) -> Any:
-        return web.json_response(STATE.job(), headers={"Cache-Control": "no-store"})
+        return web.json_response(server._sparsedict.STATE.job(), headers={"Cache-Control": "no-store"})
 
     @server.routes.post("/sparsedict/train/keep")
     async def keep(request: Any) -> Any:
@@ -169,12 +183,12 @@ def register() -> bool:
             data = await request.json()
         except ValueError:
             data = None
-        status, body = keep_answer(data)
+        status, body = server._sparsedict.keep_answer(data)
         return web.Response(status=status, body=body, content_type="application/json")
 
     @server.routes.get("/sparsedict/train/preview")
     async def preview(_: Any) -> Any:
-        picture = STATE.preview()
+        picture = server._sparsedict.STATE.preview()
         if picture is None:
             return web.Response(status=404)
         return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})

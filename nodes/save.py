@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES, save
@@ -70,7 +70,7 @@ class SaveSparseDict(io.ComfyNode):
             adapter.metadata["trigger_words"] = words
         path.parent.mkdir(parents=True, exist_ok=True)
         report = save(adapter, path, DTYPES[precision], overwrite=existing == "overwrite", moments=moments)
-        return io.NodeOutput(str(report.path), ui=ui.PreviewText(report.text))
+        return io.NodeOutput(str(report.path), ui={"text": (report.text,), files.UI: files.told(report.path)})
 
 
 def target(root: Path, filename: str) -> Path:

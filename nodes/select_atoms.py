@@ -35,7 +35,7 @@ class SelectAtoms(io.ComfyNode):
                     "top: that many atoms; threshold: atoms of at least that importance; addresses: the atoms named in `atoms`.",
                 ),
                 io.Float.Input(
-                    "share", default=0.25, min=0.0, max=1.0, step=0.001, round=False, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
+                    "share", default=1.0, min=0.0, max=1.0, step=0.001, round=False, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
                 ),
                 io.Int.Input("top", default=64, min=0, max=1_000_000, tooltip="For the mode top: how many atoms stay."),
                 io.Float.Input(

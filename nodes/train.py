@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import files
 from .save import target, unused
@@ -109,7 +109,7 @@ class TrainSparseDict(io.ComfyNode):
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         import comfy.model_management
 
-        from ..sparsedict_core.errors import TrainingError
+        from ..sparsedict_core.errors import SparseDictError
         from ..trainer.backends.comfyui import ComfyBackend, train_in_host
         from .train_events import HostCallbacks
 
@@ -121,6 +121,13 @@ class TrainSparseDict(io.ComfyNode):
             backend = ComfyBackend(one["model"], one.get("clip"), one.get("vae"), one.get("sampling_steps") or None, one.get("guidance") or None)
             config = settings(one, backend, bool(lists["conditioning"]))
             result = train_in_host(config, backend, lambda: data_of(lists, one, backend), callbacks)
+        except SparseDictError as error:
+            interruption = comfy.model_management.InterruptProcessingException
+            if not (callbacks.asked_to_stop() or isinstance(error.__cause__, interruption)):
+                raise
+            # Whoever has stopped it is told so; nothing has failed.
+            callbacks.ended(str(error))
+            raise interruption from error
         finally:
             callbacks.over()
             comfy.model_management.soft_empty_cache()
@@ -133,15 +140,15 @@ class TrainSparseDict(io.ComfyNode):
             )
         elif cancelled:
             said = f"cancelled after the last of {result.steps} steps; {result.path} is written."
+        callbacks.say(said)
+        callbacks.finished(result.path, result.steps if result.checkpoint is not None else None, config.steps)
         # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
         if cancelled or (result.checkpoint is not None and not callbacks.kept()):
-            raise TrainingError(said)
-        callbacks.say(said)
-        callbacks.finished(result.path, result.steps if result.checkpoint is not None else None)
+            raise comfy.model_management.InterruptProcessingException
         log = "\n".join(callbacks.lines)
         # As others will load it: the file's own precision, no gradients.
         value = SparseDict(result.adapter.requires_grad_(False).cpu(), result.path.stem)
-        return io.NodeOutput(value, plot(result.log), log, ui=ui.PreviewText(callbacks.lines[-1]))
+        return io.NodeOutput(value, plot(result.log), log, ui={"text": (callbacks.lines[-1],), files.UI: files.told(result.path)})
 
 
 def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:

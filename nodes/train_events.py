@@ -12,6 +12,7 @@ import comfy.utils
 from torch import Tensor
 
 from ..trainer.callbacks import Callbacks, StepReport
+from .files import name_of
 from .train_state import STATE
 
 EVENT = "sparsedict.train"
@@ -39,6 +40,9 @@ class HostCallbacks(Callbacks):
         self._send({"event": "stage", "stage": name, "detail": detail})
 
     def on_progress(self, name: str, done: int, total: int) -> None:
+        if done < total and time.monotonic() - self._sent < 1 / EVENTS_A_SECOND:
+            return
+        self._sent = time.monotonic()
         self._progress(done, total)
         self._send({"event": "progress", "stage": name, "done": done, "total": total})
 
@@ -97,9 +101,19 @@ class HostCallbacks(Callbacks):
         if server is not None and self.node is not None and hasattr(server, "send_progress_text"):
             server.send_progress_text(text, self.node)
 
-    def finished(self, path: Path, stopped: int | None = None) -> None:
-        """The adapter is written; after `stopped` steps where the run was stopped before its end."""
-        self._send({"event": "finished", "path": str(path), "stopped": stopped})
+    def asked_to_stop(self) -> bool:
+        """Whether anyone has stopped the run, by the monitor's button or the host's own."""
+        return self.interrupted or STATE.keep_asked()
+
+    def finished(self, path: Path, stopped: int | None, steps: int) -> None:
+        """The adapter is written; after `stopped` of `steps` where the run was stopped before its end."""
+        name = name_of(path)
+        self._send({"event": "finished", "path": str(path), "file": name, "stopped": stopped, "steps": steps})
+
+    def ended(self, text: str) -> None:
+        """The run was stopped before there was anything to write; `text` says so."""
+        self.say(text)
+        self._send({"event": "ended", "text": text})
 
     def over(self) -> None:
         """The node ends, well or with an error."""

@@ -23,7 +23,7 @@ class TrainState:
         with self._lock:
             self._job = {
                 "node": node, "prompt": prompt, "workflow": workflow, "running": True, "points": [], "stage": None, "warnings": [],
-                "finished": None, "stopped": None, "previews": 0,
+                "finished": None, "file": None, "stopped": None, "steps": None, "ended": None, "previews": 0,
             }  # fmt: skip
             self._preview, self._keep = None, False
 
@@ -63,7 +63,9 @@ class TrainState:
             elif kind == "warning":
                 job["warnings"].append(data["text"])
             elif kind == "finished":
-                job["finished"], job["stopped"] = data["path"], data["stopped"]
+                job.update(finished=data["path"], **{key: data[key] for key in ("file", "stopped", "steps")})
+            elif kind == "ended":
+                job["ended"] = data["text"]
 
     def note_preview(self, picture: Any) -> int:
         """A PIL picture; returns the number of previews so far."""

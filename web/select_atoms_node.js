@@ -3,7 +3,7 @@
 
 import { MIN_HEIGHT, mount } from "./atom_selector.js";
 import { viewOf } from "./earlier_runs.js";
-import { hideFields } from "./fields.js";
+import { foldFields, hostFolds, onRendererChange } from "./fields.js";
 import { fetchTable, fileChanges } from "./file_tables.js";
 import { addPanel } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
@@ -66,7 +66,8 @@ export function addSelector(node, { app, api }) {
   /** The plain widgets, hidden while the panel stands for them; those that are linked stay. */
   function showFields() {
     const linked = linkedWidgets(node), shown = !!node.properties[FIELDS_SHOWN];
-    hideFields(node, ({ name }) => (name in DEFAULT_CHOICE ? !shown && !linked.includes(name) : null));
+    foldFields(node, ({ name }) => (name in DEFAULT_CHOICE ? !linked.includes(name) : null), shown);
+    selector.setSwitch(!hostFolds(node));
   }
 
   /** @param {Source} source @returns {Promise<{json: TableJson, chain: Step[]} | {error: string}>} */
@@ -123,7 +124,7 @@ export function addSelector(node, { app, api }) {
     selector.setValue(choiceOf(node));
   }
   // The front end tells of changed links, but not of values that change in nodes before this one.
-  const timer = setInterval(look, LOOK);
+  const timer = setInterval(look, LOOK), endRenderer = onRendererChange(app, showFields);
 
   const configured = node.onConfigure, connected = node.onConnectionsChange, removed = node.onRemoved;
   node.onConfigure = function (/** @type {any[]} */ ...rest) {
@@ -139,6 +140,7 @@ export function addSelector(node, { app, api }) {
     removed?.apply(this, rest);
     closed = true;
     clearInterval(timer);
+    endRenderer();
     selector.destroy();
   };
   node.size[0] = Math.max(node.size[0], WIDTH);

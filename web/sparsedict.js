@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { showOutputs } from "./earlier_runs.js";
 import { followRuns, forgetFiles } from "./file_tables.js";
+import { followNewFiles, portableName } from "./new_files.js";
 import { addProbe } from "./probe_node.js";
 import { addSelector } from "./select_atoms_node.js";
 import { addViewer } from "./sweep_node.js";
@@ -15,6 +16,7 @@ followLocale(() => app.extensionManager?.setting?.get?.("Comfy.Locale"));
 // At once: where a training runs while the page loads, its events come before `setup`.
 listen(api);
 followRuns(api);
+followNewFiles(app, api);
 
 app.registerExtension({
   name: "SparseDict",
@@ -22,9 +24,11 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });
     if (node.comfyClass === "SparseDictProbe") addProbe(node, api);
-    if (node.comfyClass === "SparseDictTrain") addMonitor(node, api);
+    if (node.comfyClass === "SparseDictTrain") addMonitor(node, { app, api });
     if (node.comfyClass === "SparseDictSweepViewer") addViewer(node, api);
   },
+  /** A workflow is loaded. @param {any} node */
+  loadedGraphNode: portableName,
   onNodeOutputsUpdated: showOutputs,
   /** The node definitions are read anew (R): so are the files. */
   refreshComboInNodes: forgetFiles,

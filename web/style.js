@@ -4,7 +4,7 @@
 const CSS = `
 .sd-panel { --sd-text: var(--input-text, #ddd); --sd-muted: var(--descrip-text, #999); --sd-field: var(--comfy-input-bg, #222);
   --sd-border: var(--border-color, #4e4e4e); --sd-accent: var(--p-primary-color, #3b9eff);
-  box-sizing: border-box; width: 100%; height: 100%; min-width: 0; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
+  box-sizing: border-box; width: 100%; height: 100%; min-width: 0; contain: inline-size; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
   font: 12px/1.35 Inter, system-ui, sans-serif; color: var(--sd-text); position: relative; user-select: none; text-align: left; }
 .sd-panel * { box-sizing: border-box; }
 .sd-panel [hidden] { display: none !important; }
@@ -41,7 +41,8 @@ const CSS = `
 .sd-legend { width: 72px; height: 8px; border-radius: 4px; flex: none; }
 .sd-small { font-size: 11px; color: var(--sd-muted); white-space: nowrap; }
 .sd-message { color: var(--error-text, #e5484d); font-size: 11px; min-height: 0; overflow-wrap: anywhere; }
-.sd-message:empty { display: none; }
+.sd-notice { color: var(--sd-muted); font-size: 11px; overflow-wrap: anywhere; }
+:is(.sd-message, .sd-notice):empty { display: none; }
 .sd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .sd-previews { height: 200px; flex: none; display: flex; flex-direction: column; align-items: center; gap: 4px; }
 .sd-preview { display: block; max-width: 100%; min-height: 0; height: 180px; object-fit: contain; }

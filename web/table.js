@@ -25,7 +25,7 @@
  */
 /** @type {Choice} */
 export const DEFAULT_CHOICE = {
-  mode: "share", share: 0.25, top: 64, threshold: 0.01, atoms: "", order: "importance", per_site: false, layers: "",
+  mode: "share", share: 1, top: 64, threshold: 0.01, atoms: "", order: "importance", per_site: false, layers: "",
   invert: false, refit: false,
 };
 

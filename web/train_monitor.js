@@ -10,7 +10,8 @@ import { t } from "./texts.js";
  *   dead_atoms: number, learning_rate: number, seconds_left: number | null}} Point
  * @typedef {{node: string | null, prompt: string | null}} Run  as the server tells them apart
  * @typedef {Run & {points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
- *   warnings: string[], finished: string | null, stopped: number | null, previews: number, running: boolean}} Job  as /sparsedict/train gives it
+ *   warnings: string[], finished: string | null, file: string | null, stopped: number | null, steps: number | null, ended: string | null,
+ *   previews: number, running: boolean}} Job  as /sparsedict/train gives it
  */
 
 const HEIGHT = 236, PREVIEW = 206; // without and for a preview picture
@@ -54,10 +55,11 @@ export function mountMonitor(container, host) {
   }
   const picture = make("img", { className: "sd-preview", alt: t("Newest previews, above the base's pictures of the same prompts and noise") });
   const previews = make("div", { className: "sd-previews", hidden: true }, picture, make("div", { className: "sd-small" }, t("above: with the adapter · below: the base, same noise")));
-  const problem = make("div", { className: "sd-message", role: "status" });
+  const notice = make("div", { className: "sd-notice", role: "status" });
+  const problem = make("div", { className: "sd-message", role: "alert" });
   const panel = make("div", { className: "sd-panel", role: "group", "aria-label": t("Training monitor") },
     make("div", { className: "sd-row" }, headline, aside, stop, more),
-    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, previews, problem);
+    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, previews, notice, problem);
   container.append(panel);
   const sizes = new ResizeObserver(later);
   sizes.observe(panel);
@@ -104,13 +106,23 @@ export function mountMonitor(container, host) {
     headline.textContent = step === null ? t(text) : t("{text} at step {step}", { text: t(text), step });
   }
 
-  /** @param {string} path @param {number | null} stopped steps that were done, where it was stopped before its end */
-  function written(path, stopped) {
+  /** @param {string} path @param {number | null} stopped steps that were done, where it was stopped before its end @param {number | null} steps */
+  function written(path, stopped, steps) {
     setRunning(false);
     show();
-    if (stopped === null) headline.textContent = t("Trained");
-    else endedWith("Stopped", stopped);
-    aside.textContent = aside.title = path;
+    const file = path.replace(/^.*[\\/]/, "");
+    headline.textContent = stopped === null ? t("Trained") : t("Stopped at step {step} of {steps}", { step: stopped, steps: steps ?? "?" });
+    aside.textContent = stopped === null ? file : t("kept as {file}", { file });
+    aside.title = path;
+  }
+
+  /** Stopped before there was anything to write. @param {string} text */
+  function endedEmpty(text) {
+    setRunning(false);
+    show();
+    headline.textContent = t("Stopped");
+    aside.textContent = "";
+    notice.textContent = text;
   }
 
   function show() {
@@ -121,7 +133,7 @@ export function mountMonitor(container, host) {
       figures.loss.textContent = digits(last.smoothed_loss);
       figures.density.textContent = `${digits(100 * last.density, 2)} / ${digits(100 * last.target_density, 2)} %`;
       figures.dead.textContent = String(last.dead_atoms);
-      figures.rate.textContent = digits(last.learning_rate, 2);
+      figures.rate.textContent = short(last.learning_rate);
       figures.left.textContent = last.seconds_left === null || last.seconds_left === undefined || !running ? "–" : time(last.seconds_left);
     } else {
       for (const figure of Object.values(figures)) figure.textContent = "–";
@@ -173,7 +185,7 @@ export function mountMonitor(container, host) {
       } else if (event.event === "stage" || event.event === "progress") {
         if (!running) {
           points = [];
-          problem.textContent = "";
+          problem.textContent = notice.textContent = "";
           showPreview(0);
           setRunning(true);
         }
@@ -183,9 +195,11 @@ export function mountMonitor(container, host) {
       } else if (event.event === "preview") {
         showPreview(event.number, event.prompts);
       } else if (event.event === "warning") {
-        problem.textContent = event.text;
+        notice.textContent = event.text;
       } else if (event.event === "finished") {
-        written(event.path, event.stopped);
+        written(event.path, event.stopped, event.steps);
+      } else if (event.event === "ended") {
+        endedEmpty(event.text);
       }
     },
     /** What the server remembers of a run, after a reload. @param {Job} job */
@@ -196,9 +210,11 @@ export function mountMonitor(container, host) {
       show();
       if (!points.length && job.stage) headline.textContent = t(job.stage.stage);
       showPreview(job.previews);
-      problem.textContent = job.warnings[job.warnings.length - 1] ?? "";
+      notice.textContent = job.warnings[job.warnings.length - 1] ?? "";
       if (job.finished) {
-        written(job.finished, job.stopped);
+        written(job.finished, job.stopped, job.steps);
+      } else if (job.ended) {
+        endedEmpty(job.ended);
       } else if (!job.running) {
         endedWith("Stopped");
       }
@@ -210,8 +226,9 @@ export function mountMonitor(container, host) {
       show();
       endedWith(text);
     },
-    /** @param {boolean} all */
-    setFieldsShown(all) {
+    /** The button for the settings. @param {boolean} all whether all are shown @param {boolean} there whether there is one, as the host may have its own */
+    setSwitch(all, there) {
+      more.hidden = !there;
       more.textContent = all ? t("Fewer settings") : t("All settings");
       more.setAttribute("aria-pressed", String(all));
     },
@@ -246,6 +263,11 @@ function line(context, points, x, y, colour, width, alpha, dash = []) {
 /** @param {number} value @param {number} [count] */
 function digits(value, count = 3) {
   return Number.isFinite(value) ? String(Number(value.toPrecision(count))) : "–";
+}
+
+/** `5e-4`: short enough for its place in the narrowest node. @param {number} value */
+function short(value) {
+  return value > 0 && value < 0.001 ? value.toExponential(1).replace(".0e", "e") : digits(value, 2);
 }
 
 /** @param {number} seconds */

@@ -1,7 +1,8 @@
 // @ts-check
 /** Puts the training monitor on the nodes Train Sparse Dict and feeds it. */
 
-import { hideFields } from "./fields.js";
+import { followOutput } from "./earlier_runs.js";
+import { foldFields, hostFolds, onRendererChange } from "./fields.js";
 import { isRunOf } from "./node_places.js";
 import { addPanel } from "./panel_widget.js";
 import { mountMonitor } from "./train_monitor.js";
@@ -11,6 +12,7 @@ import { linkedWidgets } from "./upstream.js";
 const FIELDS_SHOWN = "sparsedict_fields";
 const ALWAYS = ["preview_prompts"]; // optional, but what a person wants to see of a run
 const WIDTH = 400;
+const UI = "sparsedict_file"; // as nodes/files.py names it
 
 /** @type {Set<{node: any, monitor: ReturnType<typeof mountMonitor>}>} */
 const open = new Set();
@@ -18,7 +20,11 @@ const open = new Set();
 /** Once. @param {any} api */
 export function listen(api) {
   api.addEventListener("sparsedict.train", (/** @type {CustomEvent} */ event) => {
-    for (const { node, monitor } of open) if (isRunOf(node, event.detail)) monitor.note(event.detail);
+    for (const { node, monitor } of open) {
+      if (!isRunOf(node, event.detail)) continue;
+      monitor.note(event.detail);
+      if (event.detail.file) node.sparsedictTrained = event.detail.file;
+    }
   });
   for (const [name, text] of [["execution_error", "Stopped"], ["execution_interrupted", "Interrupted"]]) {
     api.addEventListener(name, () => open.forEach(({ monitor }) => monitor.ended(text)));
@@ -36,8 +42,8 @@ async function keep(api, run) {
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? t("The server cannot stop the run; the host's own button can."));
 }
 
-/** @param {any} node @param {any} api */
-export function addMonitor(node, api) {
+/** @param {any} node @param {{app: any, api: any}} host */
+export function addMonitor(node, { app, api }) {
   const container = document.createElement("div");
   const monitor = mountMonitor(container, {
     keep: (run) => keep(api, run),
@@ -60,14 +66,17 @@ export function addMonitor(node, api) {
   /** Optional settings are hidden while they are at their defaults. */
   function fold() {
     const shown = !!node.properties[FIELDS_SHOWN], linked = linkedWidgets(node), optional = node.constructor.nodeData?.input?.optional ?? {};
-    hideFields(node, ({ name, value }) => {
+    const folds = (/** @type {any} */ { name, value }) => {
       const options = optional[name]?.[1];
-      return options?.default === undefined || ALWAYS.includes(name) ? null : !shown && !linked.includes(name) && value === options.default;
-    });
-    monitor.setFieldsShown(shown);
+      return options?.default === undefined ? null : !ALWAYS.includes(name) && !linked.includes(name) && value === options.default;
+    };
+    foldFields(node, folds, shown);
+    monitor.setSwitch(shown, !hostFolds(node));
   }
   const entry = { node, monitor };
   open.add(entry);
+  const endRenderer = onRendererChange(app, fold);
+  followOutput(node, api, UI, ([file]) => (node.sparsedictTrained = file ?? null));
   const removed = node.onRemoved, configured = node.onConfigure, connected = node.onConnectionsChange;
   node.onConfigure = function (/** @type {any[]} */ ...rest) {
     configured?.apply(this, rest);
@@ -83,6 +92,7 @@ export function addMonitor(node, api) {
   node.onRemoved = function (/** @type {any[]} */ ...rest) {
     removed?.apply(this, rest);
     open.delete(entry);
+    endRenderer();
     monitor.destroy();
   };
   node.size[0] = Math.max(node.size[0], WIDTH);
@@ -91,7 +101,9 @@ export function addMonitor(node, api) {
   setTimeout(async () => {
     try {
       const job = await (await api.fetchApi("/sparsedict/train")).json();
-      if (job && open.has(entry) && !monitor.points() && isRunOf(node, job)) monitor.restore(job);
+      if (!job || !open.has(entry) || monitor.points() || !isRunOf(node, job)) return;
+      monitor.restore(job);
+      if (job.file) node.sparsedictTrained ??= job.file;
     } catch {
       // An older server of the pack, or none: the monitor starts with the next run.
     }

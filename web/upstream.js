@@ -2,7 +2,7 @@
 /** Which files reach a node, by walking the graph's links towards their sources. Works on the front end's live graph. */
 
 import { waitsForRun } from "./linked_choice.js";
-import { originOf } from "./links.js";
+import { originOf, placesOf } from "./links.js";
 import { DEFAULT_CHOICE, memberName } from "./table.js";
 import { t } from "./texts.js";
 
@@ -55,9 +55,19 @@ function overLink() {
   return { missing: t("A node before this one depends on a value that comes over a link; the atoms are known once it runs.") };
 }
 
+/** @returns {Source} */
+function severalUses() {
+  return { missing: t("This subgraph is used several times with different dictionaries, so its atoms are known only once it runs.") };
+}
+
 /** Where the dictionary of a node comes from. @param {any} node @returns {Source} */
 export function sourceOf(node) {
-  return sourceAt({ node, within: [] });
+  return same(placesOf(node).map((place) => sourceAt(place)));
+}
+
+/** In a subgraph that is used several times: what all uses have in common. @param {Source[]} sources @returns {Source} */
+function same(sources) {
+  return sources.every((source) => JSON.stringify(source) === JSON.stringify(sources[0])) ? sources[0] : severalUses();
 }
 
 /** @param {Place} place @param {any} [input] @param {number} [far] @returns {Source} */
@@ -101,7 +111,8 @@ function sourceAt(place, input = inputFor(place.node, TYPE), far = 0) {
       return probed?.before === JSON.stringify(known) ? { probed: probed.saved, before: known, chain: [] } : known;
     }
     case "SparseDictTrain":
-      return { missing: t("The dictionary is trained when this runs. Its atoms appear here once its file is loaded with Load Sparse Dict.") };
+      // Of a run of before, until it trains again.
+      return origin.sparsedictTrained ? { file: origin.sparsedictTrained, chain: [] } : { missing: t("The dictionary is trained when this runs. Its atoms appear here then.") };
     default: {
       // As a reroute: the same atoms go through.
       const through = inputFor(origin, TYPE);
@@ -112,7 +123,7 @@ function sourceAt(place, input = inputFor(place.node, TYPE), far = 0) {
 
 /** The dictionary that a Probe Atoms node watches, which reaches it on the model. @param {any} probe @returns {Source} */
 export function beforeProbe(probe) {
-  return probedAt({ node: probe, within: [] }, 0);
+  return same(placesOf(probe).map((place) => probedAt(place, 0)));
 }
 
 /** @param {Place} place @param {number} far @returns {Source} */

@@ -55,6 +55,12 @@ def test_a_set_that_is_not_there_is_said_before_running(node, folder, name):
     assert "is no folder in ComfyUI's input folder" in node.validate_inputs(folder=name)
 
 
+def test_a_folder_named_on_windows_is_found_here(node, folder):
+    assert node.validate_inputs(folder="deep\\mine") is True
+    assert node.execute("deep\\mine", "", "zorp").args[2] == ["a.png", "b.jpg"]
+    assert "is no folder" in node.validate_inputs(folder="..\\..")
+
+
 def test_a_folder_without_pictures_is_said_before_running(node, folder):
     assert "holds no picture" in node.validate_inputs(folder="deep")
     assert node.validate_inputs(folder="deep/mine") is True

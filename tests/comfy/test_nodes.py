@@ -92,6 +92,17 @@ def test_a_missing_file_is_said_before_running(nodes, file):
         assert "'gone.safetensors' is not in models/sparse_dicts; put the file there" in said
 
 
+@pytest.mark.parametrize("node_id", ["SparseDictLoad", "SparseDictLoader"])
+def test_a_name_from_windows_is_found_here(nodes, file, node_id):
+    name = NAME.replace(os.sep, "\\")
+    assert "\\" in name and nodes[node_id].validate_inputs(file=name) is True
+    assert fingerprint(nodes[node_id], file=name) == fingerprint(nodes[node_id], file=NAME)
+    from sparsedict.nodes import files
+
+    loaded = files.read(name)
+    assert loaded.name == files.read(NAME).name and loaded.adapter.atom_count > 0
+
+
 def test_the_fingerprint_is_the_files(nodes, file, value):
     print_of = nodes["SparseDictLoad"].fingerprint_inputs
     first = print_of(file=NAME)

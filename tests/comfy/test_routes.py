@@ -43,6 +43,11 @@ def test_a_file_is_described(server, folder):
     assert len(table["sites"]) == len(value.sites) and not table["has_moments"] and table["greedy"] is None
 
 
+def test_a_name_from_windows_is_the_same_file(server, folder):
+    status, _, body = adapter(server, FILE.replace(os.sep, "\\"))
+    assert status == 200 and json.loads(body)["atoms"] == load(folder / FILE).atom_count
+
+
 def test_it_is_sent_once_until_the_file_changes(server, folder):
     _, headers, _ = adapter(server, FILE)
     tag = headers["ETag"]

@@ -73,8 +73,11 @@ def test_progress_previews_and_events_reach_the_client(server, trained):
     assert server.get("/sparsedict/train/preview").startswith(b"\xff\xd8\xff")  # a JPEG
 
 
-def test_the_file_can_be_loaded_at_once(server, trained):
-    assert "finished.safetensors" in server.object_info("SparseDictLoad")["input"]["required"]["file"][1]["options"]
+def test_the_file_can_be_loaded_at_once_and_no_checkpoint_is_offered(server, trained):
+    outputs, _, _ = trained
+    offered = server.object_info("SparseDictLoad")["input"]["required"]["file"][1]["options"]
+    assert "finished.safetensors" in offered and not [name for name in offered if "checkpoints" in name]
+    assert checkpoints(server, "finished") and outputs["3"]["sparsedict_file"] == ["finished.safetensors"]
 
 
 def test_the_same_graph_is_not_trained_twice(server, trained):
@@ -92,6 +95,17 @@ def steps_seen(client):
     return [event for event in train_events(client) if event["event"] == "step"]
 
 
+def finished_event(client):
+    return next(event for event in train_events(client) if event["event"] == "finished")
+
+
+def interrupted(entry):
+    """Whether the host was told of a stop; a failure would stand red in the graph and ask for another configuration."""
+    kinds = [kind for kind, _ in entry["status"]["messages"]]
+    assert "execution_error" not in kinds
+    return "execution_interrupted" in kinds
+
+
 def test_stopping_writes_what_was_learned_and_names_it(server):
     """Within the step that runs (seconds: benchmarks, host-speed); the same node with resume then goes on to the end."""
     wanted = {"steps": 3000, "checkpoint_every": 1000}
@@ -103,12 +117,12 @@ def test_stopping_writes_what_was_learned_and_names_it(server):
         seen = len(steps_seen(client))
         entry = server.wait(prompt)
         late = len(steps_seen(client)) - seen
-    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
+        kept = finished_event(client)
     path = server.base / "output" / "sparse_dicts" / "stopped.safetensors"
-    assert late <= 2 and "stopped after" in error["exception_message"] and str(path) in error["exception_message"]
+    assert interrupted(entry) and late <= 2
     (checkpoint,) = checkpoints(server, "stopped")
-    assert str(checkpoint) in error["exception_message"]
     done = int(checkpoint.stem.removeprefix("step-"))
+    assert (kept["path"], kept["file"], kept["stopped"], kept["steps"]) == (str(path), "stopped.safetensors", done, 3000)
     assert int(load(path).metadata["training"]["steps"]) == done > 0
     with server.listen() as client:
         prompt = server.queue(graph("stopped", resume=True, **wanted), client.id)
@@ -127,8 +141,16 @@ def test_stopping_while_quiet_samples_are_made(server):
         time.sleep(0.5)
         server.interrupt()
         entry = server.wait(prompt)
-    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
-    assert "nothing was written" in error["exception_message"]
+    assert interrupted(entry) and "nothing was written" in train_events(client)[-1]["text"]
+    assert train_events(client)[-1]["event"] == "ended" and "nothing was written" in server.get("/sparsedict/train")["ended"]
+
+
+def test_quiet_samples_are_counted_one_by_one(server):
+    """A batch of them may take most of a minute; what is done of it shows."""
+    with server.listen() as client:
+        server.run(graph("counted", quiet_samples=16, sampling_steps=16, training_seed=5), client.id)
+        done = [event["done"] for event in train_events(client) if event["event"] == "progress" and event["stage"] == "quiet samples"]
+    assert done == sorted(done) and done[-1] == 16 and len(set(done)) > 2
 
 
 def keep(server, prompt, node="3"):
@@ -177,8 +199,8 @@ def test_stop_and_keep_before_there_is_an_adapter_says_so(server):
             time.sleep(0.05)
         assert keep(server, prompt)[0] == 200
         entry = server.wait(prompt)
-    error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
-    assert "nothing was written" in error["exception_message"] and not server.get("/sparsedict/train")["running"]
+    job = server.get("/sparsedict/train")
+    assert interrupted(entry) and "nothing was written" in job["ended"] and not job["running"]
 
 
 def test_resume_goes_on_from_the_numbered_run_that_was_stopped(server):
@@ -194,12 +216,11 @@ def test_resume_goes_on_from_the_numbered_run_that_was_stopped(server):
                 time.sleep(0.05)
             first = steps_seen(client)[0]["step"]
             server.interrupt()
-            entry = server.wait(prompt)
-        error = next(data for kind, data in entry["status"]["messages"] if kind == "execution_error")
-        assert str(folder / "numbered_2.safetensors") in error["exception_message"]
-        assert first > done
+            assert interrupted(server.wait(prompt))
+            kept = finished_event(client)
+        assert kept["path"] == str(folder / "numbered_2.safetensors") and first > done
         done = int(checkpoints(server, "numbered_2")[-1].stem.removeprefix("step-"))
-        assert str(checkpoints(server, "numbered_2")[-1]) in error["exception_message"]
+        assert kept["stopped"] == done
     assert (folder / "numbered.safetensors").read_bytes() == finished and not (folder / "numbered_3.safetensors").exists()
 
 
@@ -363,9 +384,13 @@ def test_a_cancel_after_the_last_step_ends_the_graph_and_names_the_file(node, de
 
     monkeypatch.setattr(management, "in_training", False, raising=False)
     monkeypatch.setattr(HostCallbacks, "on_stage", stage)
-    with pytest.raises(TrainingError, match=r"^cancelled after the last of 4 steps; .*late.*\.safetensors is written\.$") as told:
+    said = []
+    monkeypatch.setattr(HostCallbacks, "finished", lambda self, *rest: said.append((self.lines[-1], *rest)))
+    with pytest.raises(management.InterruptProcessingException):
         execute(node, *demo, name="late")
-    adapter = load(str(told.value).split("; ")[1].removesuffix(" is written."))
+    ((text, path, stopped, _),) = said
+    assert text == f"cancelled after the last of 4 steps; {path} is written." and stopped is None
+    adapter = load(path)
     assert all(bool((site.importance > 0).any()) for site in adapter.sites.values())
     assert bool(raised) == (how == "comes as an exception")
     clean(demo[0], comfy)

@@ -2,7 +2,12 @@
 
 import hashlib
 import importlib.util
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +111,64 @@ def test_a_given_folder_is_used_and_never_written_over(make, tmp_path, monkeypat
     host = make()
     host.ensure()
     assert host.root == empty and not any("download" in command for command in host.commands)
+
+
+def test_a_given_host_brings_its_own_front_end_and_what_that_is_made_of(make, tmp_path):
+    given = tmp_path / "newer"
+    (given / "comfy").mkdir(parents=True)
+    (given / "main.py").touch()
+    (given / "requirements.txt").write_text("comfyui-frontend-package==1.49.6\ncomfyui-workflow-templates==0.11.44\ncomfyui-embedded-docs==0.5.10\npydantic~=2.0\n")
+    pins = {}
+    for name, root in (("given", given), ("own", None)):
+        make(root).ensure()
+        pins[name] = (tmp_path / ".host" / "constraints.txt").read_text()
+    # The packages that its templates are split into are named nowhere but in their own metadata.
+    assert "comfyui" not in pins["given"] and "pydantic" not in pins["given"] and "torch==2.13.0\n" in pins["given"]
+    assert "comfyui-workflow-templates-core==" in pins["own"]
+
+
+def test_the_packages_are_those_of_the_host_that_is_started(make, tmp_path):
+    given = tmp_path / "newer"
+    (given / "comfy").mkdir(parents=True)
+    (given / "main.py").touch()
+    (given / "requirements.txt").write_text("comfyui-frontend-package==1.49.6\n")
+    make().ensure()
+    make(given).ensure()
+    assert make(given).ready() and not make().ready()
+
+
+STARTER = """
+import importlib.util, sys
+from pathlib import Path
+from types import SimpleNamespace
+spec = importlib.util.spec_from_file_location("comfy_host", sys.argv[1])
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+folder = Path(sys.argv[2])
+host = tool.ComfyHost(SimpleNamespace(root=folder, folder=folder, python=Path(sys.executable)), None, print, folder)
+sys.exit(host.start(0, ["--cpu"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing can be told to a process that Windows ends")
+def test_a_kill_ends_the_host_too(tmp_path):
+    # It says its number and then waits, as a host does; it never answers on a port.
+    (tmp_path / "main.py").write_text("import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n")
+    started = subprocess.Popen([sys.executable, "-c", STARTER, str(ROOT / "tools" / "comfy_host.py"), str(tmp_path)], stdout=subprocess.DEVNULL)
+    try:
+        number = tmp_path / "pid"
+        for _ in range(600):
+            if number.exists() and number.read_text():
+                break
+            time.sleep(0.05)
+        host = int(number.read_text())
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(30) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.kill(host, 0)
+    finally:
+        started.kill()
+        started.wait()
 
 
 def test_the_link_is_made_once_and_follows_a_moved_clone(make, tool, tmp_path):

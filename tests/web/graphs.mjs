@@ -18,7 +18,7 @@ export function node(type, takes, gives, { widgets = {}, ...rest } = {}) {
 
 /** Nodes by number; links as "1.0>2.0", from an output to an input. In a subgraph "in" and "out" are its own. */
 export function graph(id, nodes, links, root = null) {
-  const made = { id, links: new Map(), outputs: [], getNodeById: (number) => nodes[number] ?? null };
+  const made = { id, links: new Map(), outputs: [], nodes: Object.values(nodes), getNodeById: (number) => nodes[number] ?? null };
   made.rootGraph = root ?? made;
   for (const [number, each] of Object.entries(nodes)) {
     Object.assign(each, { id: Number(number), graph: made });

@@ -43,7 +43,7 @@ test("buttons for shares do nothing beside a linked share or mode, and say why",
     assert.match(fields.presets[0].title, /100 %/);
     look({}, "share");
     assert.deepEqual([fields.amount.value, fields.amount.disabled, fields.atoms.disabled], ["–", true, false]);
-    look({}, "mode");
+    look({ share: 0.25 }, "mode");
     assert.deepEqual([fields.amount.value, fields.atoms.disabled], ["25 %", true]);
   } finally {
     globalThis.document = document;

@@ -93,10 +93,37 @@ test("a dictionary is followed into a subgraph and out of it again", () => {
   assert.deepEqual(sourceOf(last), { file: "a", chain: [] });
 });
 
-test("a node in a subgraph does not know what comes from outside of it", () => {
-  const inner = select(), root = graph("g", { 1: load("a"), 2: node("round", "d", "") }, ["1.0>2.0"]);
-  root.getNodeById(2).subgraph = graph("s", { 1: inner }, ["in.0>1.0"], root);
+test("a node in a subgraph knows what comes from outside of it, also from two levels up", () => {
+  const inner = select(), round = () => node("round", "d", ""), root = graph("g", { 1: load("a"), 2: select(0.3), 3: round() }, ["1.0>2.0", "2.0>3.0"]);
+  const middle = graph("m", { 1: round() }, ["in.0>1.0"], root);
+  root.getNodeById(3).subgraph = middle;
+  middle.getNodeById(1).subgraph = graph("s", { 1: inner }, ["in.0>1.0"], root);
+  assert.deepEqual([sourceOf(inner).file, shares(sourceOf(inner))], ["a", [0.3]]);
+});
+
+test("where a subgraph is used several times, a node in it knows what all uses have in common", () => {
+  const inner = select(), build = (...files) => {
+    const nodes = { 1: load(files[0]), 2: load(files[1]), 3: node("round", "d", ""), 4: node("round", "d", "") };
+    const root = graph("g", nodes, ["1.0>3.0", "2.0>4.0"]);
+    nodes[3].subgraph = nodes[4].subgraph = graph("s", { 1: inner }, ["in.0>1.0"], root);
+    return sourceOf(inner);
+  };
+  assert.equal(build("a", "a").file, "a");
+  assert.match(build("a", "b").missing, /several times/);
+});
+
+test("a node in a subgraph that nobody uses knows nothing of what is outside", () => {
+  const inner = select(), root = graph("g", { 1: load("a") }, []);
+  graph("s", { 1: inner }, ["in.0>1.0"], root);
   assert.ok(unknown(sourceOf(inner)));
+});
+
+test("after a training in the same graph, its file is known", () => {
+  const last = select(), train = node("SparseDictTrain", "m", "d");
+  graph("g", { 1: train, 2: select(0.2), 3: last }, ["1.0>2.0", "2.0>3.0"]);
+  assert.match(sourceOf(last).missing, /trained when this runs/);
+  train.sparsedictTrained = "concept.safetensors";
+  assert.deepEqual([sourceOf(last).file, shares(sourceOf(last))], ["concept.safetensors", [0.2]]);
 });
 
 test("a probe in a subgraph does not know how many dictionaries come from outside of it", () => {
