@@ -28,6 +28,7 @@ COMMANDS = {
     "prune": "Keep some of the atoms; the rest leave the file.",
     "sweep": "One seed, a row of images from the base to the full concept.",
     "shrink": "Make the smallest file that keeps the concept (needs the base model).",
+    "convert": "Turn a LoRA into a dictionary, or a dictionary into a LoRA.",
     "compose": "Merge adapters (concept + style) into one file.",
     "probe": "Which atoms a prompt sets off, and where in the picture.",
 }

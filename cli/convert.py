@@ -1,0 +1,95 @@
+"""`sparsedict convert`: a LoRA becomes a dictionary, a dictionary a LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option
+
+STYLES = ("kohya", "diffusers", "peft")
+
+
+@click.command("convert")
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
+@click.option("--rank", type=click.IntRange(1), default=None, help="Most directions a module: of a LoHa, LoKr, DoRA that comes in [default: 64], of the LoRA that goes out [default: as many as atoms].")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Order a LoRA's atoms by what they do for this prompt; may be given several times. Needs the base's weights.  [default: by singular value, without them]")
+@click.option("--allow-part", is_flag=True, help="Convert a LoRA though some of its modules have no place in the base; they are kept aside.")
+@click.option("--style", type=click.Choice(STYLES), default="kohya", show_default=True, help="How the LoRA that goes out is spelled.")
+@click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="Pictures to fit the nearest LoRA on, for atoms with thresholds.  [default: the dictionary's own]")
+@click.option("--weights", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="What the numbers are stored as.  [default: fp32 for a dictionary, fp16 for a LoRA]")
+@model_options
+@out_option(help="The dictionary or the LoRA, .safetensors; for `--style peft` a folder.")
+def command(
+    file: Path, rank: int | None, prompts: tuple[str, ...], allow_part: bool, style: str, images: Path | None, weights: str | None, model: str, device: str | None,
+    dtype: str | None, out: Path, overwrite: bool,
+) -> None:  # fmt: skip
+    """Turn a LoRA into a dictionary, or a dictionary into a LoRA.
+
+    Which way is told by the file. A LoRA needs to know its base (--model): names and widths are enough, no weights are read. With all its
+    atoms the dictionary does what the LoRA does. A dictionary without thresholds leaves as exactly the LoRA that it is; one with
+    thresholds as the nearest LoRA, fitted with the base at hand, and says how near that is.
+
+    \b
+    Examples:
+      sparsedict convert lora.safetensors --model path/to/sdxl-folder --out dict.safetensors
+      sparsedict convert lora.safetensors --model path/to/sdxl-folder --prompt "a zorp" --out dict.safetensors
+      sparsedict convert dict.safetensors --out lora.safetensors
+      sparsedict convert zorp.safetensors --model path/to/sdxl-folder --rank 16 --style diffusers --out lora.safetensors
+    """
+    import torch
+
+    from ..sparsedict_core.file_format import DTYPES
+
+    check_out(out, overwrite, () if style == "peft" else ".safetensors", folder=style == "peft")
+    if is_dictionary(file):
+        if prompts or allow_part:
+            raise UserError(f"{file} is a dictionary; --prompt and --allow-part are for LoRAs that come in")
+        export(file, out, overwrite, style=style, rank=rank, dtype=DTYPES[weights or "fp16"], model=(model, device, dtype), images=images)
+        return
+    from ..lora.base import open_base
+    from ..lora.convert import lora_to_adapter
+    from ..lora.importing import RANK
+    from ..sparsedict_core.file_format import save
+
+    adapter, report = lora_to_adapter(file, open_base(model), rank or RANK, torch.float32, allow_part)
+    if prompts:
+        from ..lora.at_work import order_by_prompts
+
+        order_by_prompts(adapter, open_model(model, device, dtype), prompts)
+    saved = save(adapter, out, dtype=DTYPES[weights or "fp32"], overwrite=overwrite)
+    click.echo(report.text)
+    click.echo(f"{out}: {bytes_text(saved.bytes)}")
+
+
+def is_dictionary(file: Path) -> bool:
+    """By the header alone; whatever is wrong with the file is said by whoever reads it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "pt") as opened:
+            return (opened.metadata() or {}).get("format") == "sparse_dict"
+    except (OSError, SafetensorError):
+        return False
+
+
+def export(
+    file: Path, out: Path, overwrite: bool, style: str, rank: int | None, dtype: Any, model: tuple[str, str | None, str | None], images: Path | None = None, adapter: Any = None
+) -> None:
+    """Write a dictionary (the file's, or one made from it) as a LoRA and say how near it is."""
+    from ..lora.exporting import export_lora
+
+    adapter = load_adapter(file) if adapter is None else adapter
+
+    def samples() -> Any:
+        from ..lora.at_work import inputs_of
+        from ..sparsedict_core.base_check import check_base
+        from ..trainer.progress import ConsoleProgress
+
+        backend = open_model(*model)
+        check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
+        return inputs_of(adapter, backend, ConsoleProgress(), images)
+
+    click.echo(export_lora(adapter, out, style, rank, dtype, overwrite, samples).text)

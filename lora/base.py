@@ -1,0 +1,101 @@
+"""The base model that a LoRA is for, as far as names and shapes go: built without its weights, so that SDXL or Flux opens in a second."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.site import SiteName
+from ..sparsedict_core.site_discovery import discover_sites
+from .importing import BasePlaces
+
+
+@dataclass(frozen=True)
+class Base:
+    """`denoiser` may be on the meta device; `loader` is the pipeline class that knows LoRAs, or None."""
+
+    denoiser: nn.Module
+    component: str
+    family: str
+    loader: Any = None
+
+    def places(self) -> BasePlaces:
+        """What a LoRA can be put on."""
+        found = {path: wide for path, module in self.denoiser.named_modules() if (wide := _widths(module)) is not None}
+
+        def weight_of(path: str) -> torch.Tensor | None:
+            weight = self.denoiser.get_submodule(path).weight
+            return None if weight.device.type == "meta" else weight.detach()
+
+        patches = {path: tuple(module.weight.shape[1:]) for path, module in self.denoiser.named_modules() if isinstance(module, nn.Conv2d)}
+        return BasePlaces(self.family, self.component, found, lambda paths: site_names(self.denoiser, self.component, paths), weight_of, patches)
+
+    @classmethod
+    def of(cls, denoiser: nn.Module, loader: Any = None) -> Base:
+        """Of a denoiser at hand. Raises SiteError for a class that has no sites."""
+        found = discover_sites(denoiser)
+        return cls(denoiser, found.component, found.family, loader)
+
+
+def open_base(model: str | Path) -> Base:
+    """From `demo`, a diffusers folder, or a single file with such a folder (of settings alone) beside it; weights are not read.
+
+    Raises SparseDictError where the folder is missing or its settings cannot be read.
+    """
+    import diffusers
+
+    if str(model) == "demo":
+        from ..trainer.backends import open_backend
+
+        return _named_demo(Base.of(open_backend("demo").denoiser, diffusers.StableDiffusion3Pipeline))
+    folder = Path(model)
+    if folder.is_file():
+        from ..trainer.backends.open_diffusers import SINGLE_FILES, config_folder, single_file_pipeline
+
+        folder = config_folder(folder, SINGLE_FILES[single_file_pipeline(folder)][1])
+    index = folder / "model_index.json"
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))
+        component = next(name for name in ("transformer", "unet") if name in listed)
+        kind, pipeline = getattr(diffusers, listed[component][1]), getattr(diffusers, listed["_class_name"], None)
+        with torch.device("meta"):
+            denoiser = kind.from_config(kind.load_config(str(folder / component), local_files_only=True))
+    except FileNotFoundError:
+        raise SparseDictError(f"{folder} has no model_index.json, so it is no diffusers folder; give the folder of the LoRA's base model, or `demo`.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise SparseDictError(f"{index} names no denoiser that can be built ({type(error).__name__}: {error}); check that the folder is whole.") from error
+    return Base.of(denoiser, pipeline)
+
+
+def _named_demo(base: Base) -> Base:
+    return Base(base.denoiser, base.component, "demo", base.loader)
+
+
+def _widths(module: nn.Module) -> tuple[int, int] | None:
+    """(d_in, d_out) of a Linear or a convolution over pictures."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, nn.Conv2d) and module.groups == 1:
+        return module.weight[0].numel(), module.out_channels
+    return None
+
+
+def site_names(denoiser: nn.Module, component: str, paths: list[str]) -> dict[str, SiteName]:
+    """Interim."""
+    found = discover_sites(denoiser).sites
+    known = {name.path.removeprefix(component + "."): name for name in found}
+    names = {}
+    for path in paths:
+        if path in known:
+            names[path] = known[path]
+            continue
+        near = max(known, key=lambda other: sum(a == b for a, b in zip(path.split("."), other.split("."))))
+        tail = path.replace(".", "_")
+        names[path] = SiteName(f"{component}.{path}", known[near].layer, "p_" + tail)
+    return names

@@ -1,0 +1,36 @@
+"""The two roads through diffusers: a LoRA file to a dictionary for a base, with what was done in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..sparsedict_core.adapter import SparseAdapter
+from .base import Base
+from .diffusers_names import named_by_diffusers
+from .importing import RANK, ImportReport, LoraImport
+from .lora_file import LoraFile, is_text_encoder
+from .names import named_by_path
+
+
+def lora_to_adapter(
+    path: str | Path, base: Base, rank: int = RANK, dtype: torch.dtype = torch.float32, allow_part: bool = False
+) -> tuple[SparseAdapter, ImportReport]:
+    """The dictionary that a LoRA file is on `base`, and what became of the file. Raises FileFormatError (see `LoraImport`)."""
+    work = open_import(path, base, rank, dtype, allow_part)
+    return work.adapter(Path(path).stem), work.report
+
+
+def open_import(path: str | Path, base: Base, rank: int = RANK, dtype: torch.dtype = torch.float32, allow_part: bool = False) -> LoraImport:
+    file = LoraFile(path)
+    places = base.places()
+    modules = [module for name, module in file.modules.items() if not is_text_encoder(name)]
+    parts = named_by_path((module.name for module in modules), places.widths)
+    known = {part.module for part in parts}
+    if len(known) < len(modules):
+        # With all modules, as converters expect whole LoRAs; where both know a module, the converter knows better.
+        asked = named_by_diffusers(file, modules, base.loader, base.denoiser, base.component)
+        converted = {part.module for part in asked}
+        parts = [part for part in parts if part.module not in converted] + asked
+    return LoraImport(file, parts, places, rank, dtype, allow_part)

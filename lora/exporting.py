@@ -1,0 +1,198 @@
+"""A dictionary leaves as a LoRA file: exactly where it is linear, as the nearest LoRA where its atoms have thresholds.
+
+Knows how loaders spell a LoRA; `nearest` is where the samples that a fit needs come from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.atomic_write import write_atomically
+from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.file_format import DTYPES
+from ..sparsedict_core.folding import SiteSamples
+from ..sparsedict_core.low_rank import fitted_factors, is_linear, linear_factors, singular_factors
+from ..sparsedict_core.site import SparseSite
+
+STYLES = ("kohya", "diffusers", "peft")
+#: Of the samples, for measuring the fit on inputs that it has not seen.
+_HELD_BACK = 4
+
+
+@dataclass
+class ExportReport:
+    """What was written. `errors` is ‖ΔO − LoRA‖ / ‖ΔO‖ by site, over inputs that the fit has not seen; empty where nothing was fitted."""
+
+    path: Path
+    style: str
+    modules: int
+    ranks: tuple[int, int]
+    bytes: int
+    errors: dict[str, float] = field(default_factory=dict)
+    error: float = 0.0  # over all sites
+    left_out: int = 0  # tensors that the dictionary carried along in another spelling
+
+    @property
+    def text(self) -> str:
+        """Lines for people."""
+        low, high = self.ranks
+        rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        lines = [f"{self.path}: a LoRA of {self.modules} modules, {rank}, {self.bytes:,} bytes, in {self.style}'s spelling"]
+        if self.errors:
+            lines.append(f"atoms have thresholds at {len(self.errors)} sites, so this is the nearest LoRA: it misses {self.error:.1%} of the change's size on other inputs")
+        else:
+            lines.append("it is the dictionary, to rounding")
+        if self.left_out:
+            lines.append(f"{self.left_out} tensors of the LoRA that the dictionary came from are left out, as {self.style} spells them otherwise")
+        return "\n".join(lines)
+
+
+def export_lora(
+    adapter: SparseAdapter,
+    path: str | Path,
+    style: str = "kohya",
+    rank: int | None = None,
+    dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
+    samples: Callable[[], Mapping[str, SiteSamples]] | None = None,
+    host_name: Callable[[str], str] | None = None,
+) -> ExportReport:
+    """Write `adapter` (with its members, at their strengths) as a LoRA. The file appears whole or not at all.
+
+    With style "peft" `path` is a folder. `rank` is at most a module's rank, None: as many as there are atoms. `samples` gives inputs by site, which atoms with thresholds need.
+    `host_name` gives kohya's name of a module where a host knows the original's. Raises FileFormatError: a file that is there, values that `dtype` cannot hold, a gated dictionary without samples.
+    """
+    path = Path(path)
+    if style not in STYLES:
+        raise FileFormatError(f"{style!r} is no spelling of LoRAs; choose {', '.join(STYLES)}.")
+    if dtype not in DTYPES.values():
+        raise FileFormatError(f"{path}: a LoRA cannot be saved as {dtype}; choose fp16, bf16 or fp32.")
+    if style == "peft":
+        path = path / "adapter_model.safetensors"
+    elif path.suffix.lower() != ".safetensors":
+        raise FileFormatError(f"{path}: a LoRA's file name must end in .safetensors.")
+    if path.exists() and not overwrite:
+        raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
+    report = ExportReport(path, style, 0, (0, 0), 0)
+    modules = _modules(adapter, rank, samples, report)
+    if not modules:
+        raise FileFormatError(f"{path}: the dictionary has no atoms left, so there is no LoRA to write; keep some.")
+    patches = adapter.metadata.get("convolutions") or {}
+    tensors: dict[str, Tensor] = {}
+    ranks = {}
+    for module, (down, up) in modules.items():
+        patch = patches.get(module)
+        if patch is not None and math.prod(patch) == down.shape[1]:
+            down, up = down.reshape(-1, *patch), up.reshape(*up.shape, *(1,) * (len(patch) - 1))
+        ranks[module] = down.shape[0]
+        tensors.update(_spelled(adapter.component, module, down, up, style, host_name))
+    stored = {key: _stored(path, key, tensor, dtype) for key, tensor in tensors.items()}
+    data = serialise(stored, metadata=_text(adapter, style, ranks, report))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if style == "peft":
+        settings = json.dumps({"peft_type": "LORA", **peft_settings(ranks)}, indent=2, sort_keys=True)
+        write_atomically(path.with_name("adapter_config.json"), settings.encode())
+    write_atomically(path, data)
+    report.modules, report.bytes, report.ranks = len(modules), len(data), (min(ranks.values()), max(ranks.values()))
+    return report
+
+
+def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Mapping[str, SiteSamples]] | None, report: ExportReport) -> dict[str, tuple[Tensor, Tensor]]:
+    """(down, up) by path without the component; sites of several members at one path are added up."""
+    strengths = {member.name: member.strength for member in adapter.members}
+    gated = [key for key, site in adapter.sites.items() if site.atoms and not is_linear(site)]
+    known: Mapping[str, SiteSamples] = {}
+    if gated:
+        if samples is None:
+            raise FileFormatError(
+                f"{gated[0]} and {len(gated) - 1} other sites have atoms with thresholds, which no LoRA has; give the base model, so that the nearest LoRA can be fitted."
+            )
+        known = samples()
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    lost = whole = 0.0
+    for key, site in adapter.sites.items():
+        if site.atoms == 0:
+            continue
+        if key in gated:
+            down, up, missed, size = _fitted(site, known[key], rank or site.atoms)
+            lost, whole = lost + missed, whole + size
+            report.errors[key] = (missed / size) ** 0.5 if size else 0.0
+        else:
+            down, up = linear_factors(site)
+        path = site.name.path.removeprefix(f"{adapter.component}.")
+        found.setdefault(path, []).append((down, up * strengths.get(site.member or "", 1.0)))
+    report.error = (lost / whole) ** 0.5 if whole else 0.0
+    modules = {}
+    for path, pairs in found.items():
+        down, up = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
+        if (rank is not None and down.shape[0] > rank) or down.shape[0] > min(down.shape[1], up.shape[0]):
+            down, up, _ = singular_factors(down, up)
+            down, up = down[:rank], up[:rank].T
+        modules[path] = down, up
+    return modules
+
+
+def _fitted(site: SparseSite, sample: SiteSamples, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """(down, up), and the squares of what it misses and of the whole on every fourth of the inputs, which the fit has not seen."""
+    x = sample.x if sample.quiet is None else torch.cat([sample.x, sample.quiet])
+    x = x.to(site.encoder_weight.device, torch.float32)
+    update = site(x).detach().cpu().double()
+    x = x.cpu().double()
+    seen = torch.arange(len(x)) % _HELD_BACK != 0
+    down, up = fitted_factors(x[seen], update[seen], min(rank, site.d_in, site.d_out))
+    missed = update[~seen] - x[~seen] @ down.T @ up.T
+    return down, up, float(missed.square().sum()), float(update[~seen].square().sum())
+
+
+def _spelled(component: str, path: str, down: Tensor, up: Tensor, style: str, host_name: Callable[[str], str] | None) -> dict[str, Tensor]:
+    if style == "diffusers":
+        return {f"{component}.{path}.lora_A.weight": down, f"{component}.{path}.lora_B.weight": up}
+    if style == "peft":
+        return {f"base_model.model.{path}.lora_A.weight": down, f"base_model.model.{path}.lora_B.weight": up}
+    # kohya's own prefix for UNets; for transformers the one under which loaders expect diffusers' names.
+    prefix = "lora_unet_" if component == "unet" else "lora_transformer_"
+    name = prefix + path.replace(".", "_") if host_name is None else host_name(path)
+    return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(float(down.shape[0]), dtype=torch.float64)}
+
+
+def _stored(path: Path, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = tensor.to(torch.float32 if key.endswith(".alpha") else dtype).contiguous()
+    if not bool(torch.isfinite(stored).all()):
+        raise FileFormatError(f"{path}: {key} has values that {str(dtype).removeprefix('torch.')} cannot hold; save as bf16 or fp32.")
+    return stored
+
+
+def _text(adapter: SparseAdapter, style: str, ranks: dict[str, int], report: ExportReport) -> dict[str, str]:
+    """What loaders read, and where the LoRA is from."""
+    family = str(adapter.metadata.get("base_family", ""))
+    text = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{family or 'unknown'}/lora",
+        "modelspec.title": str(adapter.metadata.get("title", "SparseDict adapter")),
+        "modelspec.implementation": "SparseDict",
+    }
+    if adapter.trigger_words:
+        text["modelspec.trigger_phrase"] = ", ".join(adapter.trigger_words)
+    if report.errors:
+        text["sparsedict.error"] = f"{report.error:.6f}"
+        text["sparsedict.errors"] = json.dumps({key: round(value, 6) for key, value in report.errors.items()})
+    if style == "diffusers":
+        text["lora_adapter_metadata"] = json.dumps({f"{adapter.component}.{key}": value for key, value in peft_settings(ranks).items()}, sort_keys=True)
+    return text
+
+
+def peft_settings(ranks: Mapping[str, int]) -> dict[str, Any]:
+    """peft's settings for modules of these ranks, each scaled by 1."""
+    most = max(ranks.values())
+    others = {path: rank for path, rank in ranks.items() if rank != most}
+    return {"r": most, "lora_alpha": most, "rank_pattern": others, "alpha_pattern": others, "target_modules": sorted(ranks)}

@@ -1,0 +1,161 @@
+"""A LoRA file becomes a dictionary: one site for each Linear or convolution that it adapts, atoms along the update's singular directions.
+
+With all atoms kept the dictionary is the LoRA. What a dictionary cannot say – the text encoders' part, norms – is carried along as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
+from ..sparsedict_core.site import SiteName, SparseSite
+from .known_bases import base_of
+from .lora_file import LoraFile, is_text_encoder
+from .names import Part
+from .updates import Factors, factors, widths
+
+#: Directions kept of a change that is no product of two thin factors.
+RANK = 64
+
+
+@dataclass(frozen=True)
+class BasePlaces:
+    """What a base model has to offer: its family, its component, and (d_in, d_out) of each Linear and convolution by path.
+
+    `name_of` gives the sites' names of paths, `weight_of` a path's weights where they are at hand (DoRA needs them), `patches` the
+    (channels, height, width) that a convolution sees at once.
+    """
+
+    family: str
+    component: str
+    widths: Mapping[str, tuple[int, int]]
+    name_of: Callable[[list[str]], dict[str, SiteName]]
+    weight_of: Callable[[str], Tensor | None] = lambda path: None
+    patches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class ImportReport:
+    """What became of a file. `kinds` counts modules by kind; `lost` is ‖error‖ / ‖ΔW‖ by module, where there is one."""
+
+    path: str
+    family: str
+    kinds: dict[str, int] = field(default_factory=dict)
+    sites: int = 0
+    atoms: int = 0
+    without_alpha: int = 0
+    lost: dict[str, float] = field(default_factory=dict)
+    text_encoder: int = 0
+    aside: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Lines for people."""
+        kinds = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
+        lines = [f"{self.path}: {kinds} modules for {self.family} became {self.atoms} atoms at {self.sites} sites"]
+        if self.without_alpha:
+            lines.append(f"{self.without_alpha} modules say no alpha: it was taken as the rank, as all loaders do")
+        if self.lost:
+            lines.append(f"{len(self.lost)} modules were approximated; the largest error is {max(self.lost.values()):.2%} of a module's change")
+        if self.text_encoder:
+            lines.append(f"{self.text_encoder} tensors of text encoders were kept as they are; only loaders of LoRAs apply them")
+        if self.aside:
+            lines.append(f"{len(self.aside)} other tensors were kept as they are but change nothing here, the first is {self.aside[0]}")
+        return "\n".join(lines)
+
+
+class LoraImport:
+    """A file and the base that it is for, looked at and found to fit; the weights are read when sites are made, one at a time."""
+
+    def __init__(self, file: LoraFile, parts: Iterable[Part], base: BasePlaces, rank: int = RANK, dtype: torch.dtype = torch.float32, allow_part: bool = False) -> None:
+        """`parts` say where the file's modules belong; `rank` is for changes that are no two thin factors; `allow_part` lets modules
+        stay aside for which the base has no place. Raises FileFormatError with one sentence for whatever doesn't fit."""
+        self.file, self.base, self.rank, self.dtype = file, base, rank, dtype
+        self._last: tuple[str, Factors] | None = None
+        self.report = ImportReport(str(file.path), base.family)
+        by_module: dict[str, list[Part]] = {}
+        for part in parts:
+            by_module.setdefault(part.module, []).append(part)
+        wanted = [name for name in file.modules if not is_text_encoder(name)]
+        homeless = [name for name in wanted if not all(self._fits(part) for part in by_module.get(name, [])) or name not in by_module]
+        if not wanted or len(homeless) == len(wanted) or (homeless and not allow_part):
+            raise FileFormatError(self._unfit(wanted, homeless, by_module))
+        self.by_path: dict[str, list[Part]] = {}
+        for name in wanted:
+            for part in by_module[name] if name not in homeless else []:
+                self.by_path.setdefault(part.path, []).append(part)
+        for name in wanted if not homeless else [name for name in wanted if name not in homeless]:
+            module = file.modules[name]
+            self.report.kinds[module.kind] = self.report.kinds.get(module.kind, 0) + 1
+            self.report.without_alpha += file.without_alpha(module)
+        aside = [key for name in file.modules if name in homeless or name not in wanted for key in file.keys_of(name)]
+        self.aside = [*aside, *file.others]
+        self.report.text_encoder = sum(map(is_text_encoder, self.aside))
+        self.report.aside = [key for key in self.aside if not is_text_encoder(key)]
+
+    def sites(self) -> Iterator[SparseSite]:
+        """In the base's order."""
+        names = self.base.name_of(list(self.by_path))
+        for path in sorted(self.by_path, key=lambda path: (names[path].layer, list(self.base.widths).index(path))):
+            pairs = [self._part(part) for part in self.by_path[path]]
+            down, up = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
+            site = linear_site(names[path], *singular_factors(down, up), dtype=self.dtype)
+            self.report.sites += 1
+            self.report.atoms += site.atoms
+            yield site
+
+    def adapter(self, title: str) -> SparseAdapter:
+        """The whole dictionary. Raises FileFormatError for values that are not finite."""
+        sites = list(self.sites())
+        adapter = SparseAdapter(sites, linear_config(max(site.atoms for site in sites)), self.base.component, {"title": title, "base_family": self.base.family})
+        step: dict[str, object] = {"operation": "convert", "from": "lora", "modules": sum(self.report.kinds.values()), "kinds": ", ".join(self.report.kinds)}
+        if self.report.lost:
+            step["largest_error"] = round(max(self.report.lost.values()), 6)
+        adapter.metadata["lineage"] = [step]
+        if self.base.patches:
+            adapter.metadata["convolutions"] = {path: list(self.base.patches[path]) for path in self.by_path if path in self.base.patches}
+        words = self.file.trigger_words
+        if words:
+            adapter.metadata["trigger_words"] = words
+        return adapter
+
+    def _part(self, part: Part) -> tuple[Tensor, Tensor]:
+        """(down, up) of what `part` adds at its path."""
+        if self._last is None or self._last[0] != part.module:
+            module = self.file.modules[part.module]
+            self._last = part.module, factors(self.file, module, self.rank, self.base.weight_of(part.path) if "dora" in module.keys else None)
+            if self._last[1].lost > 1e-6:
+                self.report.lost[part.module] = self._last[1].lost
+        down, up, _ = self._last[1]
+        return down, up if part.rows is None else up[torch.tensor(part.rows)]
+
+    def _fits(self, part: Part) -> bool:
+        d_in, d_out = widths(self.file, self.file.modules[part.module])
+        return self.base.widths.get(part.path) == (d_in, d_out if part.rows is None else len(part.rows))
+
+    def _unfit(self, wanted: list[str], homeless: list[str], by_module: dict[str, list[Part]]) -> str:
+        path, family = self.file.path, self.base.family
+        if not wanted:
+            return f"{path} changes text encoders alone ({len(self.file.modules)} modules); there is nothing of the denoiser to look into, load it as a LoRA."
+        first = homeless[0]
+        part = next((part for part in by_module.get(first, []) if not self._fits(part)), None)
+        if part is None:
+            why = f"the first is {first}, which is no Linear or convolution of the base"
+        else:
+            ins, outs = widths(self.file, self.file.modules[first])
+            there = self.base.widths.get(part.path)
+            why = f"the first is {first}, which " + (f"maps {ins} channels to {outs} where the base has {there[0]} and {there[1]}" if there else "the base has not")
+        made_for = base_of(self.file)
+        if len(homeless) == len(wanted):
+            other = f"it was made for {made_for}, this base is {family}" if made_for else f"this base is {family}"
+            return f"{path}: none of its {len(wanted)} modules fits ({why}); {other}: give the base that the LoRA was made for."
+        return (
+            f"{path}: {len(wanted) - len(homeless)} of its {len(wanted)} modules fit this {family} base, {len(homeless)} do not ({why}); give the base that "
+            f"it was made for{f' ({made_for})' if made_for and made_for != family else ''}, or allow a part to be left aside."
+        )
