@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.errors import SiteError, SparseDictError
 from ..sparsedict_core.site import SiteName
 from ..sparsedict_core.site_discovery import discover_sites
 from .importing import BasePlaces
@@ -87,15 +87,15 @@ def _widths(module: nn.Module) -> tuple[int, int] | None:
 
 
 def site_names(denoiser: nn.Module, component: str, paths: list[str]) -> dict[str, SiteName]:
-    """Interim."""
-    found = discover_sites(denoiser).sites
-    known = {name.path.removeprefix(component + "."): name for name in found}
+    """Interim, until the core names any Linear of a model: known sites by their names, others by the whole path as stream."""
+    try:
+        known = {name.path.removeprefix(component + "."): name for name in discover_sites(denoiser).sites}
+    except SiteError:
+        known = {}
     names = {}
     for path in paths:
-        if path in known:
-            names[path] = known[path]
-            continue
-        near = max(known, key=lambda other: sum(a == b for a, b in zip(path.split("."), other.split("."))))
-        tail = path.replace(".", "_")
-        names[path] = SiteName(f"{component}.{path}", known[near].layer, "p_" + tail)
+        number = next((int(part) for part in path.split(".") if part.isdigit()), 0)
+        near = max(known, key=lambda other: sum(a == b for a, b in zip(path.split("."), other.split("."))), default=None)
+        layer = number if near is None else known[near].layer
+        names[path] = known.get(path) or SiteName(f"{component}.{path}", layer, "p_" + path.replace(".", "_"))
     return names

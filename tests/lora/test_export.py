@@ -46,7 +46,7 @@ def loaded(base, path):
     state = base.loader.lora_state_dict(str(path.parent), weight_name=path.name, return_lora_metadata=True, **({"unet_config": base.denoiser.config} if base.component == "unet" else {}))
     settings = state[-1]
     alphas = state[1] if len(state) == 3 else None
-    base.denoiser.load_lora_adapter(state[0], prefix=base.component, network_alphas=alphas, metadata=settings and {key: value for key, value in settings.items()}, adapter_name="out")
+    base.denoiser.load_lora_adapter(state[0], prefix=base.component, network_alphas=alphas, metadata=settings and dict(settings), adapter_name="out")
 
 
 def test_pictures_through_peft(case, tmp_path):
@@ -65,7 +65,7 @@ def test_pictures_through_peft(case, tmp_path):
 
 
 def test_back_and_forth(case, tmp_path):
-    base, _, path, adapter = case
+    base, _, _, adapter = case
     for style in ("kohya", "diffusers", "peft"):
         out = tmp_path / (style if style == "peft" else f"{style}.safetensors")
         export_lora(adapter, out, style, dtype=torch.float32)

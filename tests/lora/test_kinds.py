@@ -77,7 +77,7 @@ def test_error_of_few_directions(tmp_path):
 def test_dora_needs_the_base(tmp_path):
     path, _, _ = saved("locon", tmp_path, dora_wd=True)
     file = LoraFile(path)
-    with pytest.raises(FileFormatError, match="DoRA.*base's weights"):
+    with pytest.raises(FileFormatError, match="base's weights"):
         factors(file, file.modules["lycoris_proj"], 64)
 
 

@@ -1,0 +1,102 @@
+"""How long a LoRA of SDXL's size takes to become a dictionary, and how much memory; what it costs at work beside the same LoRA in peft.
+
+The conversion runs in a process of its own, whose peak is compared with that of one that imports the same and stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ...evaluation.machine import machine
+from ...sparsedict_core.atomic_write import write_atomically
+
+TABLE = "lora-conversion"
+RANK = 16
+_WORK = """
+import json, resource, sys, time
+import torch
+torch.set_num_threads({threads})
+import diffusers
+from sparsedict.lora.base import open_base
+from sparsedict.lora.convert import convert_file
+from sparsedict.sparsedict_core.file_format import save
+base = open_base({base!r})
+before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+if {work}:
+    convert_file({lora!r}, base, {out!r}, torch.{dtype})
+print(json.dumps([time.perf_counter() - began, 1024 * before, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def sdxl_folder(folder: Path) -> Path:
+    """SDXL's settings without its weights."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, attention_head_dim=(5, 10, 20), transformer_layers_per_block=(1, 2, 10),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip
+    unet.save_config(str(folder / "unet"))
+    index = {"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def sdxl_lora(folder: Path, path: Path, rank: int = RANK) -> int:
+    """A LoRA of all Linears in SDXL's transformer blocks, as kohya spells it, in fp16; returns the number of modules."""
+    from ...lora.base import open_base
+
+    generator, tensors, count = torch.Generator().manual_seed(0), {}, 0
+    for name, (d_in, d_out) in open_base(folder).places().widths.items():
+        if ".transformer_blocks." not in name:
+            continue
+        key = "lora_unet_" + name.replace(".", "_")
+        tensors[f"{key}.lora_down.weight"] = (0.02 * torch.randn(rank, d_in, generator=generator)).half()
+        tensors[f"{key}.lora_up.weight"] = (0.02 * torch.randn(d_out, rank, generator=generator)).half()
+        tensors[f"{key}.alpha"] = torch.tensor(rank / 2.0)
+        count += 1
+    save_file(tensors, str(path))
+    return count
+
+
+def converting(folder: Path, lora: Path, dtype: str, threads: int) -> dict[str, Any]:
+    """Seconds, and bytes above what importing takes, of a conversion in a process of its own."""
+
+    def run(work: bool) -> list[float]:
+        code = _WORK.format(base=str(folder), lora=str(lora), out=str(folder / f"{dtype}.safetensors"), dtype=dtype, threads=threads, work=work)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        return [float(value) for value in json.loads(done.stdout.splitlines()[-1])]
+
+    idle, busy = run(False), run(True)
+    return {"seconds": busy[0], "peak_bytes": busy[2] - idle[2], "file_bytes": lora.stat().st_size, "made_bytes": (folder / f"{dtype}.safetensors").stat().st_size}
+
+
+def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2) -> None:
+    """All of it, written as one result file."""
+    with tempfile.TemporaryDirectory(prefix="sparsedict-") as scratch:
+        folder = sdxl_folder(Path(scratch))
+        lora = folder / "lora.safetensors"
+        modules = sdxl_lora(folder, lora)
+        found: dict[str, Any] = {"modules": modules, "rank": RANK, "threads": threads, "machine": machine(), "date": time.strftime("%Y-%m-%d")}
+        for dtype in ("float16", "float32"):
+            found[dtype] = converting(folder, lora, dtype, threads)
+            one = found[dtype]
+            say(
+                f"{modules} modules of rank {RANK}, {one['file_bytes'] / 1e6:.0f} MB, to {dtype}: {one['seconds']:.1f} s on {threads} threads, "
+                f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file above importing"
+            )
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomically(results / f"{TABLE}.json", json.dumps(found, indent=2).encode())
