@@ -1,23 +1,26 @@
-"""An adapter at work on a model: one forward hook on each site's module, live strength and gains.
+"""An adapter at work on a model: one forward hook on each module that has sites, live strength and gains.
 
-Hooks read the module's input and add to its output; they never touch the module's weights, so quantised weights, other
-adapters and the host's own patches are all the same to them, and detaching leaves the model as it was.
+Hooks (`module_hook`) never touch the module's weights, so quantised weights, other adapters and the host's own patches are all the
+same to them, and detaching leaves the model as it was. A deep copy or a pickle of a hooked model is the bare model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .errors import SiteError
-from .functional import add_decoded, decode, encode, rectified
+from .errors import SiteError, SparseDictError
+from .module_hook import ModuleHook, SiteCall, mark, unmark
+from .places import place_of
 from .prepared import PreparedSite, choices
-from .site import SparseSite
+from .site import Place, SparseSite
 
 if TYPE_CHECKING:
     from .adapter import SparseAdapter
@@ -46,16 +49,39 @@ class Tap:
         self.remove()
 
 
-class _MemberStrengths(dict[str, float]):
-    """Strengths by member's name, which tell when one is set."""
+class MemberStrengths(MutableMapping[str, float]):
+    """Strengths by member's name. Live: a change acts from the next call on.
 
-    def __init__(self, values: Iterable[tuple[str, float]], changed: Callable[[], None]) -> None:
-        super().__init__(values)
-        self._changed = changed
+    Raises SparseDictError for a name that is no member's and for a strength that is not finite.
+    """
+
+    def __init__(self, attachment: Attachment, values: dict[str, float]) -> None:
+        self._values = values
+        self._attachment = weakref.ref(attachment)  # not to keep each other, and tensors on a device, alive
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
 
     def __setitem__(self, name: str, strength: float) -> None:
-        super().__setitem__(name, strength)
-        self._changed()
+        if name not in self._values:
+            known = f"the members are {', '.join(self._values)}" if self._values else "the adapter is not composed and has no members"
+            raise SparseDictError(f"there is no member {name!r}; {known}.")
+        self._values[name] = _finite(strength, f"the strength of {name!r}")
+        attachment = self._attachment()
+        if attachment is not None:
+            attachment._rescale()
+
+    def __delitem__(self, name: str) -> None:
+        raise SparseDictError(f"the member {name!r} cannot be taken out of an attached adapter; set its strength to 0.")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
 
 
 class Attachment:
@@ -66,26 +92,38 @@ class Attachment:
     are computed; atoms that `prune` took away cost nothing in any case.
     """
 
-    def __init__(self, adapter: SparseAdapter, modules: Mapping[str, nn.Module], strength: float = 1.0) -> None:
-        """Hooks the sites to `modules` by site key."""
+    def __init__(self, adapter: SparseAdapter, places: Mapping[str, Place | nn.Module], strength: float = 1.0) -> None:
+        """Hooks the sites to `places` by site key; a bare module stands for all of its output.
+
+        Raises SparseDictError for a strength that is not finite.
+        """
         self.adapter = adapter
         self.enabled = True
         self.capturable = False
         self.session: TrainingSession | None = None
-        self._strength = float(strength)
-        self._taps: list[TapCallback] = []
+        self.taps: list[TapCallback] = []
+        self._strength = _finite(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]
         self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
+        sharing: dict[nn.Module, list[SiteCall]] = {}
+        device = _device_of(place.module if isinstance(place, Place) else place for place in places.values())
         # One tensor for all sites, as a change then is one operation. In inference mode it could only be written to there.
         with torch.inference_mode(False):
-            self._scale = torch.ones(sum(self._sizes), device=_device_of(modules.values()))
+            self._scale = torch.ones(sum(self._sizes), device=device)
             scales = self._scale.split(self._sizes)
-        self._prepared = {key: PreparedSite(site, scale) for (key, site), scale in zip(adapter.sites.items(), scales, strict=True)}
-        self.member_strengths: dict[str, float] = _MemberStrengths(((m.name, m.strength) for m in adapter.members), self._rescale)
+            self._prepared = {key: PreparedSite(site, scale) for (key, site), scale in zip(adapter.sites.items(), scales, strict=True)}
+            for key, prepared in self._prepared.items():
+                module, rows = place_of(places[key], prepared.site.name)
+                sharing.setdefault(module, []).append(SiteCall(key, prepared, rows))
+                if (device := _device_of([module])) is not None:
+                    prepared.move(device)
+        self.member_strengths = MemberStrengths(self, {member.name: member.strength for member in adapter.members})
         self._rescale()
-        self._handles: list[RemovableHandle] = []
-        for key in adapter.sites:
-            self._handles.append(modules[key].register_forward_hook(self._hook(key), with_kwargs=True))
+        # Weakly, as the modules hold their hooks and those hold this.
+        self._hooked: list[tuple[weakref.ref[nn.Module], RemovableHandle]] = []
+        for module, calls in sharing.items():
+            self._hooked.append((weakref.ref(module), module.register_forward_hook(ModuleHook(self, calls), with_kwargs=True)))
+            mark(module)
 
     # -- strength -------------------------------------------------------------------------------------------
 
@@ -96,10 +134,11 @@ class Attachment:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = float(value)
+        self._strength = _finite(value, "the strength")
         self._rescale()
 
-    def _strength_at(self, member: str | None) -> float:
+    def strength_at(self, member: str | None) -> float:
+        """s of a member's sites; of all sites of an adapter that is not composed, with None."""
         return self._strength if member is None else self._strength * self.member_strengths[member]
 
     @torch.no_grad()
@@ -148,15 +187,20 @@ class Attachment:
 
     def tap(self, callback: TapCallback) -> Tap:
         """Call `callback(site_key, site, x, coefficients, update, output)` at every call of a site, also at strength 0."""
-        return Tap(self._taps, callback)
+        return Tap(self.taps, callback)
 
     # -- life -----------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Take the hooks away; once more does no harm."""
-        for handle in self._handles:
+        """Take the hooks away, and let go of what was on the device for them; once more does no harm."""
+        for module, handle in self._hooked:
             handle.remove()
-        self._handles.clear()
+            if (hooked := module()) is not None:
+                unmark(hooked)
+        self._hooked.clear()
+        for prepared in self._prepared.values():
+            prepared.release()
+        self._scale = self._scale.to("cpu")
 
     def __enter__(self) -> Attachment:
         return self
@@ -164,101 +208,15 @@ class Attachment:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
 
-    # -- the call -------------------------------------------------------------------------------------------
 
-    def _hook(self, key: str) -> Callable[..., Any]:
-        prepared, member = self._prepared[key], self.adapter.sites[key].member
-
-        def add_update(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if not self.enabled:
-                return output
-            if (self.capturable or torch.compiler.is_compiling()) and self._traceable():
-                return self._run_traced(key, prepared, _input(key, args, kwargs), output)
-            strength = self._strength_at(member)
-            if not self._taps and (strength == 0 or prepared.silent):
-                return output
-            return self._run(key, prepared, _input(key, args, kwargs), output, strength, module)
-
-        add_update.attachment, add_update.prepared = self, prepared  # type: ignore[attr-defined]  # read by _owned
-        return add_update
-
-    def _traceable(self) -> bool:
-        """Observers and training sessions want more than a graph has."""
-        return not self._taps and (self.session is None or self.session.density is None)
-
-    def _run_traced(self, key: str, prepared: PreparedSite, x: Tensor, output: Any) -> Tensor:
-        _check(key, prepared.site, x, output)
-        if prepared.site.atoms == 0:
-            return output
-        tensors = prepared.traced(x.dtype, x.device)
-        coefficients = encode(x, tensors, prepared.site.encoder)[1].to(output.dtype)
-        tensors = tensors.cast(output.dtype, output.device)
-        return add_decoded(output, coefficients, tensors.dictionary_weight, tensors.dictionary_basis)
-
-    def _run(self, key: str, prepared: PreparedSite, x: Tensor, output: Any, strength: float, module: nn.Module) -> Tensor:
-        site, session, observed = prepared.site, self.session, bool(self._taps)
-        _check(key, site, x, output)
-        if not observed and (session is None or session.density is None):
-            return _fused(prepared, x, output, strength, module)
-        prefix = None if session is None else session.prefix(key)
-        tensors = prepared.tensors(x.dtype, x.device, prefix, all_atoms=observed)
-        u, coefficients = encode(x, tensors, site.encoder)
-        gained = coefficients
-        if observed and prepared.gains is not None:
-            gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)
-        update = decode(gained, tensors.dictionary_weight, tensors.dictionary_basis)
-        if session is not None and session.density is not None:
-            session.observe(key, site, u, coefficients, update)
-        for tap in tuple(self._taps):
-            tap(key, site, x, coefficients, update, output)
-        if strength == 0 or prepared.silent:
-            return output
-        return torch.add(output, update.to(output.dtype), alpha=strength)
-
-
-def _fused(prepared: PreparedSite, x: Tensor, output: Tensor, strength: float, module: nn.Module) -> Tensor:
-    """The call outside training, with nobody looking: no tensor for u, ΔO or, where that is safe, the sum."""
-    encoder = prepared.site.encoder
-    tensors = prepared.tensors(x.dtype, x.device, rectified=encoder.rectifies)
-    coefficients = rectified(x, tensors) if encoder.rectifies else encode(x, tensors, encoder)[1]
-    weight, basis = tensors.dictionary_weight, tensors.dictionary_basis
-    if coefficients.dtype != output.dtype:
-        return torch.add(output, decode(coefficients, weight, basis).to(output.dtype), alpha=strength)
-    return add_decoded(output, coefficients, weight, basis, strength, _owned(module, prepared, x, output))
-
-
-def _owned(module: nn.Module, prepared: PreparedSite, x: Tensor, output: Tensor) -> bool:
-    """Whether `output` may be written to: a Linear made it just now, no gradient needs it, and nobody was shown it before us."""
-    if torch.is_grad_enabled() or not isinstance(module, nn.Linear) or output.data_ptr() == x.data_ptr():
-        return False
-    for hook in module._forward_hooks.values():
-        attachment = getattr(hook, "attachment", None)
-        if not isinstance(attachment, Attachment) or attachment._taps:
-            return False
-        if hook.prepared is prepared:
-            return True
-    return False
+def _finite(value: float, what: str) -> float:
+    """Raises SparseDictError for what is no finite number."""
+    if not math.isfinite(value):
+        raise SparseDictError(f"{what} is {value}; give a finite number, 1 is the adapter as it was trained and 0 the bare base.")
+    return float(value)
 
 
 def _device_of(modules: Iterable[nn.Module]) -> torch.device | None:
     """Where the first module that has a parameter is, as far as that is known."""
     parameter = next((parameter for module in modules for parameter in module.parameters()), None)
     return None if parameter is None or parameter.device.type == "meta" else parameter.device
-
-
-def _check(key: str, site: SparseSite, x: Tensor, output: Any) -> None:
-    """Raises SiteError for outputs and widths that are not the site's."""
-    if not isinstance(output, Tensor):
-        raise SiteError(f"{key}: the module returns a {type(output).__name__}; a site must return one tensor.")
-    if x.shape[-1] != site.d_in or output.shape[-1] != site.d_out:
-        raise SiteError(
-            f"{key}: the model's widths are {x.shape[-1]} and {output.shape[-1]}, the adapter's are {site.d_in} and "
-            f"{site.d_out}; use it with the base model that it was trained on."
-        )
-
-
-def _input(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    x = args[0] if args else next(iter(kwargs.values()), None)
-    if not isinstance(x, Tensor):
-        raise SiteError(f"{key}: the module was called without a tensor as its first argument; it cannot be a site.")
-    return x

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .adapter import SparseAdapter, check_widths, find_modules
+from .adapter import SparseAdapter, check_widths
 from .errors import SiteError
 from .fingerprint import differ
+from .places import find_places
 
 
 def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None) -> None:
@@ -16,8 +17,8 @@ def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: s
     if family and made_for and family != made_for:
         raise SiteError(f"the adapter was made for {made_for}, this base model is {family}; use it with a {made_for} model.")
     if model is not None:
-        paths = {key: site.name.path for key, site in adapter.sites.items()}
-        check_widths(adapter, find_modules(model, paths, adapter.component))
+        names = {key: site.name for key, site in adapter.sites.items()}
+        check_widths(adapter, find_places(model, names, adapter.component))
     if differ(fingerprint, adapter.metadata.get("base_fingerprint")):
         warnings.warn(
             "the adapter was trained on another model of this family; it works, but the concept may come out weaker.",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapter import find_modules
+from .places import places_of
 from .site import SiteName
 
 _VALUES = 4096
@@ -26,13 +26,15 @@ def fingerprint(model: Any, sites: Iterable[SiteName], component: str = "") -> s
     Weights that are held in another type ("-bfloat16") say so: rounding made them other numbers than those in the file.
     Raises SiteError if a site is not in the model.
     """
-    modules = find_modules(model, {name.path: name.path for name in sites}, component)
+    places = places_of(model, sites, component)
     digest, kinds = hashlib.sha256(), set()
-    for path, module in sorted(modules.items()):
+    for place, (module, rows) in sorted(places.items(), key=lambda item: item[0]):
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
             continue
-        digest.update(path.encode())
+        if rows is not None:
+            weight = weight[slice(*rows)]
+        digest.update(place.encode())
         values = weight.detach().flatten()[:_VALUES]
         if values.is_floating_point() and values.dtype.itemsize > 1:
             values = values.float().to(torch.float16)

@@ -37,6 +37,10 @@ class SiteTensors(NamedTuple):
             return self
         return SiteTensors._make(None if t is None else t.to(device=device, dtype=dtype) for t in self)
 
+    def on(self, device: torch.device) -> SiteTensors:
+        """The same tensors on another device, each in its own dtype."""
+        return SiteTensors._make(None if t is None else t.to(device) for t in self)
+
     def exact(self) -> SiteTensors:
         """In float64 on the CPU."""
         # In two steps, as Apple's GPUs know no float64, not even on the way to the CPU.
@@ -123,13 +127,14 @@ def add_decoded(
 ) -> Tensor:
     """O + s·(C·D) without a tensor for C·D; output (..., d_out) and C (..., m) of one dtype.
 
-    `in_place`: into `output` itself, where its layout and dtype allow that; the caller knows that nobody else holds it.
+    `in_place`: into `output` itself, where its dtype allows that; the caller knows that nobody else holds it, and that its tokens
+    are evenly spaced: a contiguous tensor or a slice of its channels.
     """
     if basis is not None:
         coefficients = torch.matmul(coefficients, weight)
         weight = basis
     flat = coefficients.reshape(-1, weight.shape[0])
-    if in_place and output.is_contiguous() and output.dtype == flat.dtype == weight.dtype:
+    if in_place and output.dtype == flat.dtype == weight.dtype:
         output.view(-1, output.shape[-1]).addmm_(flat, weight, alpha=strength)
         return output
     return torch.addmm(output.reshape(-1, output.shape[-1]), flat, weight, alpha=strength).reshape(output.shape)

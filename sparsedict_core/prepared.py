@@ -92,6 +92,8 @@ class PreparedSite:
         graphs see each change."""
         self.site = site
         self.scale = scale
+        self._moved: SiteTensors | None = None
+        self._moved_key: Any = None
         self.choice: Choice | None = None
         self.silent = site.atoms == 0
         self._base: SiteTensors | None = None
@@ -105,6 +107,18 @@ class PreparedSite:
         """The gains (m); None for all ones."""
         return None if self.choice is None else self.choice.gains
 
+    def move(self, device: torch.device) -> None:
+        """Copy the site's tensors to the model's device, once for all calls. Parameters that are trained stay where they are."""
+        raw = self.site.tensors()
+        if any(t is not None and (t.requires_grad or t.is_meta) for t in raw) or all(t is None or t.device == device for t in raw):
+            return
+        self._moved, self._moved_key = raw.on(device), [_version(t) for t in raw]
+
+    def release(self) -> None:
+        """Let go of what was made for calls."""
+        self._moved = self._base = self._base_from = self._base_key = self._cached = self._cache_key = None
+        self.scale = self.scale.to("cpu")
+
     def choose(self, choice: Choice | None) -> None:
         """Other gains from the next call on."""
         self.choice = choice
@@ -112,12 +126,18 @@ class PreparedSite:
         self._cached = self._cache_key = None
 
     def tensors(
-        self, dtype: torch.dtype, device: torch.device, prefix: int | None = None, all_atoms: bool = False, rectified: bool = False
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        prefix: int | None = None,
+        all_atoms: bool = False,
+        rectified: bool = False,
+        keep: bool = True,
     ) -> SiteTensors:
         """Ready for `encode` and `decode`. `all_atoms`: without the gains, as observers want every coefficient; `rectified`:
-        with the threshold in the bias, ready for `functional.rectified`."""
-        raw = self.site.tensors()
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw):
+        with the threshold in the bias, ready for `functional.rectified`. `keep`: for later calls too."""
+        raw = self._raw()
+        if not keep or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw)):
             return self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms)
         base_key = (device, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
         if self._base is None or self._base_key != base_key:
@@ -132,10 +152,21 @@ class PreparedSite:
     def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
         """For compiled code and captured graphs: all atoms, with strength and gains as the values of a tensor, so that neither
         shapes nor constants depend on them. Nothing is kept, as the small tensors are made within the graph."""
-        tensors = self._absorb(self.site.tensors(), device, False)
+        raw = self.site.tensors() if self._moved is None else self._moved
+        tensors = self._absorb(raw, device, False)
         scale = self.scale.to(device=device, dtype=tensors.dictionary_weight.dtype)
         tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * scale[:, None])
         return tensors.cast(dtype, device)
+
+    def _raw(self) -> SiteTensors:
+        """The site's tensors, on the model's device where `move` put them there; a change in place is followed."""
+        raw = self.site.tensors()
+        if self._moved is None:
+            return raw
+        key = [_version(t) for t in raw]
+        if key != self._moved_key:
+            self._moved, self._moved_key = raw.on(self._moved.encoder_weight.device), key
+        return self._moved
 
     def _absorb(self, raw: SiteTensors, device: torch.device, rectified: bool) -> SiteTensors:
         tensors = prepare(raw.cast(raw.encoder_weight.dtype, device))

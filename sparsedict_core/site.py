@@ -25,16 +25,33 @@ from .functional import (
 
 
 class SiteName(NamedTuple):
-    """Where a site is: module path with its component, layer number, stream (None: the layer's only kind)."""
+    """Where a site is: module path with its component, layer number, stream, and the slice of the module's output channels.
+
+    `stream` says what the site closes: "image", "cross" or None for an attention's output, "q", "image.k" or "ff.up" for other
+    Linears. `rows` (start, stop) is for a Linear that is fused under this very path; None is the whole output.
+    """
 
     path: str
     layer: int
     stream: str | None = None
+    rows: tuple[int, int] | None = None
+
+    @property
+    def place(self) -> str:
+        """The path, with the slice where there is one: what tells this site from all others of a model."""
+        return self.path if self.rows is None else f"{self.path}[{self.rows[0]}:{self.rows[1]}]"
 
 
-def site_key(path: str, member: str | None = None) -> str:
-    """The key of a site in its adapter: `path`, or `member:path` when composed."""
-    return path if member is None else f"{member}:{path}"
+class Place(NamedTuple):
+    """A module of a loaded model, and the slice (start, stop) of its output channels that a site acts on; None: all."""
+
+    module: nn.Module
+    rows: tuple[int, int] | None = None
+
+
+def site_key(place: str, member: str | None = None) -> str:
+    """The key of a site in its adapter: `SiteName.place`, or `member:place` when composed."""
+    return place if member is None else f"{member}:{place}"
 
 
 def firing_text(site: SparseSite, row: int) -> str:
@@ -135,7 +152,7 @@ class SparseSite(nn.Module):
 
     @property
     def key(self) -> str:
-        return site_key(self.name.path, self.member)
+        return site_key(self.name.place, self.member)
 
     @property
     def atoms(self) -> int:
