@@ -64,9 +64,9 @@ def command(
 
 
 def labels_of(adapter: SparseAdapter) -> list[str]:
-    from ..sparsedict_core.addresses import site_label
+    from ..sparsedict_core.addresses import site_labels
 
-    return [site_label(adapter, site) for site in adapter.sites.values()]
+    return list(site_labels(adapter).values())
 
 
 def weight_dtype(adapter: SparseAdapter) -> Any:

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..sparsedict_core.adapter import SparseAdapter, check_widths
 from ..sparsedict_core.errors import SiteError
-from ..sparsedict_core.site import SiteName
+from ..sparsedict_core.module_hook import FRESH_FORWARDS
+from ..sparsedict_core.site import Place, SiteName
 from ..sparsedict_core.site_discovery import Discovery
 from .families import HOST_FAMILIES
 
@@ -61,12 +62,20 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[HostSites, list[tuple[str, nn
 def host_sites(patcher: Any) -> HostSites:
     """The sites of the model in `patcher` (a ModelPatcher). Raises SiteError for a family that is not known."""
     model = diffusion_model(patcher)
+    _learn_the_hosts_linear()
     found, places = _KNOWN.get(model, (None, []))
     if found is None or not all(_is_at(model, name, module) for name, module in places):
         found = _host_sites(patcher, model)
         inside = {id(module): name for name, module in model.named_modules()}
         _KNOWN[model] = found, [(inside[id(module)], module) for module in found.modules.values()]
     return HostSites(found.family, found.component, list(found.names), dict(found.modules))
+
+
+def _learn_the_hosts_linear() -> None:
+    """The host's own Linear gives a new tensor at every call, as torch's does, so an adapter may add to it in place."""
+    from comfy.ops import disable_weight_init
+
+    FRESH_FORWARDS.add(disable_weight_init.Linear.forward)
 
 
 def _is_at(model: nn.Module, name: str, module: nn.Module) -> bool:
@@ -101,8 +110,8 @@ def _host_sites(patcher: Any, model: nn.Module) -> HostSites:
     )
 
 
-def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, nn.Module]:
-    """The host's module of each site key. Raises SiteError if the family, a name or a width does not fit."""
+def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, Place]:
+    """The host's place of each site key. Raises SiteError if the family, a name or a width does not fit."""
     sites = host_sites(patcher)
     made_for = adapter.metadata.get("base_family")
     if made_for and LOADED_AS.get(made_for, made_for) != sites.family:
@@ -115,7 +124,7 @@ def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, nn.Module]:
             f"{len(missing)} of {len(adapter.sites)} sites are not in this {sites.family} model, the first is {missing[0]} ({hint}); "
             "load the base model that the adapter was made for."
         )
-    found = {key: sites.modules[site.name.path] for key, site in adapter.sites.items()}
+    found = {key: Place(sites.modules[site.name.path], site.name.rows) for key, site in adapter.sites.items()}
     check_widths(adapter, found, f"this {sites.family} model", "load the base model that it was made for")
     return found
 

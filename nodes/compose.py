@@ -46,7 +46,7 @@ class ComposeSparseDicts(io.ComfyNode):
         for name, part, _ in parts:
             for key, site in part.adapter.sites.items():
                 member = name if site.member is None else f"{name}.{site.member}"
-                gains[f"{member}:{site.name.path}"] = torch.ones(site.atoms) if part.gains is None or key not in part.gains else part.gains[key]
+                gains[f"{member}:{site.name.place}"] = torch.ones(site.atoms) if part.gains is None or key not in part.gains else part.gains[key]
         unchanged = all(part.gains is None for _, part, _ in parts)
         return io.NodeOutput(SparseDict(adapter, "_".join(name for name, _, _ in parts), None if unchanged else gains))
 

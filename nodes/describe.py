@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..sparsedict_core.addresses import format_address, site_label
+from ..sparsedict_core.addresses import format_address, site_labels
 from ..sparsedict_core.gains import alive
 from ..sparsedict_core.selection import SelectionResult, describe
 from ..sparsedict_core.site import firing_text
@@ -53,10 +53,10 @@ def as_text(value: SparseDict, strongest: int = 12) -> str:
             lines.append("then: " + ", ".join(f"{key} {value}" for key, value in step.items() if isinstance(value, (str, int, float))))
 
     whole = sum(float(site.importance.sum()) for site in adapter.sites.values())
-    rows = []
+    rows, labels = [], site_labels(adapter)
     for key, site in adapter.sites.items():
         share = float(site.importance.sum()) / whole if whole > 0 else 0.0
-        rows.append([site_label(adapter, site), f"{int(masks[key].sum())}/{site.atoms}", f"{share:.1%}", f"{site.d_in}→{site.d_out}"])
+        rows.append([labels[key], f"{int(masks[key].sum())}/{site.atoms}", f"{share:.1%}", f"{site.d_in}→{site.d_out}"])
     lines += ["", table(rows, ["site", "atoms", "importance", "widths"])]
     atoms = [(float(x), key, row) for key, site in adapter.sites.items() for row, x in enumerate(site.importance) if masks[key][row]]
     atoms.sort(key=lambda atom: -atom[0])

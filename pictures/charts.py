@@ -32,9 +32,9 @@ def rendered(drawing: Any) -> Image.Image:
 
 def row_labels(adapter: Any) -> list[str]:
     """`L3`, `L3.image`, `cat:L3`: the start of an address of each site, in the adapter's order."""
-    from ..sparsedict_core.addresses import site_label
+    from ..sparsedict_core.addresses import site_labels
 
-    return [site_label(adapter, site) for site in adapter.sites.values()]
+    return list(site_labels(adapter).values())
 
 
 def importance_map(adapter: Any, selection: Any = None, title: str | None = None) -> Image.Image:

@@ -1,15 +1,18 @@
-"""Atom addresses: `L17[137]`, `L3[0-15,40]`, `L4-L9`, `L17.text[5]`, `cat:L17[137]`, separated by commas.
+"""Atom addresses: `L17[137]`, `L3[0-15,40]`, `L4-L9`, `L17.text[5]`, `L17.image.q[5]`, `cat:L17[137]`, separated by commas.
 
     addresses = address { "," address }
     address   = [ member ":" ] "L" number [ "-" [ "L" ] number ] [ "." stream ] [ "[" numbers "]" ]
+    stream    = name { "." name }
     numbers   = number [ "-" number ] { "," number [ "-" number ] }
 
-The number in brackets is the atom's id, which it keeps for life, not its present row.
+The number in brackets is the atom's id, which it keeps for life, not its present row. A stream stands for the sites of that very
+name; where there are none, for those below it: `ff` for `ff.up` and `ff.down`. `out` is the output of an attention without a name.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +23,8 @@ from .errors import AddressError
 from .site import SparseSite
 
 MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
-STREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+STREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+UNNAMED = "out"  # the stream of a site that has none, where its layer has others
 DIGITS = 9  # of a number in an address, at most
 
 
@@ -150,10 +154,11 @@ def _sites_of(adapter: SparseAdapter, address: Address) -> list[SparseSite]:
             raise AddressError(f"address {address.text!r}: there is no layer L{number}; the layers are {_ranges(layers, 'L')}.")
     sites = [site for site in sites if address.first <= site.name.layer <= address.last]
     if address.stream is not None:
-        streams = sorted({site.name.stream for site in sites if site.name.stream is not None})
-        sites = [site for site in sites if site.name.stream == address.stream]
+        streams = sorted({site.name.stream or UNNAMED for site in sites})
+        named = [site for site in sites if (site.name.stream or UNNAMED) == address.stream]
+        sites = named or [site for site in sites if (site.name.stream or "").startswith(address.stream + ".")]
         if not sites:
-            known = ", ".join(streams) or "none, leave it out"
+            known = "none, leave it out" if streams == [UNNAMED] else ", ".join(streams)
             raise AddressError(f"address {address.text!r}: no stream {address.stream!r} there; the streams are {known}.")
     if address.atoms is not None:
         _refuse_ambiguous(adapter, address, sites)
@@ -166,7 +171,8 @@ def _refuse_ambiguous(adapter: SparseAdapter, address: Address, sites: list[Spar
         by_layer.setdefault(site.name.layer, []).append(site)
     for alike in by_layer.values():
         if len(alike) > 1:
-            options = ", ".join(site_label(adapter, site) + "[…]" for site in alike)
+            labels = site_labels(adapter)
+            options = ", ".join(labels[site.key] + "[…]" for site in alike)
             raise AddressError(f"address {address.text!r} is ambiguous; write one of {options}.")
 
 
@@ -200,13 +206,21 @@ def _ranges(numbers: list[int], prefix: str = "") -> str:
     return ",".join(parts)
 
 
+def site_labels(adapter: SparseAdapter) -> dict[str, str]:
+    """`L17`, `L17.text`, `L17.image.q`, `cat:L17.text` by site key: the stream only where the layer has several sites."""
+    count = Counter((site.member, site.name.layer) for site in adapter.sites.values())
+    labels = {}
+    for key, site in adapter.sites.items():
+        label = f"L{site.name.layer}"
+        if count[site.member, site.name.layer] > 1:
+            label += f".{site.name.stream or UNNAMED}"
+        labels[key] = label if site.member is None else f"{site.member}:{label}"
+    return labels
+
+
 def site_label(adapter: SparseAdapter, site: SparseSite) -> str:
-    """`L17`, `L17.text`, `cat:L17.text`: the stream only where the layer has several sites."""
-    alike = [s for s in adapter.sites.values() if s.name.layer == site.name.layer and s.member == site.member]
-    label = f"L{site.name.layer}"
-    if len(alike) > 1 and site.name.stream is not None:
-        label += f".{site.name.stream}"
-    return label if site.member is None else f"{site.member}:{label}"
+    """One of `site_labels`; for many sites, ask for all of them at once."""
+    return site_labels(adapter)[site.key]
 
 
 def format_address(adapter: SparseAdapter, key: str, position: int) -> str:
@@ -218,11 +232,12 @@ def format_address(adapter: SparseAdapter, key: str, position: int) -> str:
 def format_masks(adapter: SparseAdapter, masks: dict[str, Tensor]) -> str:
     """The shortest addresses of the atoms where the masks (m) are true; `resolve` is the inverse. Empty: no atom."""
     parts = []
+    labels = site_labels(adapter)
     for key, site in adapter.sites.items():
         mask = masks[key].cpu() if key in masks else torch.zeros(site.atoms, dtype=torch.bool)
         if site.atoms and bool(mask.all()):
-            parts.append(site_label(adapter, site))
+            parts.append(labels[key])
         elif bool(mask.any()):
             ids = sorted(site.atom_ids.cpu()[mask].tolist())
-            parts.append(f"{site_label(adapter, site)}[{_ranges(ids)}]")
+            parts.append(f"{labels[key]}[{_ranges(ids)}]")
     return ",".join(parts)

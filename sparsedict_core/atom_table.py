@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .adapter import SparseAdapter
-from .addresses import site_label
+from .addresses import site_labels
 from .greedy import greedy_order, has_moments
 
 #: Digits that give a float32 back exactly, so that ties and thresholds fall as they do here.
@@ -18,6 +18,7 @@ def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
 
     `greedy` is None where it was not asked for, or where the adapter has no moments to compute it from.
     """
+    labels = site_labels(adapter)
     return {
         "title": str(adapter.metadata.get("title", "")),
         "trigger_words": adapter.trigger_words,
@@ -28,7 +29,7 @@ def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
         "sites": [
             {
                 "key": key,
-                "label": site_label(adapter, site),
+                "label": labels[key],
                 "layer": site.name.layer,
                 "stream": site.name.stream,
                 "member": site.member,

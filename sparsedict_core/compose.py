@@ -43,10 +43,10 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
                 raise CompositionError(f"the strength of {full!r} is {together}; give a number, 1 leaves an adapter as it is.")
             members.append(Member(full, together, member.config))
         for site in adapter.sites.values():
-            known = widths.setdefault(site.name.path, (site.d_in, site.d_out, name))
+            known = widths.setdefault(site.name.place, (site.d_in, site.d_out, name))
             if known[:2] != (site.d_in, site.d_out):
                 raise CompositionError(
-                    f"{site.name.path} has widths {site.d_in} and {site.d_out} in {name!r}, {known[0]} and {known[1]} in "
+                    f"{site.name.place} has widths {site.d_in} and {site.d_out} in {name!r}, {known[0]} and {known[1]} in "
                     f"{known[2]!r}; only adapters of one base model can be composed."
                 )
             sites.append(site.clone(member=name if site.member is None else f"{name}.{site.member}"))

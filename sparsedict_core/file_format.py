@@ -218,7 +218,7 @@ def _open(path: Path) -> Any:
 
 def _load_site(path: Path, file: Any, keys: set[str], entry: SiteEntry, meta: FileMetadata, dtype: torch.dtype | None) -> SparseSite:
     """One site; takes its keys out of `keys`."""
-    key = site_key(entry.name.path, entry.member)
+    key = site_key(entry.name.place, entry.member)
     prefix = f"{key}."
     found: dict[str, Tensor] = {}
     for name in (*_REQUIRED, *_OPTIONAL):

@@ -17,7 +17,7 @@ from .bounds import Bounds
 from .config import AdapterConfig
 from .encoders import Encoder
 from .errors import FileFormatError, SparseDictError
-from .site import SiteName
+from .site import SiteName, site_key
 
 if TYPE_CHECKING:
     from .adapter import SparseAdapter
@@ -81,6 +81,8 @@ class FileMetadata:
 
 def _site_row(name: SiteName, d_in: int, d_out: int, member: str | None) -> dict[str, Any]:
     row = {"path": name.path, "layer": name.layer, "stream": name.stream, "d_in": d_in, "d_out": d_out}
+    if name.rows is not None:
+        row["rows"] = list(name.rows)
     return row if member is None else {**row, "member": member}
 
 
@@ -167,13 +169,13 @@ def _members(path: Path, rows: Any) -> tuple[Member, ...]:
 
 def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
     entries: list[SiteEntry] = []
-    seen: set[tuple[str | None, str]] = set()
+    seen: set[str] = set()
     try:
         for row in rows:
             entry = _site(row)
-            site = (entry.member, entry.name.path)
+            site = site_key(entry.name.place, entry.member)
             if site in seen or (entry.member is not None and entry.member not in members):
-                raise ValueError(f"site {entry.name.path} is there twice or has no member")
+                raise ValueError(f"site {entry.name.place} is there twice or has no member")
             seen.add(site)
             entries.append(entry)
         if not entries:
@@ -185,7 +187,8 @@ def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
 
 def _site(row: Any) -> SiteEntry:
     """Raises TypeError, KeyError, AttributeError or ValueError for what is none."""
-    name, widths = SiteName(row["path"], row["layer"], row["stream"]), (row["d_in"], row["d_out"])
+    rows = tuple(row["rows"]) if "rows" in row else None
+    name, widths = SiteName(row["path"], row["layer"], row["stream"], rows), (row["d_in"], row["d_out"])
     if not isinstance(name.path, str):
         raise ValueError(f"path {name.path!r:.60} is no text")
     if not _LAYER.hold(name.layer):
@@ -194,6 +197,8 @@ def _site(row: Any) -> SiteEntry:
         raise ValueError(f"stream {name.stream!r:.60} of {name.path} is no name of a stream")
     if not all(_WIDTH.hold(width) for width in widths):
         raise ValueError(f"the widths of {name.path} are {widths!r:.60}, they must be whole numbers of 1 or more")
+    if rows is not None and not (len(rows) == 2 and all(_LAYER.hold(row) for row in rows) and rows[1] - rows[0] == widths[1]):
+        raise ValueError(f"the slice of {name.path} is {rows!r:.60}, it must be start and stop with {widths[1]!r:.60} between them")
     return SiteEntry(name, *widths, row.get("member"))
 
 

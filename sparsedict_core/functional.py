@@ -127,8 +127,7 @@ def add_decoded(
 ) -> Tensor:
     """O + s·(C·D) without a tensor for C·D; output (..., d_out) and C (..., m) of one dtype.
 
-    `in_place`: into `output` itself, where its dtype allows that; the caller knows that nobody else holds it, and that its tokens
-    are evenly spaced: a contiguous tensor or a slice of its channels.
+    `in_place`: into `output` itself, where its dtype allows that; the caller knows that it is contiguous and that nobody else holds it.
     """
     if basis is not None:
         coefficients = torch.matmul(coefficients, weight)

@@ -89,11 +89,9 @@ class ModuleHook:
         for rows, calls in parts:
             piece = output if rows is None else output[..., rows[0] : rows[1]]
             for call in calls:
-                new = self._add(call, x, piece, traced, own)
-                if own and rows is not None and new is not piece:
-                    piece.copy_(new)
-                else:
-                    piece = new
+                # A slice's sum is made apart: in place its product would round otherwise than that of a Linear of its own.
+                new = self._add(call, x, piece, traced, own and rows is None)
+                piece = piece.copy_(new) if own and rows is not None and new is not piece else new
             if rows is None:
                 return piece
             pieces += [output[..., at : rows[0]], piece]
@@ -207,17 +205,18 @@ def _check(key: str, site: SparseSite, x: Tensor, output: Tensor) -> None:
 # -- what compiled code and copies see --------------------------------------------------------------------------
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """What a hooked module's own `forward` does: what its class says. Of that name, so that it can be pickled as a method."""
     return type(self).forward(self, *args, **kwargs)
 
 
-def _is_ours(forward: Any) -> bool:
-    return getattr(forward, "__func__", forward) is _forward or hasattr(forward, "around")
+def _is_ours(own: Any) -> bool:
+    return getattr(own, "__func__", None) is forward or hasattr(own, "around")
 
 
 def _plain_forward(module: nn.Module) -> bool:
-    forward = module.__dict__.get("forward")
-    return forward is None or getattr(forward, "__func__", None) is _forward
+    own = module.__dict__.get("forward")
+    return own is None or getattr(own, "__func__", None) in (forward, type(module).forward)
 
 
 def mark(module: nn.Module) -> None:
@@ -228,23 +227,23 @@ def mark(module: nn.Module) -> None:
     """
     other = module.__dict__.get("forward")
     if other is None:
-        module.__dict__["forward"] = types.MethodType(_forward, module)
+        module.__dict__["forward"] = types.MethodType(forward, module)
     elif not _is_ours(other):
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def around(*args: Any, **kwargs: Any) -> Any:
             return other(*args, **kwargs)
 
-        forward.around = other  # type: ignore[attr-defined]
-        module.__dict__["forward"] = forward
+        around.around = other  # type: ignore[attr-defined]
+        module.__dict__["forward"] = around
 
 
 def unmark(module: nn.Module) -> None:
     """Undo `mark` when the module's last hook of ours is gone, unless somebody has put a forward of theirs in its place."""
-    forward = module.__dict__.get("forward")
-    if not _is_ours(forward) or any(isinstance(hook, ModuleHook) for hook in module._forward_hooks.values()):
+    own = module.__dict__.get("forward")
+    if not _is_ours(own) or any(isinstance(hook, ModuleHook) for hook in module._forward_hooks.values()):
         return
-    if hasattr(forward, "around"):
-        module.__dict__["forward"] = forward.around
+    if hasattr(own, "around"):
+        module.__dict__["forward"] = own.around
     else:
         del module.__dict__["forward"]
 

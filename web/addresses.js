@@ -8,6 +8,9 @@ import { SelectionError } from "./table.js";
 
 /** @typedef {import("./table.js").Table} Table @typedef {import("./table.js").Address} Address */
 
+/** The stream of a site that has none, where its layer has others. */
+const UNNAMED = "out";
+
 class Parser {
   /** @param {string} text */
   constructor(text) {
@@ -65,7 +68,7 @@ class Parser {
     const [first, last] = this.range("a layer number", /[Ll]/y);
     let stream = null;
     if (this.take(/\./y) !== null) {
-      stream = this.take(/[A-Za-z_][A-Za-z0-9_]*/y);
+      stream = this.take(/[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*/y);
       if (stream === null) throw this.fail("a stream such as text or image");
     }
     /** @type {[number, number][] | null} */
@@ -122,10 +125,13 @@ function sitesOf(table, address) {
   }
   numbers = numbers.filter((number) => table.sites[number].layer >= address.first && table.sites[number].layer <= address.last);
   if (address.stream !== null) {
-    const streams = [...new Set(numbers.map((number) => table.sites[number].stream).filter((stream) => stream !== null))].sort();
-    numbers = numbers.filter((number) => table.sites[number].stream === address.stream);
+    /** @param {number} number */
+    const streamOf = (number) => table.sites[number].stream ?? UNNAMED;
+    const streams = [...new Set(numbers.map(streamOf))].sort();
+    const named = numbers.filter((number) => streamOf(number) === address.stream);
+    numbers = named.length ? named : numbers.filter((number) => (table.sites[number].stream ?? "").startsWith(`${address.stream}.`));
     if (!numbers.length) {
-      const known = streams.join(", ") || "none, leave it out";
+      const known = streams.every((stream) => stream === UNNAMED) ? "none, leave it out" : streams.join(", ");
       throw new SelectionError(`address '${address.text}': no stream '${address.stream}' there; the streams are ${known}.`);
     }
   }

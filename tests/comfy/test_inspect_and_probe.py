@@ -49,7 +49,7 @@ def test_probe_tells_which_atoms_fire(nodes, model, value):
     _, strongest, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=probed, **{**SELECT, "mode": "top", "top": 1})
     assert strongest == first
     assert torch.equal(sample(on), plain) and torch.equal(sample(model), base), "a probe leaves no trace"
-    assert not any(attachment._taps for one in on.get_injections("sparsedict") for attachment in one._attachments.values())
+    assert not any(attachment.taps for one in on.get_injections("sparsedict") for attachment in one._attachments.values())
 
 
 def test_probe_watches_the_positive_rows_only(nodes, model, value):

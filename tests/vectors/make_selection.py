@@ -32,6 +32,10 @@ ADDRESSES = [
     "L5[41,42]",
 ]  # fmt: skip
 COMPOSED = ["cat:L1", "cat:L1[2]", "dog:L0.image[1],cat:L5", "L1", "L1[0]", "bird:L1", "dog :L2[0-3]", "cat:L0[1]", "cat:L0", "cat:L9"]
+SEVERAL = [
+    "L0.image[1]", "L0.image", "L0.image.q", "L0.image.q[0-1]", "L0.ff", "L0.ff[1]", "L0.ff.up[1]", "L0.ff.down", "L0", "L1", "L1[0]", "L1.out[0]",
+    "L1.q", "L0-L1.q", "L0-L1.ff", "L1.image", "L0.image.", "L0.im", "L1.out", "L0.out",
+]  # fmt: skip
 LAYERS = ["L1", "L0.text", "L1-L2", "L0-L5", "L1[0]", "L7", "L4"]
 SELECTIONS: list[dict[str, Any]] = [
     *({"keep": share} for share in (1, 0.5, 0.25, 0.1, 0.05, 0.01, 0.001, 0.03125, 0.09375)),
@@ -77,6 +81,18 @@ def plain() -> SparseAdapter:
     return SparseAdapter([make_site(*row, generator) for row in rows], AdapterConfig(atoms=8), "t", {"title": "vectors"})
 
 
+def several() -> SparseAdapter:
+    """Attention outputs, their q, and feed-forward Linears; slices of one fused Linear in layer 1, whose output has no stream of its own."""
+    generator = torch.Generator().manual_seed(4)
+    rows = [
+        ("t.blocks.0.attn.to_out.0", 0, "image"), ("t.blocks.0.attn.to_q", 0, "image.q"), ("t.blocks.0.ff.net.0.proj", 0, "ff.up"),
+        ("t.blocks.0.ff.net.2", 0, "ff.down"), ("t.single.0.proj_out", 1, None), ("t.single.0.qkv", 1, "q"), ("t.single.0.qkv", 1, "ff.up"),
+    ]  # fmt: skip
+    sites = [make_site(*row, list(range(3)), [0.5, 0.25, 0.125], generator) for row in rows]
+    sites[5].name, sites[6].name = (site.name._replace(rows=rows) for site, rows in zip(sites[5:], ((0, 6), (6, 12)), strict=True))
+    return SparseAdapter(sites, AdapterConfig(atoms=3), "t", {"title": "several"})
+
+
 def answer(make: Any) -> Any:
     """What it gives, or that it is refused; the texts of errors differ a little between the two languages."""
     try:
@@ -92,6 +108,7 @@ def numbers(adapter: SparseAdapter, masks: dict[str, torch.Tensor]) -> list[int]
 
 def vectors() -> dict[str, Any]:
     adapter = plain()
+    wide = several()
     both = compose([("cat", plain(), 1.0), ("dog", plain(), 0.5)])
 
     def address(which: SparseAdapter, text: str) -> Any:
@@ -105,6 +122,8 @@ def vectors() -> dict[str, Any]:
     return {
         "plain": atom_table(adapter, greedy=True),
         "composed": atom_table(both),
+        "several": atom_table(wide),
+        "several_addresses": [{"text": text, "means": answer(lambda text=text: address(wide, text))} for text in SEVERAL],
         "addresses": [{"text": text, "means": answer(lambda text=text: address(adapter, text))} for text in ADDRESSES],
         "composed_addresses": [{"text": text, "means": answer(lambda text=text: address(both, text))} for text in COMPOSED],
         "layers": [

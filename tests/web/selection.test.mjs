@@ -14,6 +14,7 @@ const selection = { ...addresses, ...choosing, ...slider_, ...table_ };
 
 const vectors = JSON.parse(readFileSync(new URL("../vectors/selection.json", import.meta.url), "utf8"));
 const plain = selection.makeTable(vectors.plain), both = selection.makeTable(vectors.composed);
+const several = selection.makeTable(vectors.several);
 
 const atoms = (mask) => [...mask.keys()].filter((atom) => mask[atom]);
 
@@ -26,7 +27,7 @@ function answer(make) {
   }
 }
 
-for (const [name, table, rows] of [["plain", plain, vectors.addresses], ["composed", both, vectors.composed_addresses]]) {
+for (const [name, table, rows] of [["plain", plain, vectors.addresses], ["composed", both, vectors.composed_addresses], ["wide", several, vectors.several_addresses]]) {
   test(`addresses of the ${name} adapter`, () => {
     for (const { text, means } of rows) {
       const found = answer(() => {
