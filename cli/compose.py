@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .common import bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .convert import export, format_option
 from .healing import healing_batch, healing_options
 
 
@@ -17,10 +18,11 @@ from .healing import healing_batch, healing_options
 @click.option("--heal-steps", type=click.IntRange(1), default=None, help="Steps of that.  [default: 100]")
 @healing_options
 @model_options
+@format_option
 @out_option(help="The merged adapter, .safetensors.")
 def command(
     adapters: tuple[str, ...], moments: bool, heal: bool, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
-    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, out: Path, overwrite: bool,
+    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, file_format: str, out: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Merge adapters (concept + style) into one file.
 
@@ -55,6 +57,9 @@ def command(
         merged = merge([Part(*part) for part in parts], open_model(model, device, dtype), heal_steps or HEAL_STEPS, batch=batch)
     else:
         merged = compose(parts)
+    if file_format == "lora":
+        click.echo(export(merged, out, overwrite, (model, device, dtype)))
+        return
     report = save(merged, out, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32, overwrite=overwrite, moments=moments)
     for member in merged.members:
         sites = [site for site in merged.sites.values() if site.member == member.name]

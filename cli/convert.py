@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .common import UserError, bytes_text, check_out, load_adapter, model_options, open_model, options, out_option
+
+if TYPE_CHECKING:
+    from ..sparsedict_core.adapter import SparseAdapter
 
 STYLES = ("kohya", "diffusers", "peft")
 
@@ -47,7 +51,7 @@ def command(
     if is_dictionary(file):
         if prompts or allow_part:
             raise UserError(f"{file} is a dictionary; --prompt and --allow-part are for LoRAs that come in")
-        export(file, out, overwrite, style=style, rank=rank, dtype=DTYPES[weights or "fp16"], model=(model, device, dtype), images=images)
+        click.echo(export(load_adapter(file), out, overwrite, (model, device, dtype), style, rank, DTYPES[weights or "fp16"], images))
         return
     from ..lora.base import open_base
     from ..lora.convert import lora_to_adapter
@@ -64,6 +68,13 @@ def command(
     click.echo(f"{out}: {bytes_text(saved.bytes)}")
 
 
+def format_option(function: Callable) -> Callable:
+    """`--format lora`, for the commands that write a dictionary."""
+    return options(
+        click.option("--format", "file_format", type=click.Choice(["dict", "lora"]), default="dict", show_default=True, help="`lora`: write a LoRA that other tools load; `convert` has more to choose."),
+    )(function)  # fmt: skip
+
+
 def is_dictionary(file: Path) -> bool:
     """By the header alone; whatever is wrong with the file is said by whoever reads it."""
     from safetensors import SafetensorError, safe_open
@@ -76,14 +87,16 @@ def is_dictionary(file: Path) -> bool:
 
 
 def export(
-    file: Path, out: Path, overwrite: bool, style: str, rank: int | None, dtype: Any, model: tuple[str, str | None, str | None], images: Path | None = None, adapter: Any = None
-) -> None:
-    """Write a dictionary (the file's, or one made from it) as a LoRA and say how near it is."""
+    adapter: SparseAdapter, out: Path, overwrite: bool, model: tuple[str, str | None, str | None] | None = None, style: str = "kohya", rank: int | None = None,
+    dtype: Any = None, images: Path | None = None,
+) -> str:  # fmt: skip
+    """Write a dictionary as a LoRA; returns what to say. `model` (as `open_model` takes it) is for the fit of atoms with thresholds."""
+    import torch
+
     from ..lora.exporting import export_lora
 
-    adapter = load_adapter(file) if adapter is None else adapter
-
     def samples() -> Any:
+        assert model is not None
         from ..lora.at_work import inputs_of
         from ..sparsedict_core.base_check import check_base
         from ..trainer.progress import ConsoleProgress
@@ -92,4 +105,4 @@ def export(
         check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
         return inputs_of(adapter, backend, ConsoleProgress(), images)
 
-    click.echo(export_lora(adapter, out, style, rank, dtype, overwrite, samples).text)
+    return export_lora(adapter, out, style, rank, dtype or torch.float16, overwrite, None if model is None else samples).text

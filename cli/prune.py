@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import ADAPTER, UserError, bytes_text, check_out, load_adapter, out_option, table
+from .convert import export, format_option
 from .selecting import amount_options, order_option, selection_of
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 @order_option(None, "Which atoms come first: `importance`, the editing slider's order, or `greedy`, the compressor's.  [default: greedy for --keep and --top where the file holds moments]")
 @click.option("--refit/--no-refit", default=None, help="Change the kept atoms so that they come nearest to the full adapter's output.  [default: with the order `greedy`]")
 @click.option("--moments/--no-moments", default=True, show_default=True, help="Keep what a later greedy order and refit need; says its size.")
+@format_option
 @out_option(help="The smaller adapter, .safetensors.")
 def command(
-    adapter: Path, order: str | None, refit: bool | None, moments: bool, out: Path, overwrite: bool, **amounts: Any
+    adapter: Path, order: str | None, refit: bool | None, moments: bool, file_format: str, out: Path, overwrite: bool, **amounts: Any
 ) -> None:
     """Keep some of the atoms; the rest leave the file.
 
@@ -53,6 +55,9 @@ def command(
         refit = order == "greedy" and counted
     result = select(before, selection_of(order, **amounts), refit=refit)
     after = prune(before, result, refit=refit)
+    if file_format == "lora":
+        click.echo(f"order {order}{', refitted' if refit else ''}: {result.text}\n{export(after, out, overwrite)}")
+        return
     report = save(after, out, dtype=weight_dtype(before), overwrite=overwrite, moments=moments)
 
     rows = [[label, f"{site.atoms}", f"{before.sites[key].atoms}", report.forms[key]] for (key, site), label in zip(after.sites.items(), labels_of(before))]

@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from ..sparsedict_core.errors import SiteError, SparseDictError
-from ..sparsedict_core.site import SiteName
+from ..sparsedict_core.places import widths
+from ..sparsedict_core.site import Place, SiteName
 from ..sparsedict_core.site_discovery import discover_sites
+from ..sparsedict_core.tokens import is_convolution
 from .importing import BasePlaces
+from .site_names import site_names
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,15 @@ class Base:
             return None if weight.device.type == "meta" else weight.detach()
 
         patches = {path: tuple(module.weight.shape[1:]) for path, module in self.denoiser.named_modules() if isinstance(module, nn.Conv2d)}
-        return BasePlaces(self.family, self.component, found, lambda paths: site_names(self.denoiser, self.component, paths), weight_of, patches)
+        return BasePlaces(self.family, self.component, found, self.site_names, weight_of, patches)
+
+    def site_names(self, paths: list[str]) -> dict[str, SiteName]:
+        """The names of sites at `paths` (without the component)."""
+        try:
+            known = discover_sites(self.denoiser).sites
+        except SiteError:  # no family that has shared names: its own will do
+            known = []
+        return site_names(self.component, paths, known, [path for path, _ in self.denoiser.named_modules()])
 
     @classmethod
     def of(cls, denoiser: nn.Module, loader: Any = None) -> Base:
@@ -78,24 +89,7 @@ def _named_demo(base: Base) -> Base:
 
 
 def _widths(module: nn.Module) -> tuple[int, int] | None:
-    """(d_in, d_out) of a Linear or a convolution over pictures."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if isinstance(module, nn.Conv2d) and module.groups == 1:
-        return module.weight[0].numel(), module.out_channels
+    """(d_in, d_out) of a Linear, or of a convolution that can be a site."""
+    if isinstance(module, nn.Linear) or is_convolution(module):
+        return widths(Place(module))
     return None
-
-
-def site_names(denoiser: nn.Module, component: str, paths: list[str]) -> dict[str, SiteName]:
-    """Interim, until the core names any Linear of a model: known sites by their names, others by the whole path as stream."""
-    try:
-        known = {name.path.removeprefix(component + "."): name for name in discover_sites(denoiser).sites}
-    except SiteError:
-        known = {}
-    names = {}
-    for path in paths:
-        number = next((int(part) for part in path.split(".") if part.isdigit()), 0)
-        near = max(known, key=lambda other: sum(a == b for a, b in zip(path.split("."), other.split("."))), default=None)
-        layer = number if near is None else known[near].layer
-        names[path] = known.get(path) or SiteName(f"{component}.{path}", layer, "p_" + path.replace(".", "_"))
-    return names

@@ -130,7 +130,12 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
         else:
             down, up = linear_factors(site)
         path = site.name.path.removeprefix(f"{adapter.component}.")
-        found.setdefault(path, []).append((down, up * strengths.get(site.member or "", 1.0)))
+        up = up * strengths.get(site.member or "", 1.0)
+        if site.name.rows is not None:  # a slice of a fused Linear: nothing is added to its other rows
+            fused = up.new_zeros(_height(adapter, site.name.path), up.shape[1])
+            fused[slice(*site.name.rows)] = up
+            up = fused
+        found.setdefault(path, []).append((down, up))
     report.error = (lost / whole) ** 0.5 if whole else 0.0
     modules = {}
     for path, pairs in found.items():
@@ -140,6 +145,11 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
             down, up = down[:rank], up[:rank].T
         modules[path] = down, up
     return modules
+
+
+def _height(adapter: SparseAdapter, path: str) -> int:
+    """Rows of a fused Linear, as far as the dictionary's slices of it reach."""
+    return max(site.name.rows[1] for site in adapter.sites.values() if site.name.path == path and site.name.rows is not None)
 
 
 def _fitted(site: SparseSite, sample: SiteSamples, rank: int) -> tuple[Tensor, Tensor, float, float]:

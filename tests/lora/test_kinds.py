@@ -7,6 +7,7 @@ import torch
 from core.tiny_denoisers import DENOISERS
 from lora.lora_files import kohya_style, write
 from torch import nn
+from torch.nn import functional as F
 
 from sparsedict.lora.base import Base
 from sparsedict.lora.convert import lora_to_adapter
@@ -22,27 +23,42 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.proj = nn.Linear(24, 40)
+        self.proj = nn.Linear(24, 40, bias=False)
         self.wide = nn.Linear(16, 8, bias=False)
-        self.conv = nn.Conv2d(8, 12, 3, padding=1)
-        self.point = nn.Conv2d(8, 16, 1)
+        self.conv = nn.Conv2d(8, 12, 3, padding=1, bias=False)
+        self.point = nn.Conv2d(8, 16, 1, bias=False)
+
+
+INPUTS = {"proj": (5, 24), "wide": (5, 16), "conv": (2, 8, 6, 6), "point": (2, 8, 6, 6)}
 
 
 def saved(algo, tmp_path, **options):
-    """A file that LyCORIS writes for `Net` after every weight was given a value, the base, and LyCORIS' own ΔW by module."""
+    """A file that LyCORIS writes for `Net` after every weight was given a value; the base's weights; by module, inputs and what is added.
+
+    What is added is seen with LyCORIS at work: version 4.1.3 merges LoHa and LoKr at another scale than it applies them.
+    """
     torch.manual_seed(3)
-    base = Net()
-    before = {name: module.weight.detach().clone() for name, module in base.named_children()}
+    base = Net().requires_grad_(False)
+    before = {name: module.weight.clone() for name, module in base.named_children()}
+    inputs = {name: torch.randn(shape) for name, shape in INPUTS.items()}
+    plain = {name: getattr(base, name)(x) for name, x in inputs.items()}
     lycoris.LycorisNetwork.apply_preset({"target_module": ["Net"], "enable_conv": True})
     network = lycoris.create_lycoris(base, 1.0, linear_dim=3, linear_alpha=2.0, conv_dim=3, conv_alpha=1.0, algo=algo, **options)
+    network.apply_to()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not name.endswith("dora_scale"):
                 parameter.copy_(0.3 * torch.randn(parameter.shape))
+        added = {name: getattr(base, name)(x) - plain[name] for name, x in inputs.items()}
     path = tmp_path / f"{algo}.safetensors"
     network.save_weights(str(path), torch.float32, {})
-    network.merge_to(1.0)
-    return path, before, {name: (module.weight.detach() - before[name]).flatten(1).double() for name, module in base.named_children()}
+    return path, before, {name: (inputs[name], added[name]) for name in added}
+
+
+def applied(change, weight, x):
+    """What a change of weights (d_out, d_in) adds to the output of a Linear or a convolution."""
+    change = change.float().reshape(weight.shape)
+    return F.linear(x, change) if weight.ndim == 2 else F.conv2d(x, change, padding=weight.shape[-1] // 2)
 
 
 @pytest.mark.parametrize(
@@ -57,21 +73,22 @@ def test_what_lycoris_saves(algo, options, tmp_path):
     path, base, wanted = saved(algo, tmp_path, **options)
     file = LoraFile(path)
     assert len(file.modules) == 4 and not file.others
-    for name, module in file.modules.items():
-        change = wanted[name.removeprefix("lycoris_")]
-        down, up, lost = factors(file, module, 64, base[name.removeprefix("lycoris_")])
-        torch.testing.assert_close(up @ down, change, rtol=1e-4, atol=1e-5)
+    for key, module in file.modules.items():
+        name = key.removeprefix("lycoris_")
+        down, up, lost = factors(file, module, 64, base[name])
+        x, added = wanted[name]
+        torch.testing.assert_close(applied(up @ down, base[name], x), added, rtol=1e-3, atol=1e-4)
         assert lost < 1e-5
 
 
 def test_error_of_few_directions(tmp_path):
     """A LoHa of full rank, cut: the error is the one that is stated."""
-    path, _, wanted = saved("loha", tmp_path)
-    file = LoraFile(path)
-    down, up, lost = factors(file, file.modules["lycoris_proj"], 4)
-    change = wanted["proj"]
-    assert down.shape[0] == 4 and lost > 0.01
-    assert lost == pytest.approx(float((up @ down - change).norm() / change.norm()), rel=1e-3)
+    file = LoraFile(saved("loha", tmp_path)[0])
+    module = file.modules["lycoris_proj"]
+    whole, few = factors(file, module, 64), factors(file, module, 4)
+    change = whole.up @ whole.down
+    assert few.down.shape[0] == 4 and few.lost > 0.01
+    assert few.lost == pytest.approx(float((few.up @ few.down - change).norm() / change.norm()), rel=1e-3)
 
 
 def test_dora_needs_the_base(tmp_path):
