@@ -89,9 +89,9 @@ def site_row(adapter: SparseAdapter, site: SparseSite, whole: float) -> dict[str
     import torch
 
     from ..sparsedict_core.addresses import format_masks, site_label
-    from ..sparsedict_core.file_format import site_tensors
+    from ..sparsedict_core.tensor_table import site_tensors
 
-    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in site_tensors(site)}
+    sizes = {row.name: tensor.numel() * tensor.element_size() for row, tensor in site_tensors(site)}
     importance = site.importance.detach().float()
     everything = {key: torch.ones(other.atoms, dtype=torch.bool) if key == site.key else torch.zeros(other.atoms, dtype=torch.bool) for key, other in adapter.sites.items()}
     addresses = format_masks(adapter, everything)

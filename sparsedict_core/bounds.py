@@ -1,8 +1,27 @@
-"""What a number from a file or a user may be."""
+"""What a number from a file or a user may be, and how much of everything a file may hold.
+
+Adapters are files that strangers share: each bound is looked at before memory or time is spent on what it bounds. They lie far above
+what models of today need.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+#: Ids of a site's atoms are below it.
+MOST_ATOMS = 1 << 20
+#: Channels of a Linear, and the rank of a basis.
+MOST_WIDTH = 1 << 20
+#: Sites of an adapter, over all its members.
+MOST_SITES = 1 << 13
+MOST_MEMBERS = 1 << 8
+#: Fields of text in a file, characters of one of them, and of a site's path.
+MOST_FIELDS, LONGEST_FIELD, LONGEST_PATH = 1 << 9, 1 << 21, 1 << 9
+
+
+def most_header(size: int) -> int:
+    """Bytes that the header of a file of `size` bytes may take. Objects made of JSON are up to 30 times as large as their text."""
+    return (1 << 21) + size // 4
 
 
 class Bounds(NamedTuple):

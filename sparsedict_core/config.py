@@ -5,16 +5,12 @@ Knows the encoders' names; knows nothing of training schedules or of base models
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .bounds import Bounds
+from .bounds import MOST_ATOMS, MOST_WIDTH, Bounds
 from .encoders import SUCCESSORS, Encoder, get_encoder
 from .errors import SparseDictError
-
-#: Ids of a site's atoms are below it: a map of a site has a column for each.
-MOST_ATOMS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,8 @@ class AdapterConfig:
             raise SparseDictError(f"encoder is {self.encoder!r:.60}, its settings {self.encoder_settings!r:.60}: give a name, and settings by name.")
         if not Bounds(0, MOST_ATOMS, whole=True).hold(self.atoms):
             raise SparseDictError(f"atoms is {self.atoms!r:.60}: give a whole number of atoms per site, from 0 to {MOST_ATOMS:,}.")
-        if self.rank is not None and not Bounds(1, math.inf, whole=True).hold(self.rank):
-            raise SparseDictError(f"rank is {self.rank!r:.60}: give a whole number of 1 or more, or none for dense atoms.")
+        if self.rank is not None and not Bounds(1, MOST_WIDTH, whole=True).hold(self.rank):
+            raise SparseDictError(f"rank is {self.rank!r:.60}: give a whole number from 1 to {MOST_WIDTH:,}, or none for dense atoms.")
         if self.density == 0 or not Bounds(0, 1).hold(self.density):
             raise SparseDictError(f"density is {self.density!r:.60}: give a share above 0 and at most 1, for example 0.10.")
         self.make_encoder()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from .shown_text import MOST_SAID, shown
+
 
 class SparseDictError(Exception):
-    """Parent of every error that SparseDict raises on purpose."""
+    """Parent of every error that SparseDict raises on purpose. Its text may quote a stranger's file, so it is escaped and bounded here."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(message, MOST_SAID))
 
 
 class FileFormatError(SparseDictError):

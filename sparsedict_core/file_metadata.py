@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapter import Member
 from .addresses import DIGITS, MEMBER_NAME, STREAM_NAME
-from .bounds import Bounds
+from .bounds import LONGEST_PATH, MOST_MEMBERS, MOST_SITES, MOST_WIDTH, Bounds
 from .config import AdapterConfig
 from .encoders import Encoder
 from .errors import FileFormatError, SparseDictError
+from .shown_text import shown
 from .site import SiteName, site_key
 
 if TYPE_CHECKING:
     from .adapter import SparseAdapter
 
 FORMAT = "sparse_dict"
-FORMAT_VERSION = 1
+#: 2: a site's mean and scale are fp32 whatever the weights are. A file of version 1 is read as what it would be today.
+FORMAT_VERSION = 2
+_READ = ("1", str(FORMAT_VERSION))
 
 # Fields that this module makes from the adapter itself; everything else in `adapter.metadata` goes through.
 _OWN = ("format", "format_version", "encoder", "encoder_settings", "config", "component", "sites", "members")
@@ -33,7 +38,7 @@ _TEXT = ("base_family", "base_fingerprint", "title")
 _LEVELS = 100
 
 _LAYER = Bounds(0, 10**DIGITS - 1, whole=True)
-_WIDTH = Bounds(1, math.inf, whole=True)
+_WIDTH = Bounds(1, MOST_WIDTH, whole=True)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class SiteEntry:
     d_in: int
     d_out: int
     member: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Of the site in its adapter, and of its tensors in the file."""
+        return site_key(self.name.place, self.member)
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,11 @@ class FileMetadata:
 
     def encoder_of(self, entry: SiteEntry) -> Encoder:
         """The encoder of a site: its member's, in a composed adapter."""
-        for member in self.members:
-            if member.name == entry.member:
-                return member.config.make_encoder()
-        return self.config.make_encoder()
+        return self._encoders[entry.member]
+
+    @cached_property
+    def _encoders(self) -> dict[str | None, Encoder]:
+        return {None: self.config.make_encoder(), **{member.name: member.config.make_encoder() for member in self.members}}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -119,27 +130,27 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
         fields["members"] = [_member_row(member) for member in adapter.members]
     try:
         # Plain strings stay as they are, so that other tools can show them.
-        texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in fields.items()}
+        texts = {k: v if isinstance(v, str) else _text(v) for k, v in fields.items()}
     except (TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"the adapter's metadata holds a value that JSON cannot: {error}.") from error
     # Text from a command line or a file name may hold bytes that are no UTF-8; no training run is lost for them.
     return {key: text.encode(errors="replace").decode() for key, text in texts.items()}
 
 
-def decode_metadata(path: Path, raw: dict[str, str] | None) -> FileMetadata:
+def decode_metadata(path: Path, raw: dict[str, str]) -> FileMetadata:
     """The inverse. Raises FileFormatError naming the file and the field."""
-    raw = dict(raw or {})
     if raw.get("format") != FORMAT:
-        raise FileFormatError(f"{path} is no sparse dictionary (its format field is {raw.get('format')!r}); it may be a LoRA or a model.")
+        given = shown(raw.get("format", "missing"), 40)
+        raise FileFormatError(f"{path} is no sparse dictionary (its format field is {given}); it may be a LoRA or a model.")
     version = raw.get("format_version", "")
-    if version != str(FORMAT_VERSION):
-        raise FileFormatError(f"{path}: format_version {version!r} is unknown, this program reads {FORMAT_VERSION}; update it.")
+    if version not in _READ:
+        raise FileFormatError(f"{path}: format_version {shown(version, 40)!r} is unknown, this program reads {' and '.join(_READ)}; update it.")
     written = _json(path, raw, "config")
     config = _config(path, "config", written)
     members = _members(path, _json(path, raw, "members")) if "members" in raw else ()
     named = written.get("encoder", config.encoder)
     if raw.get("encoder", named) != named:
-        raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r}, config says {named!r}; the file was changed.")
+        raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r:.60}, config says {named!r:.60}; the file was changed.")
     sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members})
     values = {key: value if key in _TEXT else _plain(value) for key, value in raw.items() if key not in _OWN}
     return FileMetadata(int(version), config, raw.get("component", ""), sites, members, values)
@@ -153,50 +164,49 @@ def _config(path: Path, field: str, values: Any) -> AdapterConfig:
 
 
 def _members(path: Path, rows: Any) -> tuple[Member, ...]:
-    members: list[Member] = []
+    members: dict[str, Member] = {}
     try:
+        if not isinstance(rows, list) or len(rows) > MOST_MEMBERS:
+            raise ValueError(f"it must be a list of at most {MOST_MEMBERS} members")
         for row in rows:
             name, strength = row["name"], row["strength"]
-            if not isinstance(name, str) or MEMBER_NAME.fullmatch(name) is None or any(name == other.name for other in members):
+            if not isinstance(name, str) or len(name) > LONGEST_PATH or MEMBER_NAME.fullmatch(name) is None or name in members:
                 raise ValueError(f"{name!r:.60} is there twice, or no name of a member")
-            if not isinstance(strength, (int, float)) or not math.isfinite(strength):
+            if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not math.isfinite(strength):
                 raise ValueError(f"the strength of {name} is {strength!r:.60}, it must be a finite number")
-            members.append(Member(name, float(strength), _config(path, "members", row["config"])))
+            members[name] = Member(name, float(strength), _config(path, "members", row["config"]))
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}: field members is damaged ({error}); the file was changed.") from error
-    return tuple(members)
+    return tuple(members.values())
 
 
 def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
-    entries: list[SiteEntry] = []
-    seen: set[str] = set()
+    entries: dict[str, SiteEntry] = {}
     try:
+        if not isinstance(rows, list) or not 0 < len(rows) <= MOST_SITES:
+            raise ValueError(f"it names no site, or more than {MOST_SITES:,}")
         for row in rows:
             entry = _site(row)
-            site = site_key(entry.name.place, entry.member)
-            if site in seen or (entry.member is not None and entry.member not in members):
-                raise ValueError(f"site {entry.name.place} is there twice or has no member")
-            seen.add(site)
-            entries.append(entry)
-        if not entries:
-            raise ValueError("it names no site")
+            if entry.key in entries or (entry.member is not None and entry.member not in members):
+                raise ValueError(f"site {shown(entry.name.place)} is there twice or has no member")
+            entries[entry.key] = entry
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{path}: field sites is damaged ({error}); the file was changed.") from error
-    return entries
+    return list(entries.values())
 
 
 def _site(row: Any) -> SiteEntry:
     """Raises TypeError, KeyError, AttributeError or ValueError for what is none."""
     rows = tuple(row["rows"]) if "rows" in row else None
     name, widths = SiteName(row["path"], row["layer"], row["stream"], rows), (row["d_in"], row["d_out"])
-    if not isinstance(name.path, str):
-        raise ValueError(f"path {name.path!r:.60} is no text")
+    if not isinstance(name.path, str) or not 0 < len(name.path) <= LONGEST_PATH:
+        raise ValueError(f"path {name.path!r:.60} is no text of 1 to {LONGEST_PATH} characters")
     if not _LAYER.hold(name.layer):
         raise ValueError(f"layer {name.layer!r:.60} of {name.path} is no whole number of 0 or more with at most {DIGITS} digits")
-    if name.stream is not None and STREAM_NAME.fullmatch(name.stream) is None:
+    if name.stream is not None and (len(name.stream) > LONGEST_PATH or STREAM_NAME.fullmatch(name.stream) is None):
         raise ValueError(f"stream {name.stream!r:.60} of {name.path} is no name of a stream")
     if not all(_WIDTH.hold(width) for width in widths):
-        raise ValueError(f"the widths of {name.path} are {widths!r:.60}, they must be whole numbers of 1 or more")
+        raise ValueError(f"the widths of {name.path} are {widths!r:.60}, they must be {_WIDTH}")
     if rows is not None and not (len(rows) == 2 and all(_LAYER.hold(row) for row in rows) and rows[1] - rows[0] == widths[1]):
         raise ValueError(f"the slice of {name.path} is {rows!r:.60}, it must be start and stop with {widths[1]!r:.60} between them")
     return SiteEntry(name, *widths, row.get("member"))
@@ -212,31 +222,48 @@ def _json(path: Path, raw: dict[str, str], field: str) -> Any:
 
 
 def _plain(text: str) -> Any:
-    """JSON lists and objects are decoded; any other text stays text."""
+    """JSON lists and objects are decoded, with null for NaN and infinities, which are no JSON; any other text stays text."""
     if text[:1] in "[{" and text:
         try:
-            return _parsed(text)
+            return _parsed(text, parse_constant=lambda _: None, parse_float=_finite)
         except ValueError:
             return text
     return text
 
 
-def _parsed(text: str) -> Any:
-    """Raises ValueError for what is not JSON, or cannot be copied, shown and written again."""
+def _text(value: Any) -> str:
+    """JSON, in which a number that is not finite is null: a run whose log holds one is saved all the same."""
     try:
-        value = json.loads(text)
-        # Half of a surrogate pair is fine in JSON, but neither a screen nor a file takes it.
-        json.dumps(value, ensure_ascii=False).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), ensure_ascii=False)
+
+
+def _parsed(text: str, **options: Any) -> Any:
+    """Raises ValueError for what is not JSON, or cannot be copied, shown and written again. `options` are `json.loads`'s."""
+    try:
+        value = json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    # Half of a surrogate pair is fine in JSON, but neither a screen nor a file takes it.
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()
     if not _shallow(value, _LEVELS):
         raise ValueError("it is nested too deeply")
     return value
 
 
+def _finite(digits: str) -> float | None:
+    """1e999 is a number in JSON and none here."""
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
 def _shallow(value: Any, levels: int) -> bool:
     """Whether lists and objects are nested in no more than `levels` levels."""
-    if not isinstance(value, (list, dict)):
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_shallow(item, levels - 1) for item in inner)
+    layer = [value]
+    for _ in range(levels):
+        layer = [item for v in layer if isinstance(v, (list, dict)) for item in (v.values() if isinstance(v, dict) else v) if isinstance(item, (list, dict))]
+        if not layer:
+            return True
+    return False

@@ -169,7 +169,10 @@ class PreparedSite:
         return self._moved
 
     def _absorb(self, raw: SiteTensors, device: torch.device, rectified: bool) -> SiteTensors:
-        tensors = prepare(raw.cast(raw.encoder_weight.dtype, device))
+        cast = raw._replace(encoder_mean=None, encoder_scale=None).cast(raw.encoder_weight.dtype, device)
+        # Statistics stay as exact as they are: what a half cannot hold would become infinite.
+        mean, scale = (None if t is None else t.to(device) for t in (raw.encoder_mean, raw.encoder_scale))
+        tensors = prepare(cast._replace(encoder_mean=mean, encoder_scale=scale))
         return absorb_threshold(tensors) if rectified else tensors
 
     def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool) -> SiteTensors:

@@ -110,8 +110,9 @@ class SparseSite(nn.Module):
         self.dictionary_weight = nn.Parameter(dictionary_weight)
         self.dictionary_basis = _optional(dictionary_basis)
         self.register_buffer("threshold", encoder.initial_threshold() if threshold is None else threshold)
-        self.register_buffer("encoder_mean", torch.zeros(self.d_in) if encoder_mean is None else encoder_mean)
-        self.register_buffer("encoder_scale", torch.ones(self.d_in) if encoder_scale is None else encoder_scale)
+        # One number for all channels: a file of a few bytes may name many sites of any width.
+        self.register_buffer("encoder_mean", torch.zeros(1).expand(self.d_in) if encoder_mean is None else encoder_mean)
+        self.register_buffer("encoder_scale", torch.ones(1).expand(self.d_in) if encoder_scale is None else encoder_scale)
         self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
         ids = torch.arange(atoms, dtype=torch.int32) if atom_ids is None else atom_ids
         self.register_buffer("atom_ids", ids)
@@ -146,6 +147,8 @@ class SparseSite(nn.Module):
             encoder_bias=torch.zeros(m),
             dictionary_weight=torch.zeros(m, d_out) if r is None else normal(m, r),
             dictionary_basis=None if r is None else torch.zeros(r, d_out),
+            encoder_mean=torch.zeros(d_in),
+            encoder_scale=torch.ones(d_in),
         )
 
     # -- shapes ---------------------------------------------------------------------------------------------
@@ -299,14 +302,17 @@ class SparseSite(nn.Module):
         raw = absorb_standardisation(self.tensors().exact())
         self.encoder_weight = nn.Parameter(raw.encoder_weight.to(weight), requires_grad=weight.requires_grad)
         self.encoder_bias = nn.Parameter(raw.encoder_bias.to(weight), requires_grad=weight.requires_grad)
-        self.encoder_mean = torch.zeros_like(self.encoder_mean)
-        self.encoder_scale = torch.ones_like(self.encoder_scale)
+        self.encoder_mean = self.encoder_mean.new_zeros(1).expand(self.d_in)
+        self.encoder_scale = self.encoder_scale.new_ones(1).expand(self.d_in)
 
     def clone(self, member: str | None = None) -> SparseSite:
         """A copy with tensors of its own; under `member` when it goes into a composed adapter."""
 
         def copy(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.detach().clone()
+
+        def statistic(tensor: Tensor) -> Tensor:
+            return tensor if tensor.stride() == (0,) else tensor.clone()
 
         site = SparseSite(
             self.name,
@@ -316,8 +322,8 @@ class SparseSite(nn.Module):
             encoder_bias=self.encoder_bias.detach().clone(),
             dictionary_weight=self.dictionary_weight.detach().clone(),
             dictionary_basis=copy(self.dictionary_basis),
-            encoder_mean=copy(self.encoder_mean),
-            encoder_scale=copy(self.encoder_scale),
+            encoder_mean=statistic(self.encoder_mean),
+            encoder_scale=statistic(self.encoder_scale),
             threshold=copy(self.threshold),
             importance=copy(self.importance),
             atom_ids=copy(self.atom_ids),

@@ -17,15 +17,16 @@ from sparsedict.sparsedict_core import file_format
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.encoders import encoder_names
 from sparsedict.sparsedict_core.errors import FileFormatError
-from sparsedict.sparsedict_core.file_format import load, read_metadata, save, site_tensors
+from sparsedict.sparsedict_core.file_format import load, read_metadata, save
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
+from sparsedict.sparsedict_core.tensor_table import site_tensors
 
 KEY = "transformer.blocks.0.to_out.0"
 
 
 def tensors_of(adapter):
-    return {f"{key}.{name}": tensor for key, site in adapter.sites.items() for name, tensor in site_tensors(site)}
+    return {f"{key}.{row.name}": tensor for key, site in adapter.sites.items() for row, tensor in site_tensors(site)}
 
 
 def assert_same(one, two):
@@ -77,7 +78,7 @@ def test_keys_and_metadata(tmp_path, adapter):
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert set(file.keys()) == {f"{key}.{name}" for key in adapter.sites for name in names}
         raw = file.metadata()
-    assert raw["format"] == "sparse_dict" and raw["format_version"] == "1" and raw["encoder"] == "quantile"
+    assert raw["format"] == "sparse_dict" and raw["format_version"] == "2" and raw["encoder"] == "quantile"
     assert json.loads(raw["encoder_settings"]) == {"momentum": 0.9}
     assert raw["modelspec.title"] == "Cat" and raw["modelspec.architecture"] == "sd3/sparse_dict"
     assert report.bytes == os.path.getsize(tmp_path / "a.safetensors") and report.moments_bytes == 3 * 24 * 24 * 4
@@ -184,14 +185,17 @@ BAD_TENSORS = {
     "shape": (lambda t: t.update({f"{KEY}.encoder.bias": torch.zeros(3)}), r"encoder\.bias has shape \(3,\), expected \(24,\)"),
     "scalar": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(())}), r"encoder\.weight has shape"),
     "nan": (lambda t: t[f"{KEY}.dictionary.weight"].fill_(float("nan")), r"dictionary\.weight has values that are not finite"),
-    "integers": (lambda t: t.update({f"{KEY}.importance": torch.zeros(24, dtype=torch.int64)}), "I64; it must be fp16, bf16 or fp32"),
+    "integers": (lambda t: t.update({f"{KEY}.importance": torch.zeros(24, dtype=torch.int64)}), "I64; it must be fp32"),
+    "half statistics": (lambda t: t.update({f"{KEY}.encoder.mean": torch.zeros(20).half()}), "F16; it must be fp32"),
     "doubles": (lambda t: t.update({f"{KEY}.encoder.bias": torch.zeros(24).double()}), "F64; it must be fp16, bf16 or fp32"),
-    "eight bits": (lambda t: t.update({f"{KEY}.encoder.scale": torch.ones(20).to(torch.float8_e4m3fn)}), "F8_E4M3; it must be"),
-    "ids": (lambda t: t[f"{KEY}.atom_ids"].fill_(1), "atom_ids must be different"),
-    "huge id": (lambda t: t[f"{KEY}.atom_ids"][:1].fill_(2**31 - 1), "atom_ids must be different numbers from 0 to 1,048,575"),
+    "eight bits": (lambda t: t.update({f"{KEY}.encoder.scale": torch.ones(20).to(torch.float8_e4m3fn)}), "F8_E4M3; it must be fp32"),
+    "ids": (lambda t: t[f"{KEY}.atom_ids"].fill_(1), "atom_ids has an id twice"),
+    "huge id": (lambda t: t[f"{KEY}.atom_ids"][:1].fill_(2**31 - 1), "atom_ids has ids outside of 0 to 1,048,575"),
     "longer ids": (lambda t: t.update({f"{KEY}.atom_ids": torch.arange(24)}), "atom_ids is stored as I64; it must be int32"),
     "importance": (lambda t: t[f"{KEY}.importance"].fill_(-1), "importance has values below 0"),
-    "moments": (lambda t: t[f"{KEY}.moments"].neg_(), "moments has mean squares below 0"),
+    "moments": (lambda t: t[f"{KEY}.moments"].neg_(), "moments are no mean products"),
+    "moments that are too large beside the diagonal": (lambda t: t[f"{KEY}.moments"][0, 1:].fill_(1e6), "moments are no mean products"),
+    "moments that are not symmetric": (lambda t: t[f"{KEY}.moments"].triu_(), "moments are no mean products"),
     "no rank": (lambda t: t.update({f"{KEY}.encoder.weight": torch.zeros(24, 0), f"{KEY}.encoder.basis": torch.zeros(0, 20)}), r"weight has shape \(24, 0\)"),
     "scale": (lambda t: t[f"{KEY}.encoder.scale"].fill_(0), "scale has values of 0"),
     "half": (lambda t: t.pop(f"{KEY}.encoder.mean"), "mean and scale"),
@@ -387,8 +391,8 @@ def test_values_that_do_not_fit(tmp_path, adapter):
     assert os.listdir(tmp_path) == ["a.safetensors"]
     with torch.no_grad():
         adapter.sites[KEY].encoder_bias[0] = 0
-        adapter.sites[KEY].encoder_scale[0] = 1e-9
-    with pytest.raises(FileFormatError, match=r"encoder\.scale has values too small"):
+        adapter.sites[KEY].encoder_scale[0] = 0
+    with pytest.raises(FileFormatError, match=r"encoder\.scale has values of 0 or less"):
         save(adapter, tmp_path / "b.safetensors")
     with pytest.raises(FileFormatError, match="int32"):
         save(adapter, tmp_path / "c.safetensors", torch.int32)

@@ -1,0 +1,215 @@
+"""A `.safetensors` file as bytes: its header is checked before anything in it is believed, its tensors are read into memory.
+
+Knows what safetensors is and nothing of adapters. The library maps the file, and a mapped file that is cut or written to while it is in
+use ends the process or changes weights; and it parses a header before one can ask how large it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .bounds import LONGEST_FIELD, MOST_FIELDS, most_header
+from .errors import FileFormatError
+from .shown_text import shown
+
+#: What can be read, in the format's own words.
+STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+_SIZES = {name: dtype.itemsize for name, dtype in STORED.items()} | {"F64": 8, "I64": 8, "U64": 8, "U32": 4, "I16": 2, "U16": 2}
+_DIMENSIONS = 8
+_CHUNK = 1 << 22  # bytes that are looked at at once
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the header: the first and the last byte of its data, as offsets into the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Container:
+    """An open file whose header is sound: `fields` are its texts, `entries` its tensors by name, in the order of their data."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path, self._stream = path, stream
+        size = os.fstat(stream.fileno()).st_size
+        header = self._header(size)
+        self.size = size - stream.tell()
+        self.fields = self._texts(header.pop("__metadata__", {}))
+        self.entries = self._checked(header)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, in memory of their own. Raises FileFormatError where one has values that are not finite."""
+        try:
+            data = bytearray(self.size)
+        except (MemoryError, OverflowError) as error:
+            raise FileFormatError(f"{self.path}: there is no memory for its {self.size:,} bytes; close other programs.") from error
+        view, done = memoryview(data), 0
+        while done < self.size:
+            read = self._stream.readinto(view[done:])  # type: ignore[attr-defined]
+            if not read:
+                raise FileFormatError(f"{self.path} became shorter while it was read; wait until it is written, or copy it again.")
+            done += read
+        for start, end, dtype in self._runs():
+            for first in range(start, end, _CHUNK):
+                if not bool(torch.isfinite(_tensor(data, first, min(end, first + _CHUNK), dtype)).all()):
+                    self._refuse_not_finite(data)
+        return {name: _tensor(data, e.start, e.end, STORED[e.dtype]).reshape(e.shape) for name, e in self.entries.items()}
+
+    def _runs(self) -> Iterator[tuple[int, int, torch.dtype]]:
+        """Neighbouring tensors of one floating type as one: hundreds of small tensors would be hundreds of small looks."""
+        start, end, kind = 0, 0, ""
+        for entry in [*self.entries.values(), Entry("", (), 0, 0)]:
+            if entry.dtype != kind:
+                if kind and STORED[kind].is_floating_point:
+                    yield start, end, STORED[kind]
+                start, kind = entry.start, entry.dtype
+            end = entry.end
+
+    def _refuse_not_finite(self, data: bytearray) -> None:
+        for name, e in self.entries.items():
+            dtype = STORED[e.dtype]
+            if dtype.is_floating_point and not bool(torch.isfinite(_tensor(data, e.start, e.end, dtype)).all()):
+                raise FileFormatError(f"{self.path}: {shown(name)} has values that are not finite; the file is damaged.")
+
+    # -- the header -----------------------------------------------------------------------------------------
+
+    def _header(self, size: int) -> dict[str, Any]:
+        path = self.path
+        head = self._stream.read(16)
+        if not head:
+            raise FileFormatError(f"{path} is empty; it was not written to its end, make or download it again.")
+        # The first eight bytes of a sound file are a length, which may look like anything.
+        if head[8:9] != b"{":
+            if head[:2] in _PICKLES:
+                raise FileFormatError(f"{path} is a pickle, which may run code when opened; only .safetensors files are read.")
+            if head[:4] == b"PK\x03\x04":
+                raise FileFormatError(f"{path} is a zip or pickle (.pt, .ckpt); only .safetensors files are read.")
+            raise FileFormatError(f"{path} is not a safetensors file; give a file that SparseDict has written.")
+        length = int.from_bytes(head[:8], "little")
+        if 8 + length > size:
+            raise FileFormatError(f"{path} is truncated at {size:,} bytes, within its header; copy or download it again.")
+        if length > most_header(size):
+            raise FileFormatError(
+                f"{path} has a header of {length:,} bytes, in a file of this size at most {most_header(size):,} are read; it is no adapter, or was changed."
+            )
+        self._stream.seek(8)
+        try:
+            header = json.loads(self._stream.read(length).decode(), object_pairs_hook=_without_doubles)
+            if not isinstance(header, dict):
+                raise ValueError("it is no object")
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{path} is not a safetensors file, its header cannot be read ({error}); copy or download it again.") from error
+        return header
+
+    def _texts(self, fields: Any) -> dict[str, str]:
+        if not isinstance(fields, dict) or len(fields) > MOST_FIELDS:
+            raise FileFormatError(f"{self.path}: its metadata is no object of at most {MOST_FIELDS} texts; the file was changed.")
+        for name, text in fields.items():
+            if not isinstance(text, str):
+                raise FileFormatError(f"{self.path}: metadata field {shown(name)} is {shown(json.dumps(text), 40)}, it must be text; the file was changed.")
+            if len(text) > LONGEST_FIELD:
+                raise FileFormatError(
+                    f"{self.path}: metadata field {shown(name)} has {len(text):,} characters, at most {LONGEST_FIELD:,} are read; the file was changed."
+                )
+            try:
+                (name + text).encode()
+            except UnicodeEncodeError:
+                raise FileFormatError(f"{self.path}: metadata field {shown(name)} holds half a character; the file was changed.") from None
+        return fields
+
+    def _checked(self, header: dict[str, Any]) -> dict[str, Entry]:
+        """The tensors in the order of their data, which they must fill without a gap."""
+        entries = {name: self._entry(name, value) for name, value in header.items()}
+        entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)))
+        at = 0
+        for name, entry in entries.items():
+            if entry.start != at:
+                raise FileFormatError(f"{self.path}: the data of {shown(name)} begin at byte {entry.start}, expected {at}; the file was changed.")
+            at = entry.end
+        if at > self.size:
+            raise FileFormatError(f"{self.path} is truncated: {at - self.size:,} bytes of its tensors are missing; copy or download it again.")
+        if at < self.size:
+            raise FileFormatError(f"{self.path} goes on for {self.size - at:,} bytes after its last tensor; the file was changed.")
+        return entries
+
+    def _entry(self, name: str, value: Any) -> Entry:
+        try:
+            dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
+            if len(value) != 3 or len(shape) > _DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in (*shape, start, end)):
+                raise ValueError("it has other fields than dtype, shape and data_offsets, or other values in them")
+            size = _SIZES.get(dtype)
+            if end < start or (size is not None and end - start != math.prod(shape) * size):
+                raise ValueError(f"its data have {end - start} bytes, other than its shape says")
+            return Entry(str(dtype), tuple(shape), start, end)
+        except (TypeError, KeyError, ValueError) as error:
+            raise FileFormatError(f"{self.path}: the entry of {shown(name)} in its header is damaged ({error}); the file was changed.") from error
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[Container]:
+    """The file with its header read. Raises FileFormatError for whatever is no sound safetensors file."""
+    # A pipe would keep us waiting for its writer, and a device may do anything when opened.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        _refuse_irregular(path, os.stat(path).st_mode)
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(unusable(path, error)) from error
+    try:
+        with open(descriptor, "rb") as stream:
+            _refuse_irregular(path, os.fstat(descriptor).st_mode)
+            yield Container(path, stream)
+    except OSError as error:
+        raise FileFormatError(unusable(path, error)) from error
+
+
+def _refuse_irregular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise FileFormatError(f"{path} is a folder; give the .safetensors file in it.")
+    if not stat.S_ISREG(mode):
+        raise FileFormatError(f"{path} is a pipe, a socket or a device; give a regular file.")
+
+
+def unusable(path: Path, error: OSError | ValueError) -> str:
+    """One sentence for a name that the system does not take, or a file that it does not give."""
+    if not isinstance(error, OSError):
+        return f"{path} is no name that a file can have: it holds a zero byte or half a character; choose another."
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{path} does not exist; check the path."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{shown(path, 80)} is longer than the system lets a name be; choose a shorter one."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{path} may not be read, the file or a folder above it is not yours to read; change its rights, or copy it."
+    return f"{path} cannot be read: {error.strerror or error}."
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _tensor(data: bytearray, start: int, end: int, dtype: torch.dtype) -> Tensor:
+    """Flat, without a copy where the data are aligned."""
+    if start == end:
+        return torch.empty(0, dtype=dtype)
+    if start % dtype.itemsize == 0:
+        return torch.frombuffer(data, dtype=dtype, count=(end - start) // dtype.itemsize, offset=start)
+    return torch.frombuffer(data, dtype=torch.uint8, count=end - start, offset=start).clone().view(dtype)
