@@ -22,7 +22,7 @@ from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
 from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
-from ..trainer.loop import build_sets
+from ..trainer.training_sets import build_sets
 from .findings import Study
 from .page import save_first_picture, write_page
 from .plan import Plan

@@ -3,7 +3,8 @@
 from .callbacks import Callbacks, StepReport
 from .config import TrainConfig
 from .data import ConceptData
-from .loop import TrainResult, train
+from .loop import train
 from .presets import PRESETS
+from .result import TrainResult
 
 __all__ = ["PRESETS", "Callbacks", "ConceptData", "StepReport", "TrainConfig", "TrainResult", "train"]

@@ -50,7 +50,7 @@ class Batch:
     noise: Tensor
     levels: Tensor
     conditioning: Conditioning
-    kind: Tensor  # (B,) of CONCEPT, PRIOR, QUIET
+    kind: Tensor  # (B,) of CONCEPT, PRIOR, QUIET; stays on the CPU, where what is done with the rows is decided
 
     def part(self, first: int, stride: int) -> Batch:
         """Every stride-th row; parts of a batch hold equal shares of each kind where those divide."""
@@ -65,7 +65,7 @@ class Batch:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         cast = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in self.conditioning.items()}
-        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind.to(device))
+        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind)
 
 
 def encode_rows(backend: Backend, images: list[Tensor], captions: list[list[str]]) -> Rows:

@@ -32,13 +32,13 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
     batches: int = BATCHES,
     responses: bool = True,
-    enough: Callable[[], bool] = lambda: False,
+    hurried: Callable[[], bool] = lambda: False,
 ) -> ImportanceStats:
     """Set the adapter's importance and moments from the concept's rows of a few batches; returns the statistics.
 
     With `responses` the moments of each site are weighted by how much the model's prediction answers to it, at the cost of
     one small forward a site: the greedy order over all sites then spends its atoms where the picture changes.
-    Once there is a batch, `enough` may end it, for whoever does not want to wait.
+    Once there is a batch, `hurried` may end it: it says whether whoever waits does not want to any more.
     """
     stats = ImportanceStats(moments=True)
     generator = torch.Generator().manual_seed(config.seed + 991)
@@ -54,11 +54,11 @@ def calibrate(
                 predicted(config, backend, batch, rows[first : first + config.rows])
             if progress is not None:
                 progress(number + 1, batches)
-            if enough():
+            if hurried():
                 break
     stats.to_importance(adapter)
-    if responses and not enough():
-        for key, response in site_responses(config, backend, adapter, sets, enough).items():
+    if responses and not hurried():
+        for key, response in site_responses(config, backend, adapter, sets, hurried).items():
             moments = adapter.sites[key].moments
             if moments is not None and response > 0:
                 # The order and the refit within a site don't depend on its scale; the order over all sites does.
@@ -68,11 +68,11 @@ def calibrate(
 
 @torch.no_grad()
 def site_responses(
-    config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], enough: Callable[[], bool]
+    config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], hurried: Callable[[], bool]
 ) -> dict[str, float]:
     """By site: ‖change of the prediction without the site's update‖² / ‖update‖², over a few of the concept's rows. Our choice.
 
-    Nothing where it was `enough` before all sites were known: weights at some of them alone would set those apart.
+    Nothing where it was `hurried` before all sites were known: weights at some of them alone would set those apart.
     """
     batch = draw_batch(config, backend, sets, torch.Generator().manual_seed(config.seed + 992)).to(backend.device, backend.dtype)
     rows = (batch.kind == CONCEPT).nonzero().flatten()[:RESPONSE_ROWS]
@@ -88,7 +88,7 @@ def site_responses(
             with attachment.tap(note):
                 whole = predicted(config, backend, batch, part)
             for key, site in adapter.sites.items():
-                if enough():
+                if hurried():
                     return {}
                 attachment.set_gains({key: torch.zeros(site.atoms)})
                 answers[key] = answers.get(key, 0.0) + float((whole - predicted(config, backend, batch, part)).square().sum())

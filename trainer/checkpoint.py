@@ -118,7 +118,7 @@ def read(
     optimiser.load_state_dict({"state": entries, "param_groups": layout["param_groups"]})
     generator.set_state(tensors["generator"])
     for key in dead.idle:
-        dead.idle[key] = tensors[f"idle.{key}"]
+        dead.idle[key].copy_(tensors[f"idle.{key}"])
     kept = json.loads(metadata["state"])
     # Version 0.1.0 kept one number more.
     return RunState(kept["step"], kept["smoothed_loss"], kept["log"])

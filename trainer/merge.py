@@ -135,7 +135,7 @@ def learn(merged: SparseAdapter, taught: Lesson, backend: Backend, batch: Batch,
         wanted = predicted(taught.part)
         if taught.other is not None:
             wanted = wanted + held_back(wanted - base, predicted(taught.other) - base)
-    own = (batch.kind == CONCEPT).view(-1, *[1] * (base.ndim - 1))
+    own = (batch.kind == CONCEPT).to(base.device).view(-1, *[1] * (base.ndim - 1))
     # Attached until the backward is done, where blocks are recomputed.
     with merged.attach(backend.denoiser, component=backend.component):
         made = backend.predict(noisy, batch.levels, batch.conditioning).float()

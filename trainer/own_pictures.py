@@ -15,8 +15,8 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
-from .loop import build_sets
 from .quiet import CHUNK
+from .training_sets import build_sets
 
 PICTURES = 24
 

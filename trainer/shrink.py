@@ -29,11 +29,11 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .forward import recomputed_blocks
-from .loop import build_sets
 from .memory import out_of_memory_explained
 from .own_pictures import captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
 from .schedules import heal_factor
+from .training_sets import build_sets
 
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3

@@ -21,7 +21,7 @@ from ...sparsedict_core import Selection, SparseAdapter, prune, save, select
 from ...trainer import ConceptData, TrainConfig, train
 from ...trainer.callbacks import Callbacks
 from ...trainer.distribution import Processes
-from ...trainer.loop import build_sets
+from ...trainer.training_sets import build_sets
 from .base import CLASSES, SIDE, DigitsBackend, open_base
 
 FROM, TO = 8, 3

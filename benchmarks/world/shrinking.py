@@ -14,8 +14,8 @@ from ...tools.make_demo_images import concept_data
 from ...trainer import TrainConfig
 from ...trainer.callbacks import Callbacks
 from ...trainer.distribution import Processes
-from ...trainer.loop import build_sets
 from ...trainer.shrink import HEAL_QUIET_SAMPLES, shrink
+from ...trainer.training_sets import build_sets
 from ..runs import Run, digest_of_set_fields
 from .merging import setting_of
 from .plans import PARAMETERS

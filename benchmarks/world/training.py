@@ -25,7 +25,7 @@ from ...trainer import PRESETS, ConceptData, TrainConfig, train
 from ...trainer.backends.demo import DemoBackend
 from ...trainer.callbacks import Callbacks
 from ...trainer.distribution import Processes
-from ...trainer.loop import build_sets
+from ...trainer.training_sets import build_sets
 from ..runs import Run
 from .plans import PARAMETERS
 

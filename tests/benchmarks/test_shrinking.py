@@ -11,7 +11,7 @@ from sparsedict.trainer.backends.demo import DemoBackend
 from sparsedict.trainer.batches import draw_batch
 from sparsedict.trainer.callbacks import Callbacks
 from sparsedict.trainer.distribution import Processes
-from sparsedict.trainer.loop import build_sets
+from sparsedict.trainer.training_sets import build_sets
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import concept_rows, draw_batch
 from sparsedict.trainer.data import make_buckets, random_part
 from sparsedict.trainer.forward import recomputed_blocks
-from sparsedict.trainer.loop import buckets_for, build_sets
 from sparsedict.trainer.losses import QuietTerm, min_snr_weights, quiet_term
 from sparsedict.trainer.quiet import bucket_counts, quiet_prompts
 from sparsedict.trainer.revival import DeadAtoms
+from sparsedict.trainer.training_sets import buckets_for, build_sets
 
 # -- the quiet term
 
@@ -125,7 +125,7 @@ def test_an_atom_that_stays_silent_is_started_anew():
     fires = torch.tensor([[1.0, 0.0, 2.0, 0.5]])
     for _ in range(3):
         dead.observe("a", fires)
-        assert dead.end_step(None) == 1
+        assert dead.end_step(None)[0] == 1
     before = site.encoder_weight.detach().clone()
     assert dead.revive(adapter, optimiser, 3, torch.Generator().manual_seed(1)) == 1
     changed = (site.encoder_weight != before).any(1)
@@ -137,13 +137,13 @@ def test_an_atom_that_stays_silent_is_started_anew():
 def test_atoms_outside_of_a_prefix_are_not_counted_as_silent():
     dead = DeadAtoms(toy_adapter())
     dead.observe("a", torch.tensor([[1.0, 0.0]]))
-    assert dead.end_step({"a": 2}) == 1 and dead.idle["a"].tolist() == [0, 1, 0, 0]
+    assert dead.end_step({"a": 2})[0] == 1 and dead.idle["a"].tolist() == [0, 1, 0, 0]
 
 
 def test_an_atom_that_fires_in_another_process_is_alive():
     dead = DeadAtoms(toy_adapter())
     dead.observe("a", torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
-    assert dead.end_step(None, lambda fired: fired | torch.tensor([False, True, False, False])) == 2
+    assert dead.end_step(None, dead.fired | torch.tensor([False, True, False, False]))[0] == 2
     assert dead.idle["a"].tolist() == [0, 0, 1, 1]
 
 
@@ -151,7 +151,7 @@ def test_a_run_revives_dead_atoms(tmp_path, backend, monkeypatch):
     revived = []
     revive = DeadAtoms.revive
     monkeypatch.setattr(DeadAtoms, "revive", lambda *a: revived.append(revive(*a)))
-    monkeypatch.setattr(DeadAtoms, "observe", lambda self, key, c: self._fired.setdefault(key, torch.zeros(len(self.idle[key]), dtype=torch.bool)))
+    monkeypatch.setattr(DeadAtoms, "observe", lambda self, key, c: self._seen.add(key))
     run(tmp_path, backend, steps=4, revive_after=2, nested=0.0)
     assert revived == [24 * 5]  # not in the last 30 % of the steps, where they could learn nothing any more
 

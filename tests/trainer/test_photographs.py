@@ -12,7 +12,7 @@ from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import draw_batch
 from sparsedict.trainer.distribution import Processes
 from sparsedict.trainer.forward import noise_loss
-from sparsedict.trainer.loop import build_sets
+from sparsedict.trainer.training_sets import build_sets
 
 
 @pytest.fixture(scope="module")

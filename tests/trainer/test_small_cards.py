@@ -17,7 +17,7 @@ from small_run import creature_data, run
 
 from sparsedict.sparsedict_core.attachment import Attachment
 from sparsedict.sparsedict_core.errors import TrainingError
-from sparsedict.trainer import Callbacks, TrainConfig, loop
+from sparsedict.trainer import Callbacks, TrainConfig, step
 from sparsedict.trainer import shrink as shrinking
 from sparsedict.trainer.batches import CONCEPT, QUIET
 from sparsedict.trainer.losses import QuietTerm, quiet_term, row_energies
@@ -146,7 +146,7 @@ def updates_alive(monkeypatch):
 def test_no_whole_update_is_kept_for_the_backward(tmp_path, backend, monkeypatch, updates_alive, settings):
     """Without a quiet term none at all; with one and recomputed blocks only its energies."""
     left = []
-    loss_of = loop.noise_loss
+    loss_of = step.noise_loss
 
     def after_the_forward(*args):
         loss = loss_of(*args)
@@ -154,7 +154,7 @@ def test_no_whole_update_is_kept_for_the_backward(tmp_path, backend, monkeypatch
         left.append(sum(reference() is not None for reference in updates_alive))
         return loss
 
-    monkeypatch.setattr(loop, "noise_loss", after_the_forward)
+    monkeypatch.setattr(step, "noise_loss", after_the_forward)
     run(tmp_path, backend, steps=3, **settings)
     assert left == [0, 0, 0]
 

@@ -23,8 +23,9 @@ from ...sparsedict_core.fingerprint import fingerprint
 from ..callbacks import Callbacks
 from ..config import TrainConfig
 from ..data import ConceptData
-from ..loop import TrainResult, train
+from ..loop import train
 from ..memory import explain_out_of_memory
+from ..result import TrainResult
 from .base import Conditioning, StepCallback
 from .comfyui_captions import Captions
 from .comfyui_conditioning import alike, entry

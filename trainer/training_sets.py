@@ -1,0 +1,76 @@
+"""What a run is trained on, encoded once: one set of rows an aspect bucket, with prior and quiet rows beside the concept's."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ..sparsedict_core.errors import TrainingError
+from .backends.base import Backend
+from .batches import TrainingSet, concept_rows, quiet_rows
+from .callbacks import Callbacks
+from .config import TrainConfig
+from .data import Bucket, ConceptData, latent_buckets, make_buckets
+from .distribution import Processes
+from .quiet import QuietSamples, bucket_counts, load_or_make
+
+
+def concept_data(config: TrainConfig, backend: Backend) -> ConceptData:
+    """The pictures that the config names. Raises TrainingError where it names none."""
+    if config.images is None:
+        raise TrainingError("no images were given; name a folder of pictures.")
+    resolution = config.resolution or backend.default_size
+    return ConceptData.from_folder(Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=resolution)
+
+
+def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
+    """The prior images with their captions, where there are any."""
+    if not config.prior_images:
+        return None
+    resolution = config.resolution or backend.default_size
+    missing = "prior_caption (--prior-caption)"
+    return ConceptData.from_folder(Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing)
+
+
+def build_sets(
+    config: TrainConfig, backend: Backend, data: ConceptData, processes: Processes, report: Callbacks, prior: ConceptData | None = None
+) -> tuple[list[TrainingSet], list[QuietSamples]]:
+    """One training set an aspect bucket, and the quiet samples that go with them."""
+    resolution = config.resolution or backend.default_size
+    report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
+    empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
+    cache = Path(config.cache) if config.cache else Path(config.out).parent
+    sets, quiet = [], []
+    if config.quiet_samples == 0:
+        report.on_warning("no quiet samples: other prompts will change more, with few images far more.")
+    buckets = buckets_for(backend, data, resolution)
+    made = 0
+    for bucket, count in zip(buckets, bucket_counts(config.quiet_samples, [len(b.indices) for b in buckets]), strict=True):
+        concept = concept_rows(backend, data, bucket, config.flip, config.random_crops, config.seed)
+        prior_rows = None
+        if prior is not None:
+            prior_rows = concept_rows(backend, prior, Bucket(bucket.size, list(range(len(prior.items)))))
+        rows = None
+        if config.quiet_samples > 0:
+            report.on_stage("quiet samples", f"{count} pictures of the base itself at {bucket.size[1]}×{bucket.size[0]}, cached in {cache}")
+            size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
+            with processes.main_first():
+                told = partial(report.on_progress, "quiet samples")
+                samples = load_or_make(config, backend, size, cache, told, count, made, report.should_stop)
+            made += count
+            quiet.append(samples)
+            rows = quiet_rows(backend, samples) if config.quiet else None
+        sets.append(TrainingSet(concept, prior_rows, rows, empty))
+    return sets, quiet
+
+
+def buckets_for(backend: Backend, data: ConceptData, resolution: int) -> list[Bucket]:
+    """Aspect buckets; a base that knows one size only (`fixed_size`) gets all pictures cropped to it."""
+    if any(item.latent is not None for item in data.items):
+        return latent_buckets(data, backend.latent_scale)
+    if not getattr(backend, "fixed_size", False):
+        return make_buckets(data, resolution, backend.size_multiple)
+    side = backend.default_size
+    if resolution != side:
+        raise TrainingError(f"resolution is {resolution}, but this base knows pictures of {side}×{side} only; leave resolution unset.")
+    return [Bucket((side, side), list(range(len(data))))]
