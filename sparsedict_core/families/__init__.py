@@ -16,3 +16,8 @@ FAMILIES: tuple[Family, ...] = (
     qwen_image.FAMILY,
     hunyuan_dit.FAMILY,
 )
+
+
+def known_families() -> str:
+    """The model classes of all families, for messages."""
+    return ", ".join(cls for family in FAMILIES for cls in family.classes)

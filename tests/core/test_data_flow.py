@@ -1,0 +1,245 @@
+"""Sites seen at work: the tables of `families/` are the oracle, and models that nobody wrote down are trained and pruned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from core.newer_denoisers import NEWER
+from core.tiny_denoisers import DENOISERS
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from sparsedict.sparsedict_core import data_flow, site_discovery
+from sparsedict.sparsedict_core.adapter import SparseAdapter
+from sparsedict.sparsedict_core.addresses import format_address, resolve
+from sparsedict.sparsedict_core.config import AdapterConfig
+from sparsedict.sparsedict_core.data_flow import attention_outputs, outputs_in_a_run
+from sparsedict.sparsedict_core.errors import SiteError
+from sparsedict.sparsedict_core.file_format import load, save
+from sparsedict.sparsedict_core.prune import prune
+from sparsedict.sparsedict_core.selection import Selection, select
+from sparsedict.sparsedict_core.site_discovery import discover_sites, name_linears
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def output_of(model, inputs):
+    return torch.cat([part.flatten() for part in tree_leaves(model(**inputs, return_dict=False)) if isinstance(part, torch.Tensor)])
+
+
+def shaken(model):
+    """Zero-initialised layers would hide every effect."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.eval().requires_grad_(False).parameters():
+        if not parameter.any():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+# -- families that are written down -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd35", "flux", "pixart", "sana", "lumina2", "wan", "qwen_image", "hunyuan_dit"])
+def test_what_is_seen_is_what_is_written_down(name):
+    model, inputs = DENOISERS[name][0]()
+    hooks = [dict(module._forward_hooks) for module in model.modules()]
+    written = [site.path.partition(".")[2] for site in discover_sites(model).sites]
+    seen = attention_outputs(model.eval(), (), inputs)
+    assert {output.path for output in seen if output.read} == set(written)
+    assert [output.path for output in seen if not output.read] == (["transformer_blocks.2.attn.to_add_out"] if name == "qwen_image" else [])
+    assert [dict(module._forward_hooks) for module in model.modules()] == hooks
+
+
+# -- families that are not ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_model_that_nobody_wrote_down(name, tmp_path, monkeypatch):
+    """Found, trained for three steps, saved, loaded, pruned; also the families that have a file, seen as if they had none."""
+    monkeypatch.setattr(site_discovery, "_written_down", lambda model: None)
+    make, count = NEWER[name]
+    model, inputs = make()
+    with torch.no_grad():
+        shaken(model)
+    found = discover_sites(model, run=lambda: output_of(model, inputs))
+    assert len(found.sites) == count and found.own_names and found.family == type(model).__name__
+    assert discover_sites(model).sites == found.sites, "what was seen is kept"
+    adapter = SparseAdapter.create(model, found.sites, AdapterConfig(atoms=6, rank=3, density=0.9), found.component)
+    base = output_of(model, inputs)
+    optimiser = torch.optim.Adam(adapter.parameters(), 0.02)
+    with adapter.attach(model):
+        assert torch.equal(output_of(model, inputs), base)
+        for _ in range(3):
+            loss = (output_of(model, inputs) - base.roll(1)).square().mean()
+            loss.backward()
+            assert all(site.dictionary_basis.grad.abs().sum() > 0 for site in adapter.sites.values())
+            optimiser.step()
+            optimiser.zero_grad()
+    adapter.requires_grad_(False)
+    for key in adapter.sites:
+        assert {k for k, mask in resolve(adapter, format_address(adapter, key, 2)).items() if mask.any()} == {key}
+    save(adapter, tmp_path / "a.safetensors", torch.float32)
+    loaded = load(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        with adapter.attach(model):
+            full = output_of(model, inputs)
+        assert not torch.equal(full, base)
+        with loaded.attach(model):
+            assert torch.equal(output_of(model, inputs), full)
+        with prune(loaded, select(loaded, Selection(top=0))).attach(model):
+            assert torch.equal(output_of(model, inputs), base)
+        kept = prune(loaded, select(loaded, Selection(atoms=",".join(f"L{layer}" for layer in sorted({s.layer for s in found.sites})))))
+        with kept.attach(model):
+            assert torch.equal(output_of(model, inputs), full)
+
+
+# -- how it decides -----------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    def __init__(self, written_out=False, closed=True):
+        super().__init__()
+        self.qkv, self.proj, self.up, self.down = nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.written_out, self.closed = written_out, closed
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if self.written_out:
+            attended = torch.softmax(torch.bmm(q, k.mT), -1) @ v
+        else:
+            attended = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        x = x + (self.proj(attended.contiguous()) if self.closed else attended)
+        return x + self.down(torch.relu(self.up(x)))
+
+
+class Model(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x, stop=None):
+        if stop is not None and float(x.sum()) == stop:  # a shape that depends on values
+            return x
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("written_out", [False, True])
+@pytest.mark.parametrize("stop", [None, 1e9])
+def test_the_first_linear_after_an_attention(written_out, stop):
+    model = Model(Block(written_out), Block(written_out))
+    x = torch.randn(2, 5, 8)
+    found = attention_outputs(model, (x, stop))
+    assert [(output.path, output.read) for output in found] == [("blocks.0.proj", True), ("blocks.1.proj", True)]
+
+
+def test_nothing_is_computed_where_shapes_tell():
+    with torch.device("meta"):
+        model = Model(Block(), Block())
+    assert len(attention_outputs(model, (torch.randn(2, 5, 8, device="meta"),))) == 2
+
+
+def test_an_attention_without_an_output_is_no_site():
+    model = Model(Block(), Block(closed=False))
+    assert [output.path for output in attention_outputs(model, (torch.randn(2, 5, 8),))] == ["blocks.0.proj"]
+    with pytest.raises(SiteError, match=r"no Linear that closes an attention was seen in a step of this Model"):
+        alone = Model(Block(closed=False))
+        discover_sites(alone, run=lambda: alone(torch.randn(2, 5, 8)))
+
+
+def test_a_run_that_never_calls_the_model():
+    model = Model(Block(), Block(), Block())
+    assert outputs_in_a_run(model, lambda: None) == [] and all(not module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(SiteError, match="no sites are known for a Model before it has made a step"):
+        discover_sites(Model(Block(), Block()))
+
+
+def test_compiled_adapted_and_quantised_linears_are_seen():
+    torch._dynamo.reset()
+    model = Model(Block(), Block())
+    x = torch.randn(2, 5, 8)
+    discovered = discover_sites(model, run=lambda: model(x))
+    adapter = SparseAdapter.create(model, discovered.sites, AdapterConfig(atoms=4, rank=2), "transformer")
+    compiled = torch.compile(model, backend="eager")
+
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.in_features, self.out_features = inner, 8, 8
+
+        def forward(self, x):
+            return self.inner(x)
+
+    with torch.no_grad(), adapter.attach(model):
+        compiled(x)
+        full = model(x)
+        assert [output.path for output in outputs_in_a_run(model, lambda: compiled(x))] == ["blocks.0.proj", "blocks.1.proj"]
+        assert torch.equal(model(x), full), "following a step left something behind in the adapter"
+        model.blocks[0].proj = Wrapped(model.blocks[0].proj)
+        assert [output.path for output in attention_outputs(model, (x,))] == ["blocks.0.proj", "blocks.1.proj"]
+
+
+# -- any Linear ---------------------------------------------------------------------------------------------------
+
+
+def streams(name, layer):
+    model = DENOISERS[name][0]()[0]
+    return [site.stream for site in name_linears(model, discover_sites(model)) if site.layer == layer]
+
+
+def test_streams_of_any_linear():
+    assert streams("sdxl", 0) == ["self.q", "self.k", "self.v", "self", "cross.q", "cross.k", "cross.v", "cross", "ff.up", "ff.down"]
+    assert streams("flux", 2) == ["norm.linear", "ff.up", None, "q", "k", "v"]
+    assert {"image.q", "text.q", "image.ff.up", "text.ff.down", "image", "text", "norm1.linear"} <= set(streams("flux", 0))
+    assert {"image.ff.up", "text.q"} <= set(streams("sd3", 2)), "a last block without a text output keeps the names of the others"
+    assert {"image.q", "text.ff.gate"} <= set(streams("lumina2", 0))
+    assert "time_embedding.linear_1" in streams("sd15", 7), "what is in no block comes after all layers"
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_every_linear_has_a_name_of_its_own(name):
+    with torch.device("meta"):
+        model = DENOISERS[name][0]()[0]
+    found = discover_sites(model)
+    names = name_linears(model, found)
+    assert len({(site.layer, site.stream) for site in names}) == len(names) == len({site.path for site in names})
+    assert set(found.sites) <= set(names)
+    several = discover_sites(model, "out,q,k,v")
+    assert set(found.sites) < set(several.sites) < set(names)
+
+
+def test_kinds_are_chosen_by_name():
+    model = DENOISERS["flux"][0]()[0]
+    kinds = {wanted: [site.stream for site in discover_sites(model, wanted).sites] for wanted in ("q", "ff", "out,q", "text")}
+    assert kinds["q"] == ["image.q", "text.q"] * 2 + ["q"] * 2
+    assert set(kinds["ff"]) == {"image.ff.up", "image.ff.down", "text.ff.up", "text.ff.down", "ff.up"}
+    assert set(kinds["out,q"]) == {"image", "text", None, "image.q", "text.q", "q"}
+    with pytest.raises(SiteError, match=r"no site is a 'qq' in this model; choose among out, all, .*ff"):
+        discover_sites(model, "out,qq")
+    with pytest.raises(SiteError, match="no kind of sites"):
+        discover_sites(model, " , ")
+
+
+def test_sites_of_all_kinds_are_applied(tmp_path):
+    model, inputs = DENOISERS["flux"][0]()
+    with torch.no_grad():
+        shaken(model)
+        found = discover_sites(model, "all")
+        adapter = SparseAdapter.create(model, found.sites, AdapterConfig(atoms=4, rank=2), found.component).requires_grad_(False)
+        base = output_of(model, inputs)
+        with adapter.attach(model):
+            assert torch.equal(output_of(model, inputs), base)
+        for site in adapter.sites.values():
+            site.dictionary_basis.normal_()
+        with adapter.attach(model) as attachment:
+            full = output_of(model, inputs)
+            attachment.strength = 0
+            assert torch.equal(output_of(model, inputs), base) and not torch.equal(full, base)
+        save(adapter, tmp_path / "a.safetensors", torch.float32)
+        with load(tmp_path / "a.safetensors").attach(model):  # narrow sites take fewer numbers dense, which rounds otherwise
+            assert torch.allclose(output_of(model, inputs), full, atol=1e-4)
+    assert data_flow.is_linear(model.proj_out)
