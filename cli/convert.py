@@ -12,22 +12,26 @@ from .common import UserError, bytes_text, check_out, load_adapter, model_option
 
 if TYPE_CHECKING:
     from ..sparsedict_core.adapter import SparseAdapter
+    from ..trainer.backends.base import Backend
 
 STYLES = ("kohya", "diffusers", "peft")
+ROTATIONS = ("svd", "varimax", "ica")
 
 
 @click.command("convert")
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--rank", type=click.IntRange(1), default=None, help="Most directions a module: of a LoHa, LoKr, DoRA that comes in [default: 64], of the LoRA that goes out [default: as many as atoms].")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Order a LoRA's atoms by what they do for this prompt; may be given several times. Needs the base's weights.  [default: by singular value, without them]")
+@click.option("--rotation", type=click.Choice(ROTATIONS), default=None, help="Mix the atoms of each site so that they are easier to read: the directions that the prompts move most, few atoms at each token, independent atoms. Needs --prompt.")
+@click.option("--gate", is_flag=True, help="Give a LoRA's atoms thresholds, so that it acts where its concept is; trains a little, with the base at hand.")
 @click.option("--allow-part", is_flag=True, help="Convert a LoRA though some of its modules have no place in the base; they are kept aside.")
 @click.option("--style", type=click.Choice(STYLES), default="kohya", show_default=True, help="How the LoRA that goes out is spelled.")
-@click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="Pictures to fit the nearest LoRA on, for atoms with thresholds.  [default: the dictionary's own]")
+@click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="The training pictures, for --gate and for the nearest LoRA of atoms with thresholds.  [default: what is drawn for the trigger words]")
 @click.option("--weights", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="What the numbers are stored as.  [default: fp32 for a dictionary, fp16 for a LoRA]")
 @model_options
 @out_option(help="The dictionary or the LoRA, .safetensors; for `--style peft` a folder.")
 def command(
-    file: Path, rank: int | None, prompts: tuple[str, ...], allow_part: bool, style: str, images: Path | None, weights: str | None, model: str, device: str | None,
+    file: Path, rank: int | None, prompts: tuple[str, ...], rotation: str | None, gate: bool, allow_part: bool, style: str, images: Path | None, weights: str | None, model: str, device: str | None,
     dtype: str | None, out: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Turn a LoRA into a dictionary, or a dictionary into a LoRA.
@@ -49,23 +53,41 @@ def command(
 
     check_out(out, overwrite, () if style == "peft" else ".safetensors", folder=style == "peft")
     if is_dictionary(file):
-        if prompts or allow_part:
-            raise UserError(f"{file} is a dictionary; --prompt and --allow-part are for LoRAs that come in")
+        if prompts or rotation or gate or allow_part:
+            raise UserError(f"{file} is a dictionary; --prompt, --rotation, --gate and --allow-part are for LoRAs that come in")
         click.echo(export(load_adapter(file), out, overwrite, (model, device, dtype), style, rank, DTYPES[weights or "fp16"], images))
         return
+    if rotation and not prompts:
+        raise UserError("--rotation needs a prompt to see the atoms at work: --prompt TEXT")
     from ..lora.base import open_base
     from ..lora.convert import lora_to_adapter
     from ..lora.importing import RANK
     from ..sparsedict_core.file_format import save
 
     adapter, report = lora_to_adapter(file, open_base(model), rank or RANK, torch.float32, allow_part)
-    if prompts:
-        from ..lora.at_work import order_by_prompts
-
-        order_by_prompts(adapter, open_model(model, device, dtype), prompts)
-    saved = save(adapter, out, dtype=DTYPES[weights or "fp32"], overwrite=overwrite)
     click.echo(report.text)
+    if prompts or gate:
+        adapter = at_work(adapter, prompts, rotation, gate, images, open_model(model, device, dtype))
+    saved = save(adapter, out, dtype=DTYPES[weights or "fp32"], overwrite=overwrite)
     click.echo(f"{out}: {bytes_text(saved.bytes)}")
+
+
+def at_work(adapter: SparseAdapter, prompts: tuple[str, ...], rotation: str | None, gate: bool, images: Path | None, backend: Backend) -> SparseAdapter:
+    """The dictionary with what only a base at work can give it: an order of atoms, other atoms, thresholds."""
+    from ..lora.at_work import order_by_prompts, sampled_coefficients
+    from ..lora.rotations import rotated
+
+    if rotation:
+        adapter = rotated(adapter, sampled_coefficients(adapter, backend, prompts), rotation)
+    if prompts:
+        order_by_prompts(adapter, backend, prompts)
+    if gate:
+        from ..trainer.gate import gate as gated
+
+        result = gated(adapter, backend, images)
+        click.echo(result.text)
+        adapter = result.adapter
+    return adapter
 
 
 def format_option(function: Callable) -> Callable:

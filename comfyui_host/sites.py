@@ -18,6 +18,7 @@ from ..sparsedict_core.module_hook import FRESH_FORWARDS
 from ..sparsedict_core.site import Place, SiteName
 from ..sparsedict_core.site_discovery import Discovery
 from .families import HOST_FAMILIES
+from .linears import host_linears
 
 #: A file's family → the family that the host loads such a model as.
 LOADED_AS = {"demo": "sd3"}
@@ -86,10 +87,15 @@ def _is_at(model: nn.Module, name: str, module: nn.Module) -> bool:
     return inner is module
 
 
+def host_config(patcher: Any) -> dict[str, Any]:
+    """What the host has found out about the model's shape."""
+    return getattr(getattr(patcher.model, "model_config", None), "unet_config", {})
+
+
 def _host_sites(patcher: Any, model: nn.Module) -> HostSites:
     modules = dict(model.named_modules())
     present = frozenset(modules)
-    config = getattr(getattr(patcher.model, "model_config", None), "unet_config", {})
+    config = host_config(patcher)
     for family in HOST_FAMILIES:
         if family.mark not in present:
             continue
@@ -116,15 +122,20 @@ def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, Place]:
     made_for = adapter.metadata.get("base_family")
     if made_for and LOADED_AS.get(made_for, made_for) != sites.family:
         raise SiteError(f"the adapter was made for {made_for}, this model is {sites.family}; load a {made_for} model, or another adapter.")
-    missing = [site.name.path for site in adapter.sites.values() if site.name.path not in sites.modules]
+    places = {path: Place(module) for path, module in sites.modules.items()}
+    if any(site.name.path not in places for site in adapter.sites.values()):
+        model = diffusion_model(patcher)
+        linears = host_linears(sites.family, model, host_config(patcher))
+        places |= {f"{sites.component}.{path}": Place(model.get_submodule(name), rows) for path, (name, rows) in linears.items()}
+    missing = [site.name.path for site in adapter.sites.values() if site.name.path not in places]
     if missing:
-        near = difflib.get_close_matches(missing[0], list(sites.modules), n=3, cutoff=0.4)
+        near = difflib.get_close_matches(missing[0], list(places), n=3, cutoff=0.4)
         hint = f"near names are {', '.join(near)}" if near else "no name in the model is near"
         raise SiteError(
             f"{len(missing)} of {len(adapter.sites)} sites are not in this {sites.family} model, the first is {missing[0]} ({hint}); "
             "load the base model that the adapter was made for."
         )
-    found = {key: Place(sites.modules[site.name.path], site.name.rows) for key, site in adapter.sites.items()}
+    found = {key: Place(places[site.name.path].module, site.name.rows or places[site.name.path].rows) for key, site in adapter.sites.items()}
     check_widths(adapter, found, f"this {sites.family} model", "load the base model that it was made for")
     return found
 

@@ -18,6 +18,8 @@ NODES = [
     "sweep_viewer:SweepViewer",
     "train:TrainSparseDict",
     "save:SaveSparseDict",
+    "from_lora:SparseDictFromLora",
+    "save_lora:SaveAsLora",
     "load_image_set:LoadImageSet",
     "demo_model:DemoModel",
     "demo_latent:DemoLatent",
