@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..sparsedict_core.errors import FileFormatError
-from ..sparsedict_core.file_format import _open
+from ..sparsedict_core.file_container import STORED, Entry, open_container
 
 # `….lora_down.weight`, `….lora_A.weight`, `…_lora.down.weight`, `….lora.down.weight`, `….lora_linear_layer.down.weight`,
 # `….lora_A.default.weight`, and each with up or B.
@@ -26,7 +26,9 @@ _PART = re.compile(r"(?P<name>.+)\.(?P<part>hada_[wt][12](?:_[ab])?|lokr_(?:w[12
 _FOREIGN = {"oft_": "OFT", "boft": "BOFT", ".a1.": "GLoRA", ".b1.": "GLoRA", ".on_input": "(IA)³", "vera_": "VeRA", "w_norm": "norm"}
 #: Names of a text encoder's modules begin with one of these.
 _TEXT = ("lora_te", "text_encoder", "text_encoders.", "lora_prior_te", "clip_l.", "clip_g.", "t5xxl.", "conditioner.", "te.", "te1.", "te2.")
-_NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+_NUMBERS = {
+    **{name: dtype for name, dtype in STORED.items() if dtype.is_floating_point}, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 
 
 @dataclass
@@ -51,13 +53,14 @@ class LoraFile:
     def __init__(self, path: str | Path) -> None:
         """Reads names, shapes and alphas only. Raises FileFormatError, one sentence for each thing that is no LoRA."""
         self.path = _tensor_file(Path(path))
-        self._file = _open(self.path)
-        self.text: dict[str, str] = dict(self._file.metadata() or {})
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        with open_container(self.path) as file:
+            self._entries: dict[str, Entry] = file.entries
+            self.text: dict[str, str] = file.fields
+            self._data = self.path.stat().st_size - file.size
         self.modules: dict[str, LoraModule] = {}
         self.others: list[str] = []
         alphas: dict[str, str] = {}
-        for key in list(self._file.keys()):
+        for key in self._entries:
             self._sort(key, alphas)
         for name in [name for name, module in self.modules.items() if not set(module.keys) - {"dora"}]:
             self.others += self.modules.pop(name).keys.values()
@@ -89,20 +92,27 @@ class LoraFile:
     # -- values ---------------------------------------------------------------------------------------------
 
     def shape(self, key: str) -> tuple[int, ...]:
-        if key not in self._shapes:
-            self._shapes[key] = tuple(self._file.get_slice(key).get_shape())
-        return self._shapes[key]
+        return self._entries[key].shape
 
     def read(self, key: str) -> Tensor:
-        """As it is in the file."""
-        return self._file.get_tensor(key)
+        """As it is in the file; nothing of the file stays in memory but this."""
+        entry = self._entries[key]
+        with self.path.open("rb") as stream:
+            stream.seek(self._data + entry.start)
+            data = bytearray(stream.read(entry.end - entry.start))
+        if len(data) != entry.end - entry.start:
+            raise FileFormatError(f"{self.path} became shorter while it was read; wait until it is written, or copy it again.")
+        dtype = _NUMBERS.get(entry.dtype) or STORED.get(entry.dtype)
+        if dtype is None:
+            raise FileFormatError(f"{self.path}: {key} is stored as {entry.dtype}, which cannot be read; save the LoRA as fp16, bf16 or fp32.")
+        return torch.frombuffer(data, dtype=dtype).reshape(entry.shape) if data else torch.empty(entry.shape, dtype=dtype)
 
     def numbers(self, module: LoraModule, part: str) -> Tensor | None:
         """In float64. Raises FileFormatError for values that are not finite."""
         key = module.keys.get(part)
         if key is None:
             return None
-        tensor = self._file.get_tensor(key).to(torch.float64)
+        tensor = self.read(key).to(torch.float64)
         if not bool(torch.isfinite(tensor).all()):
             raise FileFormatError(f"{self.path}: {key} has values that are not finite; the LoRA is damaged, or its training went wrong.")
         return tensor
@@ -141,7 +151,7 @@ class LoraFile:
 
     def _check(self, module: LoraModule) -> None:
         for key in module.keys.values():
-            kind = self._file.get_slice(key).get_dtype()
+            kind = self._entries[key].dtype
             if kind not in _NUMBERS:
                 raise FileFormatError(f"{self.path}: {key} is stored as {kind}; a LoRA's numbers must be of a floating type.")
             if 0 in self.shape(key):
@@ -156,7 +166,7 @@ class LoraFile:
                 raise FileFormatError(f"{self.path}: {parts['down']} is {down} and {parts['up']} is {up}, which do not multiply; the LoRA is damaged.")
 
     def _what_it_is(self) -> str:
-        keys = list(self._shapes) + self.others
+        keys = list(self._entries)
         if self.text.get("format") == "sparse_dict":
             return "is a sparse dictionary already"
         foreign = next((name for mark, name in _FOREIGN.items() if any(mark in key for key in keys)), None)

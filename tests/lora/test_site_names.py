@@ -23,4 +23,4 @@ def test_short_ones():
     assert [(name.layer, name.stream) for name in names.values()] == [(1, "image.q"), (1, "text.k"), (1, "ff.up"), (1, "image")]
     base = Base.of(DENOISERS["sdxl"][0]()[0])
     names = base.places().name_of(["down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k", "down_blocks.1.resnets.0.conv1"])
-    assert [(name.layer, name.stream) for name in names.values()] == [(1, "cross.k"), (0, "resnets_0.conv1")]
+    assert [(name.layer, name.stream) for name in names.values()] == [(1, "cross.k"), (1, "resnets_0.conv1")]
