@@ -30,6 +30,7 @@ COMMANDS = {
     "shrink": "Make the smallest file that keeps the concept (needs the base model).",
     "convert": "Turn a LoRA into a dictionary, or a dictionary into a LoRA.",
     "compose": "Merge adapters (concept + style) into one file.",
+    "plan": "Which settings of a training fit into a card's memory.",
     "probe": "Which atoms a prompt sets off, and where in the picture.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ import click
 from .common import UserError, bytes_text, check_out, model_options, open_model, out_option, print_json
 
 if TYPE_CHECKING:
+    from ..trainer.backends.base import Backend
     from ..trainer.config import TrainConfig
 
 FOLDER = click.Path(path_type=Path, readable=False)
@@ -108,7 +110,7 @@ def command(
     if show_config:
         print_json(config.to_dict())
         return
-    start(config, model, device, dtype)
+    start(config, set(chosen), model, device, dtype)
 
 
 def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
@@ -123,8 +125,25 @@ def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**PRESETS[preset], **chosen})
 
 
-def start(config: TrainConfig, model: str, device: str | None, dtype: str | None) -> None:
+def start(config: TrainConfig, asked: set[str], model: str, device: str | None, dtype: str | None) -> None:
     from ..trainer import train
 
-    result = train(config, open_model(model, device, dtype))
+    backend = open_model(model, device, dtype)
+    result = train(fitted(config, backend, asked), backend)
     click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
+
+
+def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfig:
+    """The config with rows, accumulation and recomputed blocks as the model and the device's memory allow; what was `asked` for stays."""
+    from ..trainer.policy import settle
+
+    side = config.resolution or backend.default_size
+    parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
+    weights = {"torch.float32": "fp32", "torch.float16": "fp16"}.get(str(backend.dtype), "bf16")
+    given = {name: getattr(config, name) for name in asked}
+    chosen = settle(given, backend.family, parameters, backend.device, side, weights, int(os.environ.get("WORLD_SIZE", "1")))
+    settings = {name: chosen[name] for name in ("batch_size", "gradient_accumulation", "gradient_checkpointing")}
+    if settings != {name: getattr(config, name) for name in settings}:
+        rows = chosen["batch_size"] // chosen["gradient_accumulation"]
+        click.echo(f"batch {chosen['batch_size']}, {rows} at once{', recomputed blocks' * chosen['gradient_checkpointing']}: by the model's size and the memory that is free.", err=True)
+    return dataclasses.replace(config, **settings)

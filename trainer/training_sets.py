@@ -13,6 +13,7 @@ from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
 from .distribution import Processes
 from .quiet import QuietSamples, bucket_counts, load_or_make
+from .trial import try_step
 
 
 def concept_data(config: TrainConfig, backend: Backend) -> ConceptData:
@@ -47,6 +48,9 @@ def build_sets(
     made = 0
     for bucket, count in zip(buckets, bucket_counts(config.quiet_samples, [len(b.indices) for b in buckets]), strict=True):
         concept = concept_rows(backend, data, bucket, config.flip, config.random_crops, config.seed)
+        if not sets:
+            report.on_stage("trial step")
+            try_step(config, backend, concept)
         prior_rows = None
         if prior is not None:
             prior_rows = concept_rows(backend, prior, Bucket(bucket.size, list(range(len(prior.items)))))

@@ -22,6 +22,9 @@ from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import discover_sites
 from .base import Conditioning, StepCallback
 
+#: Tokens of a CLIP text encoder.
+CLIP_TOKENS = 77
+
 
 class DiffusersBackend(ABC):
     """A frozen diffusers pipeline as the trainer sees it.
@@ -103,6 +106,10 @@ class DiffusersBackend(ABC):
     @abstractmethod
     def encode_captions(self, captions: list[str]) -> Conditioning:
         """Tensors with one row a caption."""
+
+    @abstractmethod
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        """What `encode_captions` gives for captions of full length, by shape alone: from the denoiser's config, without a text encoder."""
 
     @abstractmethod
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:

@@ -39,6 +39,12 @@ class FluxBackend(FlowBackend):
             conditioning["guidance"] = torch.ones(len(captions), device=self.device)
         return conditioning
 
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        config = self.denoiser.config
+        shapes = {"context": (rows, self.text_length, config.joint_attention_dim), "pooled": (rows, config.pooled_projection_dim)}
+        blank = {name: torch.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
+        return {**blank, "guidance": torch.ones(rows)} if self.embeds_guidance else blank
+
     def apply_guidance(self, conditioning: Conditioning, guidance: float) -> tuple[Conditioning, float]:
         if not self.embeds_guidance:
             return conditioning, guidance

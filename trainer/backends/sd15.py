@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import DiscreteBackend
+from .diffusers_common import CLIP_TOKENS, DiscreteBackend
 
 
 class SD15Backend(DiscreteBackend):
@@ -27,6 +27,9 @@ class SD15Backend(DiscreteBackend):
     def encode_captions(self, captions: list[str]) -> Conditioning:
         context, _ = self.pipeline.encode_prompt(captions, self.device, 1, do_classifier_free_guidance=False)
         return {"context": context.to(self.dtype)}
+
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        return {"context": torch.zeros(rows, CLIP_TOKENS, self.denoiser.config.cross_attention_dim, dtype=self.dtype)}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context = conditioning["context"].to(self.device, self.dtype)

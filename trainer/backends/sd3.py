@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...sparsedict_core.errors import SparseDictError
 from .base import Conditioning
-from .diffusers_common import FlowBackend
+from .diffusers_common import CLIP_TOKENS, FlowBackend
 
 
 class SD3Backend(FlowBackend):
@@ -58,6 +58,11 @@ class SD3Backend(FlowBackend):
         t5_length = self.longest_text if pipeline.tokenizer_3 is None else min(self.longest_text, pipeline.tokenizer_3.model_max_length)
         t5 = pipeline._get_t5_prompt_embeds(captions, max_sequence_length=t5_length, device=self.device, dtype=self.dtype)
         return {"context": torch.cat([clip, t5.to(self.dtype)], dim=1), "pooled": torch.cat(pooled, dim=-1)}
+
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        config = self.denoiser.config
+        shapes = {"context": (rows, CLIP_TOKENS + self.longest_text, config.joint_attention_dim), "pooled": (rows, config.pooled_projection_dim)}
+        return {name: torch.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, pooled = (conditioning[key].to(self.device, self.dtype) for key in ("context", "pooled"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import DiscreteBackend
+from .diffusers_common import CLIP_TOKENS, DiscreteBackend
 
 
 class SDXLBackend(DiscreteBackend):
@@ -32,6 +32,12 @@ class SDXLBackend(DiscreteBackend):
         empty = super().unconditional(count)
         # The base was trained with zeros, not with the empty caption; its folder says so.
         return {key: torch.zeros_like(value) for key, value in empty.items()} if self.pipeline.config.force_zeros_for_empty_prompt else empty
+
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        config = self.denoiser.config
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        shapes = {"context": (rows, CLIP_TOKENS, config.cross_attention_dim), "pooled": (rows, pooled)}
+        return {name: torch.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, pooled = (conditioning[key].to(self.device, self.dtype) for key in ("context", "pooled"))
