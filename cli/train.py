@@ -1,87 +1,32 @@
-"""`sparsedict train`: images and captions in, an adapter out. The loop is the trainer's; here are only its options by name."""
+"""`sparsedict train`: images and captions in, an adapter out. The loop is the trainer's, the options are its settings (`trainer/config.py`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import UserError, bytes_text, check_out, model_options, open_model, out_option, print_json
+from ..trainer.config import TrainConfig
+from ..trainer.options import command_line
+from .common import bytes_text, check_out, model_options, open_model, out_option, print_json
 
 if TYPE_CHECKING:
     from ..trainer.backends.base import Backend
-    from ..trainer.config import TrainConfig
-
-FOLDER = click.Path(path_type=Path, readable=False)
-
-
-class Setting(NamedTuple):
-    """An option and the field of TrainConfig that it sets. Unset, the preset decides, else TrainConfig's own default."""
-
-    flags: tuple[str, ...]
-    field: str
-    type: Any
-    help: str
-
-
-# Names that kohya's users know come first, where there is one; the field's own name is the other.
-SETTINGS = [
-    Setting(("--word", "--placeholder"), "placeholder", str, "The word that stands for the concept; needed where images have no .txt captions."),
-    Setting(("--caption",), "caption", str, "Caption of images without a .txt, with {word} in it: 'a picture of {word}'."),
-    Setting(("--max-train-steps", "--steps"), "steps", click.IntRange(1), "Training steps."),
-    Setting(("--train-batch-size", "--batch-size"), "batch_size", click.IntRange(1), "Rows of a whole step, over all processes and accumulated batches."),
-    Setting(("--gradient-accumulation-steps",), "gradient_accumulation", click.IntRange(1), "Parts that a step's batch is worked through in, to save memory."),
-    Setting(("--learning-rate", "--lr"), "learning_rate", float, "Learning rate."),
-    Setting(("--lr-scheduler",), "lr_schedule", str, "By name: linear decay at the end, cosine, constant."),
-    Setting(("--lr-warmup-steps",), "warmup_steps", click.IntRange(0), "Steps until the full learning rate."),
-    Setting(("--optimizer-type", "--optimizer"), "optimizer", str, "By name: adam, adamw, sgd, nadam, radam, rmsprop, adafactor."),
-    Setting(("--resolution",), "resolution", click.IntRange(1), "Pixels of a square of the same area; images keep their shape."),
-    Setting(("--network-dim", "--rank"), "rank", click.IntRange(1), "Width of the basis that the atoms share."),
-    Setting(("--atoms",), "atoms", click.IntRange(1), "Atoms a site."),
-    Setting(("--density",), "density", float, "Target share of coefficients that are not zero."),
-    Setting(("--encoder",), "encoder", str, "How coefficients are computed, by name."),
-    Setting(("--quiet-weight",), "quiet_weight", float, "Weight of the quiet term, which keeps other prompts as they are; 0 turns it off."),
-    Setting(("--nested",), "nested", float, "Share of steps that use only the first atoms, so that few carry the concept; 0 turns it off."),
-    Setting(("--quiet-samples",), "quiet_samples", click.IntRange(0), "How many pictures of other prompts the base makes for it, once."),
-    Setting(("--caption-dropout-rate",), "caption_dropout", float, "Share of captions left empty."),
-    Setting(("--mixed-precision",), "precision", click.Choice(["fp32", "bf16"]), "bf16 computes in half the memory; the adapter stays fp32."),
-    Setting(("--min-snr-gamma",), "min_snr_gamma", float, "Weigh noise levels by min-SNR (5 is usual)."),
-    Setting(("--reg-data-dir", "--prior-images"), "prior_images", FOLDER, "Folder of prior-preservation images."),
-    Setting(("--prior-caption",), "prior_caption", str, "Caption of prior-preservation images without a .txt; never the concept's own word."),
-    Setting(("--seed",), "seed", int, "Everything random follows from it."),
-    Setting(("--save-every-n-steps",), "checkpoint_every", click.IntRange(1), "Steps between checkpoints."),
-    Setting(("--sample-every-n-steps",), "preview_every", click.IntRange(1), "Steps between previews."),
-    Setting(("--logging-dir",), "tensorboard", FOLDER, "Write a TensorBoard log there."),
-]  # fmt: skip
-
-
-def settings_options(function: Callable) -> Callable:
-    for setting in reversed(SETTINGS):
-        name = f"set_{setting.field}"
-        option = click.option(*setting.flags, name, type=setting.type, default=None, help=setting.help)
-        function = option(function)
-    return function
 
 
 @click.command("train")
-@click.argument("images", type=FOLDER)
+@click.argument("images", type=click.Path(path_type=Path, readable=False))
 @click.option("--preset", type=click.Choice(["concept", "style", "edit"]), default="concept", show_default=True,
               help="concept: 4 to 20 images of one thing. style: a look. edit: one image, to change it by prompt.")
 @model_options
-@settings_options
-@click.option("--sample-prompt", "prompts", multiple=True, help="A prompt for previews; repeat it for several.")
-@click.option("--gradient-checkpointing", is_flag=True, help="Less memory for more time.")
-@click.option("--moments/--no-moments", default=None, help="Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.  [default: stored]")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of a run with the same --out, to the same result.")
+@command_line(TrainConfig)
 @click.option("--show-config", is_flag=True, help="Print every setting with its value and train nothing.")
 @out_option(help="The adapter, .safetensors.")
 def command(
-    images: Path, preset: str, model: str, device: str | None, dtype: str | None, prompts: tuple[str, ...], gradient_checkpointing: bool,
-    moments: bool | None, resume: bool, show_config: bool, out: Path, overwrite: bool, **settings: Any,
+    images: Path, preset: str, model: str, device: str | None, dtype: str | None, show_config: bool, out: Path, overwrite: bool, **settings: Any
 ) -> None:  # fmt: skip
     """Train an adapter from a folder of images.
 
@@ -95,17 +40,9 @@ def command(
       sparsedict train one-picture/ --preset edit --out edit.safetensors
       sparsedict train photos/ --out zorp.safetensors --resume
     """
-    check_out(out, overwrite or resume, ".safetensors")
-    chosen = {name.removeprefix("set_"): value for name, value in settings.items() if value is not None}
+    check_out(out, overwrite or bool(settings["resume"]), ".safetensors")
+    chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items() if value not in (None, ())}
     chosen.update(images=images, out=out, overwrite=overwrite)
-    if prompts:
-        chosen["preview_prompts"] = list(prompts)
-    if gradient_checkpointing:
-        chosen["gradient_checkpointing"] = True
-    if moments is not None:
-        chosen["moments"] = moments
-    if resume:
-        chosen["resume"] = True
     config = make_config(preset, chosen)
     if show_config:
         print_json(config.to_dict())
@@ -115,13 +52,8 @@ def command(
 
 def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
     """The preset's settings, with the chosen ones over them."""
-    from ..trainer.config import TrainConfig
     from ..trainer.presets import PRESETS
 
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(chosen) - known)
-    if unknown:
-        raise UserError(f"this trainer has no setting {', '.join(unknown)}")
     return TrainConfig(**{**PRESETS[preset], **chosen})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..trainer.options import Option, widgets
 from . import files
 from .save import target, unused
 from .schema import image_tensor, schema
@@ -18,7 +19,6 @@ from .socket import SparseDict, SparseDictSocket
 PRESETS = ("concept", "style", "edit")
 #: Steps and quiet samples of each effort.
 EFFORTS = {"quick": (100, 32), "balanced": (300, 96), "thorough": (800, 96)}
-CHECKPOINTING = ("auto", "on", "off")
 
 
 def output_folder() -> Path:
@@ -62,26 +62,7 @@ class TrainSparseDict(io.ComfyNode):
                 io.Combo.Input("effort", options=list(EFFORTS), default="balanced", tooltip="quick: 100 steps. balanced: 300. thorough: 800."),
                 # An input called "seed" would get another number at each run from the front end, and the training would run again.
                 io.Int.Input("training_seed", display_name="seed", default=0, min=0, max=2**31 - 1, tooltip="The same seed gives the same dictionary."),
-                _more(io.Int, "steps", 0, 0, 100000, "Steps; 0: by the effort."),
-                _more(io.Float, "learning_rate", 0.0, 0.0, 1.0, "0: by the preset (0.01, without quiet samples 0.005).", step=0.0001),
-                _more(io.Int, "atoms", 128, 1, 8192, "Atoms of each layer's dictionary. More can hold more, in a larger file."),
-                _more(io.Int, "rank", 16, 0, 1024, "Atoms are combinations of this many directions; 0: of all, in a far larger file."),
-                _more(io.Float, "density", 0.0, 0.0, 1.0, "Share of atoms that are active at once; 0: by the preset.", step=0.01),
-                _more(io.Int, "batch_size", 0, 0, 1024, "Pictures a step; 0: 16 for small models, 8 or 4 for large ones."),
-                _more(io.Int, "gradient_accumulation", 0, 0, 1024, "Parts that a step is computed in, for less memory; 0: by the model's size."),
-                _more(io.Int, "resolution", 0, 0, 4096, "Side of a square picture of the area to train at; 0: the model's own."),
-                _choice("gradient_checkpointing", CHECKPOINTING, "Compute blocks twice and keep less in memory; auto: for large models."),
-                _choice("precision", ("fp32", "bf16"), "bf16 computes fp32 models in half the memory. Models in other precisions keep their own."),
-                _more(io.Int, "quiet_samples", -1, -1, 4096,
-                      "Pictures of the base itself, made first, so that other prompts stay as they are; made once for a model and size. "
-                      "-1: by the effort. 0: none, then other prompts change more, with few pictures far more."),
-                _text("quiet_prompts", "Prompts of those pictures, one a line, for models of one subject. Empty: a list of everyday scenes."),
-                _text("preview_prompts", "Prompts that are shown in the node while it trains, one a line, above the base's pictures of them."),
-                _more(io.Int, "preview_every", 50, 1, 100000, "Steps between previews."),
-                _more(io.Int, "sampling_steps", 0, 0, 1000, "Steps of the sampler for previews and quiet samples; 0: 24."),
-                _more(io.Float, "guidance", 0.0, 0.0, 100.0, "Guidance (cfg) for previews and quiet samples; 0: usual for the model.", step=0.1),
-                _more(io.Int, "checkpoint_every", 100, 1, 100000, "Steps between checkpoints; two are kept, in a folder beside the file."),
-                _switch("resume", "Go on from the newest checkpoint of this name or a numbered one, with the same settings, to the same number of steps."),
+                *_settings(),
             ],
             outputs=[
                 SparseDictSocket.Output("result", display_name="sparse dict", tooltip="What was learned, as it is in the file."),
@@ -146,52 +127,51 @@ class TrainSparseDict(io.ComfyNode):
         if cancelled or (result.checkpoint is not None and not callbacks.kept()):
             raise comfy.model_management.InterruptProcessingException
         log = "\n".join(callbacks.lines)
-        # As others will load it: the file's own precision, no gradients.
+        # For the nodes after it: as it was trained, in fp32, but without gradients.
         value = SparseDict(result.adapter.requires_grad_(False).cpu(), result.path.stem)
         return io.NodeOutput(value, plot(result.log), log, ui={"text": (callbacks.lines[-1],), files.UI: files.told(result.path)})
 
 
 def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
-    """The widgets as a TrainConfig; zeros stand for what the preset, the effort or the model decide."""
+    """The widgets as a TrainConfig; what is unset is decided by the preset, the effort or the model."""
     from ..trainer.config import TrainConfig
     from ..trainer.presets import PRESETS as VALUES
 
     steps, quiet = EFFORTS[one["effort"]]
-    wanted = one.get("quiet_samples", -1)
-    quiet = quiet if wanted < 0 else wanted
-    if one.get("clip") is None and has_conditioning:
-        quiet = 0  # nothing to make other prompts with
     path = target(output_folder(), one["name"])
-    resume = bool(one.get("resume"))
     large = backend.parameter_count()
     batch = one.get("batch_size") or (16 if large < 1e8 else 8 if large < 1.5e9 else 4)
-    parts = one.get("gradient_accumulation") or (1 if backend.device.type == "cpu" else batch if large > 1e9 else max(1, batch // 2))
-    checkpointing = one.get("gradient_checkpointing", "auto")
-    chosen: dict[str, Any] = {
-        "out": str((begun(path) if resume else None) or unused(path)),
+    decided: dict[str, Any] = {
+        "out": str((begun(path) if one.get("resume") else None) or unused(path)),
         "placeholder": one["word"].strip() or None,
-        "steps": one.get("steps") or steps,
         "seed": one["training_seed"],
-        "atoms": one.get("atoms", 128),
-        "rank": one.get("rank", 16) or None,
+        "steps": steps,
         "batch_size": batch,
-        "gradient_accumulation": parts,
-        "resolution": one.get("resolution") or None,
-        "gradient_checkpointing": checkpointing == "on" or (checkpointing == "auto" and backend.is_large()),
-        "precision": one.get("precision", "fp32"),
+        "gradient_accumulation": 1 if backend.device.type == "cpu" else batch if large > 1e9 else max(1, batch // 2),
+        "gradient_checkpointing": backend.is_large(),
         "quiet_samples": quiet,
-        "quiet_prompts": lines(one.get("quiet_prompts", "")) or None,
         "cache": str(Path(folder_paths.get_user_directory()) / "sparsedict" / "quiet"),
-        "preview_prompts": lines(one.get("preview_prompts", "")),
-        "preview_every": one.get("preview_every", 50),
-        "checkpoint_every": one.get("checkpoint_every", 100),
-        "resume": resume,
     }
-    values = {**VALUES[one["preset"]], **chosen}
-    for name in ("learning_rate", "density"):
-        if one.get(name):
-            values[name] = one[name]
+    chosen = {setting.name: _value(setting, one[setting.name]) for setting in widgets(TrainConfig) if _is_set(setting, one)}
+    values = {**VALUES[one["preset"]], **decided, **chosen}
+    if one.get("clip") is None and has_conditioning:
+        values["quiet_samples"] = 0  # nothing to make other prompts with
     return TrainConfig(**values)
+
+
+def _is_set(setting: Option, one: dict[str, Any]) -> bool:
+    return setting.name in one and (setting.widget.unset is None or one[setting.name] != setting.widget.unset)
+
+
+def _value(setting: Option, given: Any) -> Any:
+    """What a widget means to the trainer."""
+    if setting.name == "rank":
+        return given or None
+    if isinstance(setting.default, bool):
+        return given in (True, "on")
+    if setting.name.endswith("_prompts"):
+        return lines(given) or setting.default
+    return given
 
 
 def begun(path: Path) -> Path | None:
@@ -262,20 +242,35 @@ def lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _more(kind: Any, name: str, default: float, low: float, high: float, tooltip: str, **more: Any) -> Any:
-    return kind.Input(name, default=default, min=low, max=high, tooltip=tooltip, optional=True, **more, **_advanced(kind))
+def _settings() -> list[Any]:
+    """The trainer's settings that the node shows, and the sampler's two; saved workflows know them by their order."""
+    from ..trainer.config import TrainConfig
+
+    shown = {setting.widget.place: _widget(setting) for setting in widgets(TrainConfig)}
+    shown[14] = io.Int.Input(
+        "sampling_steps", default=0, min=0, max=1000, optional=True, tooltip="Steps of the sampler for previews and quiet samples; 0: 24.", **_advanced(io.Int)
+    )
+    shown[15] = io.Float.Input(
+        "guidance", default=0.0, min=0.0, max=100.0, step=0.1, optional=True, tooltip="Guidance (cfg) for previews and quiet samples; 0: usual for the model.",
+        **_advanced(io.Float),
+    )  # fmt: skip
+    return [shown[place] for place in sorted(shown)]
 
 
-def _choice(name: str, options: tuple[str, ...], tooltip: str) -> Any:
-    return io.Combo.Input(name, options=list(options), default=options[0], tooltip=tooltip, optional=True, **_advanced(io.Combo))
-
-
-def _text(name: str, tooltip: str) -> Any:
-    return io.String.Input(name, default="", multiline=True, tooltip=tooltip, optional=True, **_advanced(io.String))
-
-
-def _switch(name: str, tooltip: str) -> Any:
-    return io.Boolean.Input(name, default=False, tooltip=tooltip, optional=True, **_advanced(io.Boolean))
+def _widget(setting: Option) -> Any:
+    widget = setting.widget
+    choices = widget.choices or setting.choices
+    more: dict[str, Any] = {"default": widget.default}
+    if choices:
+        kind, more["options"] = io.Combo, list(choices)
+    elif isinstance(setting.default, bool):
+        kind = io.Boolean
+    elif isinstance(widget.default, str):
+        kind, more["multiline"] = io.String, True
+    else:
+        kind = io.Float if isinstance(widget.default, float) else io.Int
+        more |= {"min": min(widget.default, widget.least), "max": widget.most} | ({"step": widget.step} if widget.step else {})
+    return kind.Input(setting.name, optional=True, tooltip=" ".join(filter(None, (setting.help, widget.note))), **more, **_advanced(kind))
 
 
 def _advanced(kind: Any) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Writes locales/en/nodeDefs.json from the nodes themselves, and says what the other languages lack.
+"""Writes locales/en/nodeDefs.json from the nodes themselves and the settings on the help page of Train, and says what the other languages lack.
 
     COMFYUI_ROOT=… python -m sparsedict.tools.make_locales
 
@@ -17,6 +17,7 @@ from .comfy_host import PROJECT, default_root
 from .host_in_process import make_base, start
 
 LOCALES = PROJECT / "locales"
+TRAIN_PAGE = PROJECT / "web" / "docs" / "SparseDictTrain.md"
 
 
 def definitions() -> dict[str, Any]:
@@ -47,6 +48,15 @@ def _texts(item: Any) -> dict[str, str]:
     return {**texts, "tooltip": item.tooltip} if item.tooltip else texts
 
 
+def with_settings(page: str) -> str:
+    """The help page with the settings as they are."""
+    from ..trainer.config import TrainConfig
+    from ..trainer.options import help_table
+
+    before, begin, rest = page.partition("trainer/config.py -->\n")
+    return f"{before}{begin}\n{help_table(TrainConfig)}\n{rest[rest.index('<!-- end -->'):]}"
+
+
 def gaps(wanted: dict[str, Any], given: dict[str, Any], at: str = "") -> list[str]:
     """Where two trees of texts differ in their keys: "−" is missing, "+" has nothing behind it any more."""
     lines = [f"− {at}{key}" for key in wanted.keys() - given.keys()] + [f"+ {at}{key}" for key in given.keys() - wanted.keys()]
@@ -68,6 +78,7 @@ def main() -> None:
     path = LOCALES / "en" / "nodeDefs.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    TRAIN_PAGE.write_text(with_settings(TRAIN_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     for language in sorted(folder.name for folder in LOCALES.iterdir() if folder.is_dir()):
         for line in gaps(wanted, read(language)):
             print(f"{language}: {line}")

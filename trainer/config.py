@@ -1,14 +1,23 @@
-"""Every setting of a training run, with the reason for its default. Values are plain, so that a run can be stored as JSON."""
+"""Every setting of a training run, with the reason for its default. Values are plain, so that a run can be stored as JSON.
 
+A new setting is one entry here: `options` makes of it what the command line, the ComfyUI node and its help page show.
+"""
+
+# ruff: noqa: RUF009 - `option` makes dataclass fields
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..sparsedict_core.config import AdapterConfig
-from ..sparsedict_core.errors import TrainingError
+from .options import ANY_COUNT, ONE_OR_MORE, POSITIVE, SHARE, Widget, option, options_of
+
+if TYPE_CHECKING:
+    from ..sparsedict_core.config import AdapterConfig
+
+OPTIMISERS = ("adam", "adamw", "sgd", "nadam", "radam", "rmsprop", "adafactor")
+LR_SCHEDULES = ("linear", "cosine", "constant")
 
 
 @dataclass
@@ -16,85 +25,124 @@ class TrainConfig:
     """Settings of one run; `presets` holds the sets of them that users choose from. Raises TrainingError for bad values."""
 
     # -- what is trained on, and where the result goes
-    images: str | Path | None = None  # a folder; None where the data is handed over in memory
-    caption: str | None = None  # for images without a .txt
-    placeholder: str | None = None  # the word that stands for the concept; becomes the trigger word
-    resolution: int | None = None  # None: the base's own
+    images: str | Path | None = option(None, "A folder of pictures; none where the data is handed over in memory.", path=True)
+    placeholder: str | None = option(None, "The word that stands for the concept; needed where images have no .txt captions.", "--word", "--placeholder")
+    caption: str | None = option(None, "Caption of images without a .txt, with {word} in it: 'a picture of {word}'.", "--caption")
+    resolution: int | None = option(
+        None, "Pixels of the side of a square of the same area; images keep their shape.", "--resolution", bounds=ONE_OR_MORE,
+        widget=Widget(7, most=4096, unset=0, note="0: the model's own."),
+    )  # fmt: skip
     # Off: a mirrored face or text is another one, and a crop no longer shows what its caption says.
-    flip: bool = False  # each picture also mirrored
-    random_crops: int = 0  # this many more views of each picture, of 75 to 100 % of its sides
-    out: str | Path = "out/adapter.safetensors"
-    overwrite: bool = False
-    # -- the adapter (method: r = 16, m = 128, one-sided quantile threshold)
-    atoms: int = 128
-    rank: int | None = 16
-    density: float = 0.10
-    encoder: str = "quantile"
-    encoder_settings: dict[str, Any] = field(default_factory=dict)
+    flip: bool = option(False, "Each picture also mirrored.")
+    random_crops: int = option(0, "This many more views of each picture, of 75 to 100 % of its sides.", bounds=ANY_COUNT)
+    out: str | Path = option("out/adapter.safetensors", "The adapter, .safetensors.", path=True)
+    overwrite: bool = option(False, "Replace what is there.")
     # -- length and batch
-    steps: int = 300
-    batch_size: int = 16  # rows of the whole step, over all processes and micro-batches
-    gradient_accumulation: int = 1
-    seed: int = 0
-    # -- optimiser (method: Adam (0.9, 0.99), 1e-2 with the quiet term, 5e-3 without, warm-up 20, decay over the last 30 %)
-    optimizer: str = "adam"
-    learning_rate: float | None = None
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    lr_schedule: str = "linear"
-    warmup_steps: int = 20
-    decay_share: float = 0.30
-    max_grad_norm: float = 1.0
-    # -- density: ρ from 1 to `density` over the first half; without annealing drift is half as large again
-    anneal_share: float = 0.5
+    steps: int = option(
+        300, "Training steps.", "--max-train-steps", "--steps", bounds=ONE_OR_MORE, widget=Widget(0, most=100_000, unset=0, note="0: by the effort.")
+    )
+    batch_size: int = option(
+        16, "Rows of a whole step, over all processes and accumulated parts.", "--train-batch-size", "--batch-size", bounds=ONE_OR_MORE,
+        widget=Widget(5, most=1024, unset=0, note="0: 16 for small models, 8 or 4 for large ones."),
+    )  # fmt: skip
+    gradient_accumulation: int = option(
+        1, "Parts that a step's batch is worked through in, to save memory.", "--gradient-accumulation-steps", bounds=ONE_OR_MORE,
+        widget=Widget(6, most=1024, unset=0, note="0: by the model's size."),
+    )  # fmt: skip
+    # -- optimiser: Adam (0.9, 0.99), 1e-2 with the quiet term, 5e-3 without, warm-up 20, decay over the last 30 % (docs/method.md)
+    learning_rate: float | None = option(
+        None, "Learning rate.", "--learning-rate", "--lr", bounds=POSITIVE,
+        widget=Widget(1, 0.0, most=1.0, step=0.0001, unset=0, note="0: by the preset (0.01, without quiet samples 0.005)."),
+    )  # fmt: skip
+    lr_schedule: str = option("linear", "By name: linear decay at the end, cosine, constant.", "--lr-scheduler", choices=LR_SCHEDULES)
+    warmup_steps: int = option(20, "Steps until the full learning rate.", "--lr-warmup-steps", bounds=ANY_COUNT)
+    decay_share: float = option(0.30, "Last share of the steps, over which a linear schedule decays.", bounds=SHARE)
+    optimizer: str = option("adam", f"By name: {', '.join(OPTIMISERS)}.", "--optimizer-type", "--optimizer", choices=OPTIMISERS)
+    betas: tuple[float, float] = option((0.9, 0.99), "Adam's.")
+    weight_decay: float = option(0.0, "Of the optimiser.", bounds=POSITIVE)
+    max_grad_norm: float = option(1.0, "Norm that gradients are clipped to.", bounds=POSITIVE)
+    # -- the adapter: r = 16, m = 128, one-sided quantile threshold (docs/method.md)
+    rank: int | None = option(
+        16, "Atoms are combinations of this many directions.", "--network-dim", "--rank", bounds=ONE_OR_MORE, optional=True,
+        widget=Widget(3, 16, most=1024, note="0: of all, in a far larger file.")
+    )
+    atoms: int = option(
+        128, "Atoms of each site's dictionary. More can hold more, in a larger file.", "--atoms", bounds=ONE_OR_MORE, widget=Widget(2, 128, least=1, most=8192)
+    )
+    density: float = option(
+        0.10, "Share of atoms that are active at once.", "--density", bounds=SHARE, widget=Widget(4, 0.0, most=1.0, step=0.01, unset=0, note="0: by the preset.")
+    )
+    # Annealed from 1 to `density`: without that drift is half as large again.
+    anneal_share: float = option(0.5, "First share of the steps, over which the density falls from 1 to its aim.", bounds=SHARE)
+    encoder: str = option("quantile", "How coefficients are computed: quantile, soft (with rank none: the paper's plain reading) or linear.", "--encoder")
+    encoder_settings: dict[str, Any] = option(dict, "Settings of the encoder, by name.")
     # -- the quiet term
-    quiet_share: float = 0.25  # rows of a batch that are the base's own samples for other prompts
     # The method's 0.1 costs fidelity on the embedded base and buys no stillness; 0.03 is what the search chose (benchmarks/RESULTS.md).
-    quiet_weight: float = 0.03  # 0 turns quiet rows and their term off; other prompts are then disturbed more; how much: benchmarks
-    quiet_ramp: tuple[float, float] = (0.15, 0.45)
-    quiet_samples: int = 96  # over all aspect buckets; 0: none are made, and the inputs are standardised by the training images alone
-    quiet_empty_share: float = 0.125
-    quiet_prompts: list[str] | None = None  # None: the base's own list
-    # Quiet prompts that hold a word the base never learned: two adapters then merge better, each alone keeps less (method).
-    quiet_word_share: float = 0.0
-    quiet_words: list[str] | None = None  # None: the base's own spare words, without the placeholder
-    quiet_sampling_steps: int | None = None
-    cache: str | Path | None = None  # folder of the quiet samples; None: beside `out`
+    quiet_weight: float = option(
+        0.03, "Weight of the quiet term, which keeps other prompts as they are; 0 turns it off.", "--quiet-weight", bounds=POSITIVE
+    )
+    quiet_share: float = option(0.25, "Share of a batch's rows that are the base's own samples for other prompts.", bounds=SHARE)
+    quiet_ramp: tuple[float, float] = option((0.15, 0.45), "Shares of the steps between which the quiet term's weight rises.")
+    quiet_samples: int = option(
+        96, "Pictures of the base itself, made first and kept for the next run, so that other prompts stay as they are. 0: none, then other "
+        "prompts change more, with few pictures far more.", "--quiet-samples", bounds=ANY_COUNT,
+        widget=Widget(10, -1, most=4096, unset=-1, note="-1: by the effort."),
+    )  # fmt: skip
+    quiet_empty_share: float = option(0.125, "Share of those pictures that have an empty prompt.", bounds=SHARE)
+    quiet_prompts: list[str] | None = option(
+        None, "Prompts of those pictures, one a line, for models of one subject. Empty: a list of everyday scenes.", widget=Widget(11, "")
+    )
+    # Two adapters then merge better, each alone keeps less (docs/method.md).
+    quiet_word_share: float = option(0.0, "Share of quiet prompts that hold a word the base never learned.", bounds=SHARE)
+    quiet_words: list[str] | None = option(None, "Those words; none: the base's own spare words, without the placeholder.")
+    quiet_sampling_steps: int | None = option(None, "Sampling steps of quiet samples; none: the base's own.", bounds=ONE_OR_MORE)
+    cache: str | Path | None = option(None, "Folder of the quiet samples; none: beside `out`.", path=True)
     # -- nested training: a site uses only its first atoms in this share of the steps
-    nested: float = 0.25
-    nested_octaves: float = 5.0
+    nested: float = option(0.25, "Share of steps that use only the first atoms, so that few carry the concept; 0 turns it off.", "--nested", bounds=SHARE)
+    nested_octaves: float = option(5.0, "How few atoms those steps may use: 2 to the power of minus this.", bounds=POSITIVE)
     # -- losses
-    min_snr_gamma: float | None = None
-    prior_images: str | Path | None = None
-    prior_caption: str | None = None  # for prior images without a .txt; never the concept's own word
-    prior_share: float = 0.25
-    caption_dropout: float = 0.0
+    caption_dropout: float = option(0.0, "Share of captions left empty.", "--caption-dropout-rate", bounds=SHARE)
+    min_snr_gamma: float | None = option(None, "Weigh noise levels by min-SNR (5 is usual).", "--min-snr-gamma", bounds=POSITIVE)
+    prior_images: str | Path | None = option(None, "Folder of prior-preservation images.", "--reg-data-dir", "--prior-images", path=True)
+    prior_caption: str | None = option(None, "Caption of prior-preservation images without a .txt; never the concept's own word.", "--prior-caption")
+    prior_share: float = option(0.25, "Share of a batch's rows that are prior-preservation images.", bounds=SHARE)
     # -- dead atoms are started anew where they are the most use
-    revive_after: int = 100  # steps without firing; 0 turns it off
+    revive_after: int = option(100, "Steps without firing after which an atom is started anew; 0 turns it off.", bounds=ANY_COUNT)
     # -- memory
-    precision: str = "fp32"  # or bf16 autocast
-    gradient_checkpointing: bool = False
+    precision: str = option(
+        "fp32", "bf16 computes fp32 models in half the memory; the adapter stays fp32.", "--mixed-precision", choices=("fp32", "bf16"),
+        widget=Widget(9, "fp32", note="Models in other precisions keep their own."),
+    )  # fmt: skip
+    gradient_checkpointing: bool = option(
+        False, "Compute blocks twice and keep less in memory.", "--gradient-checkpointing",
+        widget=Widget(8, "auto", choices=("auto", "on", "off"), unset="auto", note="auto: for large models."),
+    )  # fmt: skip
     # -- what is shown and stored
-    preview_prompts: list[str] = field(default_factory=list)
-    preview_every: int = 100
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 2
-    resume: bool = False
-    moments: bool = True  # what pruning in the greedy order needs; 4·m² bytes a site
-    tensorboard: str | Path | None = None
+    seed: int = option(0, "Random seed for the whole run. The same seed gives the same adapter.", "--seed", bounds=ANY_COUNT)
+    preview_prompts: list[str] = option(
+        list, "Prompts that are shown while it trains, beside the base's pictures of them.", "--sample-prompt", widget=Widget(12, "", note="One a line.")
+    )
+    preview_every: int = option(100, "Steps between previews.", "--sample-every-n-steps", bounds=ONE_OR_MORE, widget=Widget(13, 50, least=1, most=100_000))
+    checkpoint_every: int = option(
+        100, "Steps between checkpoints; two are kept, in a folder beside the file.", "--save-every-n-steps", bounds=ONE_OR_MORE,
+        widget=Widget(16, 100, least=1, most=100_000),
+    )  # fmt: skip
+    keep_checkpoints: int = option(2, "How many are kept.", bounds=ANY_COUNT)
+    resume: bool = option(
+        False, "Go on from the newest checkpoint, with the same settings, to the same result.", "--resume", widget=Widget(17, False, note="Of this name or a numbered one.")
+    )
+    moments: bool = option(True, "Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.", "--moments/--no-moments")
+    tensorboard: str | Path | None = option(None, "Write a TensorBoard log there.", "--logging-dir", path=True)
 
     def __post_init__(self) -> None:
+        from ..sparsedict_core.errors import TrainingError
+
         self.betas, self.quiet_ramp = tuple(self.betas), tuple(self.quiet_ramp)  # type: ignore[assignment]
-        for name in ("steps", "batch_size", "gradient_accumulation"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; give 1 or more.")
+        for name, one in options_of(TrainConfig).items():
+            if (wrong := one.wrong(getattr(self, name))) is not None:
+                raise TrainingError(wrong)
         if self.batch_size % self.gradient_accumulation:
             raise TrainingError(f"batch_size {self.batch_size} is no multiple of gradient_accumulation {self.gradient_accumulation}.")
-        for name in ("quiet_share", "prior_share", "nested", "caption_dropout", "quiet_empty_share", "quiet_word_share", "anneal_share", "decay_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}; give a share from 0 to 1.")
-        if self.precision not in ("fp32", "bf16"):
-            raise TrainingError(f"precision is {self.precision!r}; give fp32 or bf16.")
         self.adapter_config()
 
     @property
@@ -116,6 +164,8 @@ class TrainConfig:
 
     def adapter_config(self) -> AdapterConfig:
         """The adapter's part."""
+        from ..sparsedict_core.config import AdapterConfig
+
         return AdapterConfig(self.encoder, self.atoms, self.rank, self.density, dict(self.encoder_settings))
 
     def to_dict(self) -> dict[str, Any]:
