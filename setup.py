@@ -18,6 +18,6 @@ setup(
         "sparsedict.trainer": ["*.txt", "**/*.txt"],
         "sparsedict.demo_model": ["weights/*", "*.md", "*.json", "*.txt"],
         "sparsedict.demo_model.stickers": ["sheets/*"],
-        "sparsedict.demo": ["**/*.png", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.j2"],
+        "sparsedict.demo": ["**/*.png", "**/*.safetensors", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.j2"],
     },
 )

@@ -106,6 +106,23 @@ def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
     click.echo(write_tables(paths[0]))
 
 
+@main.command("lora")
+@click.option("--part", "parts", type=click.Choice(["kept", "conversion"]), multiple=True, help="Only these; all without it.")
+@click.option("--concepts", callback=names, help="Of the demo world, only these.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.pass_obj
+def lora(paths: tuple[Path, Path], parts: tuple[str, ...], concepts: list[str] | None, seeds: int) -> None:
+    """E9: what is kept of a LoRA taken apart, and the time and memory of doing it. Done runs are skipped."""
+    from .lora import conversion, keeping
+    from .page import write_tables
+
+    if "conversion" in (parts or ("conversion",)):
+        conversion.measure(paths[0], click.echo)
+    if "kept" in (parts or ("kept",)):
+        keeping.measure(paths[0], concepts or keeping.CONCEPTS, seeds, click.echo)
+    click.echo(write_tables(paths[0]))
+
+
 @main.command("layer-speed")
 @click.option("--quick", is_flag=True, help="SD3-medium with few tokens and repeats, and changes of all models; in a minute or two, under out/.")
 @click.option("--part", "parts", type=click.Choice(["sites", "steps", "memory", "change"]), multiple=True, help="Only these; all without it.")

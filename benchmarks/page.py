@@ -59,8 +59,14 @@ def made_elsewhere() -> list[tuple[str, str, Callable[[Sequence[Mapping[str, Any
     """(folder, title, what makes the text) of the tables that have files of their own."""
     from .digits.tables import digits
     from .layer.tables import layer_speed
+    from .lora.tables import conversion_table, kept_table
 
-    return [("E6", "E6 Digits: an 8 becomes a 3", digits), ("E7-layer", "E7 Speed and memory at real widths", layer_speed)]
+    return [
+        ("E6", "E6 Digits: an 8 becomes a 3", digits),
+        ("E7-layer", "E7 Speed and memory at real widths", layer_speed),
+        ("E9-lora", "E9 LoRAs taken apart", kept_table),
+        ("E9-conversion", "E9 Converting a LoRA", conversion_table),
+    ]
 
 
 def write_tables(results: Path = RESULTS) -> Path:

@@ -60,15 +60,19 @@ def command(
     if rotation and not prompts:
         raise UserError("--rotation needs a prompt to see the atoms at work: --prompt TEXT")
     from ..lora.base import open_base
-    from ..lora.convert import lora_to_adapter
+    from ..lora.convert import convert_file, lora_to_adapter
     from ..lora.importing import RANK
     from ..sparsedict_core.file_format import save
 
-    adapter, report = lora_to_adapter(file, open_base(model), rank or RANK, torch.float32, allow_part)
-    click.echo(report.text)
+    kept = DTYPES[weights or "fp32"]
     if prompts or gate:
+        adapter, report = lora_to_adapter(file, open_base(model), rank or RANK, torch.float32, allow_part)
+        click.echo(report.text)
         adapter = at_work(adapter, prompts, rotation, gate, images, open_model(model, device, dtype))
-    saved = save(adapter, out, dtype=DTYPES[weights or "fp32"], overwrite=overwrite)
+        saved = save(adapter, out, dtype=kept, overwrite=overwrite)
+    else:
+        saved, report = convert_file(file, open_base(model), out, rank or RANK, kept, allow_part, overwrite)
+        click.echo(report.text)
     click.echo(f"{out}: {bytes_text(saved.bytes)}")
 
 

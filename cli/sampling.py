@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,10 @@ def attached(backend: Backend, specs: Sequence[AdapterSpec]) -> Iterator[list[tu
     from ..sparsedict_core.base_check import check_base
 
     loaded = [(spec, load_adapter(spec.path)) for spec in specs]
-    for _, adapter in loaded:
+    for spec, adapter in loaded:
         check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
+        if adapter.aside:
+            warnings.warn(f"{spec.path} holds {len(adapter.aside)} tensors of a LoRA that are not the denoiser's; they change nothing here.", stacklevel=2)
     with contextlib.ExitStack() as stack:
         yield [(spec, adapter, stack.enter_context(adapter.attach(backend.denoiser, spec.strength, backend.component))) for spec, adapter in loaded]
 

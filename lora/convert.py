@@ -1,4 +1,4 @@
-"""The two roads through diffusers: a LoRA file to a dictionary for a base, with what was done in words."""
+"""A LoRA file to a dictionary for a base that diffusers knows, in memory or straight into a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.file_format import SaveReport
+from ..sparsedict_core.streamed_file import save_streamed
 from .base import Base
 from .diffusers_names import named_by_diffusers
 from .importing import RANK, ImportReport, LoraImport
@@ -22,7 +24,17 @@ def lora_to_adapter(
     return work.adapter(Path(path).stem), work.report
 
 
+def convert_file(
+    path: str | Path, base: Base, out: str | Path, rank: int = RANK, dtype: torch.dtype = torch.float32, allow_part: bool = False, overwrite: bool = False
+) -> tuple[SaveReport, ImportReport]:
+    """`lora_to_adapter` into a file, one site in memory at a time. Raises FileFormatError; the file appears whole or not at all."""
+    work = open_import(path, base, rank, dtype, allow_part)
+    saved = save_streamed(out, work.sites(), lambda sites: work.finished(sites, Path(path).stem), work.aside_tensors(), dtype, overwrite)
+    return saved, work.report
+
+
 def open_import(path: str | Path, base: Base, rank: int = RANK, dtype: torch.dtype = torch.float32, allow_part: bool = False) -> LoraImport:
+    """The file, looked at and found to fit."""
     file = LoraFile(path)
     places = base.places()
     modules = [module for name, module in file.modules.items() if not is_text_encoder(name)]

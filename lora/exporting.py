@@ -25,6 +25,8 @@ from ..sparsedict_core.low_rank import fitted_factors, is_linear, linear_factors
 from ..sparsedict_core.site import SparseSite
 
 STYLES = ("kohya", "diffusers", "peft")
+#: How names of a text encoder's modules begin in a style.
+_TEXT_ENCODERS = {"kohya": ("lora_te",), "diffusers": ("text_encoder",), "peft": ()}
 #: Of the samples, for measuring the fit on inputs that it has not seen.
 _HELD_BACK = 4
 
@@ -97,6 +99,10 @@ def export_lora(
         ranks[module] = down.shape[0]
         tensors.update(_spelled(adapter.component, module, down, up, style, host_name))
     stored = {key: _stored(path, key, tensor, dtype) for key, tensor in tensors.items()}
+    # Loaders read a file in one spelling.
+    kept = {key: tensor for key, tensor in adapter.aside.items() if key.startswith(_TEXT_ENCODERS[style]) and key not in stored}
+    report.left_out = len(adapter.aside) - len(kept)
+    stored |= kept
     data = serialise(stored, metadata=_text(adapter, style, ranks, report))
     path.parent.mkdir(parents=True, exist_ok=True)
     if style == "peft":

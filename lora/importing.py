@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
 from ..sparsedict_core.site import SiteName, SparseSite
 from .known_bases import base_of
@@ -113,6 +114,12 @@ class LoraImport:
     def adapter(self, title: str) -> SparseAdapter:
         """The whole dictionary. Raises FileFormatError for values that are not finite."""
         sites = list(self.sites())
+        adapter = self.finished(sites, title)
+        adapter.aside = dict(self.aside_tensors())
+        return adapter
+
+    def finished(self, sites: list[SparseSite], title: str) -> SparseAdapter:
+        """The dictionary of `sites`, with what it says about itself."""
         adapter = SparseAdapter(sites, linear_config(max(site.atoms for site in sites)), self.base.component, {"title": title, "base_family": self.base.family})
         step: dict[str, object] = {"operation": "convert", "from": "lora", "modules": sum(self.report.kinds.values()), "kinds": ", ".join(self.report.kinds)}
         if self.report.lost:
@@ -124,6 +131,12 @@ class LoraImport:
         if words:
             adapter.metadata["trigger_words"] = words
         return adapter
+
+    def aside_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """What is kept as it is; numbers of types that a dictionary's file has not become fp32, which holds them exactly."""
+        for key in self.aside:
+            tensor = self.file.read(key)
+            yield key, tensor if tensor.dtype in (*DTYPES.values(), torch.int32) else tensor.float()
 
     def _part(self, part: Part) -> tuple[Tensor, Tensor]:
         """(down, up) of what `part` adds at its path."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .attachment import Attachment
 from .config import AdapterConfig
@@ -54,6 +54,9 @@ class SparseAdapter(nn.Module):
         self.component = component
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.members: tuple[Member, ...] = tuple(members)
+        #: Tensors that are no site's and do nothing here: what a LoRA that became a dictionary holds for the text encoders. They stay in
+        #: the file, and leave with it as a LoRA.
+        self.aside: dict[str, Tensor] = {}
 
     @classmethod
     def create(
@@ -142,7 +145,9 @@ class SparseAdapter(nn.Module):
     def clone(self) -> SparseAdapter:
         """A copy with tensors of its own."""
         sites = [site.clone() for site in self.sites.values()]
-        return SparseAdapter(sites, self.config, self.component, copy.deepcopy(self.metadata), self.members)
+        copied = SparseAdapter(sites, self.config, self.component, copy.deepcopy(self.metadata), self.members)
+        copied.aside = dict(self.aside)
+        return copied
 
     def compact(self) -> SparseAdapter:
         """Each site in the form that takes the fewest numbers, in place (see `SparseSite.compact`)."""

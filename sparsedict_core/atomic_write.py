@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import FileFormatError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write to a temporary file in the same folder, sync it, move it into place; on failure nothing is left behind.
 
     Raises FileFormatError with the system's reason (disk full, not writable, …).
@@ -22,7 +23,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with name.open("xb") as stream:
             temporary = name
-            stream.write(data)
+            stream.writelines((data,) if isinstance(data, bytes) else data)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

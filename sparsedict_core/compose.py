@@ -50,7 +50,13 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
                     f"{known[2]!r}; only adapters of one base model can be composed."
                 )
             sites.append(site.clone(member=name if site.member is None else f"{name}.{site.member}"))
-    return SparseAdapter(sites, first.config, first.component, _metadata(parts), members)
+    composed = SparseAdapter(sites, first.config, first.component, _metadata(parts), members)
+    for name, adapter, _ in parts:
+        if adapter.aside and (composed.aside.keys() & adapter.aside.keys()):
+            warnings.warn(f"what {name!r} holds for the text encoders is left out, as another member has the same; load its LoRA for them.", stacklevel=2)
+        else:
+            composed.aside |= adapter.aside
+    return composed
 
 
 def _check_base(first_name: str, first: SparseAdapter, name: str, adapter: SparseAdapter) -> None:

@@ -27,6 +27,8 @@ from .tensor_table import TABLE, Row, shape_of, site_sizes, site_tensors
 
 #: What an adapter can be saved as.
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+#: Before the names of tensors that are no site's (`SparseAdapter.aside`).
+ASIDE = "aside."
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,7 @@ def save(
     Raises FileFormatError if the file exists and may not be overwritten, cannot be written, or a value does not fit `dtype`.
     """
     path = Path(path)
-    if dtype not in DTYPES.values():
-        raise FileFormatError(f"{path}: an adapter cannot be saved as {dtype}; choose fp16, bf16 or fp32.")
-    if path.suffix.lower() != ".safetensors":
-        raise FileFormatError(f"{path}: an adapter's file name must end in .safetensors.")
-    if _exists(path) and not overwrite:
-        raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
+    check_target(path, dtype, overwrite)
     tensors: dict[str, Tensor] = {}
     forms: dict[str, str] = {}
     for key, site in adapter.sites.items():
@@ -78,13 +75,24 @@ def save(
         forms[key] = stored.form
         for row, tensor in site_tensors(stored):
             if row.name != "moments" or moments:
-                tensors[f"{key}.{row.name}"] = _stored(path, f"{key}.{row.name}", row, tensor, row.dtype or dtype)
+                tensors[f"{key}.{row.name}"] = stored_tensor(path, f"{key}.{row.name}", row, tensor, row.dtype or dtype)
+    tensors |= {ASIDE + name: tensor.contiguous() for name, tensor in adapter.aside.items()}
     fields = encode_metadata(adapter)
     decode_metadata(path, fields)  # what could not be read again is not written
     data = _with_sorted_header(serialise(tensors, metadata=fields))
     write_atomically(path, data)
     moments_bytes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".moments"))
     return SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
+
+
+def check_target(path: Path, dtype: torch.dtype, overwrite: bool) -> None:
+    """Raises FileFormatError for a dtype, a name or a place that no adapter can be saved as."""
+    if dtype not in DTYPES.values():
+        raise FileFormatError(f"{path}: an adapter cannot be saved as {dtype}; choose fp16, bf16 or fp32.")
+    if path.suffix.lower() != ".safetensors":
+        raise FileFormatError(f"{path}: an adapter's file name must end in .safetensors.")
+    if _exists(path) and not overwrite:
+        raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> SparseAdapter:
@@ -100,7 +108,9 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> SparseAdapter:
     found = [{row.name: tensors.pop(name) for row, name in names} for names in stored]
     _check_values(path, meta.sites, found)
     sites = [_site(entry, meta, values, dtype) for entry, values in zip(meta.sites, found, strict=True)]
-    return SparseAdapter(sites, meta.config, meta.component, meta.values, meta.members).requires_grad_(False)
+    adapter = SparseAdapter(sites, meta.config, meta.component, meta.values, meta.members).requires_grad_(False)
+    adapter.aside = {name.removeprefix(ASIDE): tensor for name, tensor in tensors.items()}
+    return adapter
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -118,10 +128,15 @@ def _with_sorted_header(data: bytes) -> bytes:
     give equal bytes."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
+    return header_bytes(header) + data[8 + length :]
+
+
+def header_bytes(header: dict[str, Any]) -> bytes:
+    """The beginning of a file, up to its tensors."""
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    return len(text).to_bytes(8, "little") + text
 
 
 def _would_fold(site: SparseSite) -> bool:
@@ -130,7 +145,8 @@ def _would_fold(site: SparseSite) -> bool:
     return any(dense_is_smaller(site.atoms, *basis.shape) for basis in bases)
 
 
-def _stored(path: Path, key: str, row: Row, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def stored_tensor(path: Path, key: str, row: Row, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As it stands in the file. Raises FileFormatError for values that must not, or cannot be there."""
     stored = tensor.cpu().to(dtype).contiguous()
     if dtype.is_floating_point and not bool(torch.isfinite(stored).all()):
         if bool(torch.isfinite(tensor).all()):
@@ -169,9 +185,10 @@ def _stored_names(file: Container, meta: FileMetadata) -> list[list[tuple[Row, s
                 raise FileFormatError(f"{file.path}: tensor {shown(entry.key)}.{row.name} is missing; the file was changed or cut.")
         _check_shapes(file.path, entry, here, meta.version)
         stored.append([(row, f"{entry.key}.{row.name}") for row in here])
-    if left:
+    foreign = [name for name in left if not name.startswith(ASIDE)]
+    if foreign:
         raise FileFormatError(
-            f"{file.path}: tensor {shown(next(iter(left)))} belongs to no site ({len(left)} such); the file is not a sparse dictionary "
+            f"{file.path}: tensor {shown(foreign[0])} belongs to no site ({len(foreign)} such); the file is not a sparse dictionary "
             "of this version, or was changed."
         )
     return stored

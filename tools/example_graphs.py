@@ -342,6 +342,47 @@ takes minutes, once for a model and size. 0 turns it off.
         flow.save(both[0], "6_compare", 300)
 
 
+def look_inside_a_lora(flow: Example) -> None:
+    flow.base(
+        """
+# Look inside a LoRA
+
+**Sparse Dict from LoRA** takes a LoRA apart into atoms. Nothing is trained here: the LoRA *zorp* comes with SparseDict, for the Demo Model. It changes 33 Linears at rank 8.
+
+1. The prompt and the latent order its atoms by what they do for that prompt. The text says what became of the file.
+2. **Inspect** shows which layers the LoRA really uses.
+3. The grid, all from the same noise: **base · 5 % of the atoms · 25 % · the whole LoRA**.
+4. **Save as LoRA** writes the chosen quarter as a LoRA that any tool loads; it is muted here (select it and press Ctrl+M).
+
+Try: another share in **Select Atoms**; **Scale Atoms** in between, such as `L2=1.5`; a LoRA of your own, with its checkpoint in place of the Demo Model.
+"""
+    )
+    with flow.group("Take it apart", "data"):
+        words = flow.prompts("a zorp at the top on a sky background")
+        taken = flow.add("SparseDictFromLora", model=flow.model, lora="demo: zorp", positive=words[0], latent_image=flow.latent)
+        flow.add("PreviewAny", "What became of it", source=taken[1], preview=120)
+        flow.column()
+        seen = flow.add("SparseDictInspect", sparse_dict=taken[0], preview=100)
+        flow.add("PreviewImage", "Layers × atoms", images=seen["image"], preview=400, wide=420)
+    with flow.group("Keep a part", "use"):
+        few = flow.select(taken[0], mode="share", share=0.05)["sparse dict"]
+        flow.column()
+        quarter = flow.select(taken[0], mode="share", share=0.25)["sparse dict"]
+        flow.add("SparseDictSaveAsLora", state=MUTED, sparse_dict=quarter, model=flow.model, filename="loras/zorp_quarter")
+        flow.column()
+        models = [flow.model, flow.applied(few, "Apply 5 %"), flow.applied(quarter, "Apply 25 %"), flow.applied(taken[0], "Apply the whole LoRA")]
+    with flow.group("The same noise four times", "use"):
+        made = []
+        for number, (title, model) in enumerate(zip(("Base", "5 % of the atoms", "25 %", "The whole LoRA"), models, strict=True)):
+            if number == 2:
+                flow.column()
+            made.append(flow.picture(title, model, words, 3))
+    with flow.group("Base · 5 % · 25 % · all", "look"):
+        joined = flow.batch(*made)
+        flow.column()
+        flow.save(flow.grid(flow.singles(joined), 4), "7_lora", 200)
+
+
 EXAMPLES: dict[str, Callable[[Example], None]] = {
     "1_train_apply_compare": train_apply_compare,
     "2_edit_one_picture": edit_one_picture,
@@ -349,6 +390,7 @@ EXAMPLES: dict[str, Callable[[Example], None]] = {
     "4_concept_and_style": concept_and_style,
     "5_probe_a_prompt": probe_a_prompt,
     "6_your_own_checkpoint": own_checkpoint,
+    "7_look_inside_a_lora": look_inside_a_lora,
 }
 # Which saved pictures make the thumbnail, below one another.
 THUMBNAILS = {
@@ -358,6 +400,7 @@ THUMBNAILS = {
     "4_concept_and_style": ("4_concept_style",),
     "5_probe_a_prompt": ("5_probe",),
     "6_your_own_checkpoint": ("6_compare",),
+    "7_look_inside_a_lora": ("7_lora",),
 }
 
 

@@ -69,6 +69,7 @@ def gate(
             gated = folded(adapter, samples, density)
             teach(gated, Lesson(Part("linear", adapter, 1.0), None, sets), backend, config, steps, report)
             calibrate(config, backend, gated, sets)
+    gated.aside = dict(adapter.aside)
     missed, quiet = measured(gated, adapter, samples)
     gated.metadata["lineage"] = [*gated.metadata.get("lineage", []), {"operation": "gate", "density": density, "missed": round(missed, 4), "quiet": round(quiet, 4)}]
     text = f"{gated.atom_count} atoms with thresholds: {missed:.1%} of the change is missed where the concept is, {quiet:.1%} of it is left on other prompts"

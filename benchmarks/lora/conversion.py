@@ -19,9 +19,13 @@ import torch
 from safetensors.torch import save_file
 
 from ...evaluation.machine import machine
+from ...lora.base import Base, open_base
+from ...lora.convert import lora_to_adapter
 from ...sparsedict_core.atomic_write import write_atomically
+from ..layer.models import denoiser_of, wide_model
+from ..timing import in_turns, paired_ratio, seconds_of
 
-TABLE = "lora-conversion"
+TABLE = "E9-conversion"
 RANK = 16
 _WORK = """
 import json, resource, sys, time
@@ -30,25 +34,18 @@ torch.set_num_threads({threads})
 import diffusers
 from sparsedict.lora.base import open_base
 from sparsedict.lora.convert import convert_file
-from sparsedict.sparsedict_core.file_format import save
 base = open_base({base!r})
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 if {work}:
-    convert_file({lora!r}, base, {out!r}, torch.{dtype})
+    convert_file({lora!r}, base, {out!r}, dtype=torch.{dtype}, overwrite=True)
 print(json.dumps([time.perf_counter() - began, 1024 * before, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
 
 
 def sdxl_folder(folder: Path) -> Path:
     """SDXL's settings without its weights."""
-    from diffusers import UNet2DConditionModel
-
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, attention_head_dim=(5, 10, 20), transformer_layers_per_block=(1, 2, 10),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
-        )  # fmt: skip
+        unet: Any = denoiser_of("sdxl", True)[0]
     unet.save_config(str(folder / "unet"))
     index = {"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -57,8 +54,6 @@ def sdxl_folder(folder: Path) -> Path:
 
 def sdxl_lora(folder: Path, path: Path, rank: int = RANK) -> int:
     """A LoRA of all Linears in SDXL's transformer blocks, as kohya spells it, in fp16; returns the number of modules."""
-    from ...lora.base import open_base
-
     generator, tensors, count = torch.Generator().manual_seed(0), {}, 0
     for name, (d_in, d_out) in open_base(folder).places().widths.items():
         if ".transformer_blocks." not in name:
@@ -98,5 +93,43 @@ def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2)
                 f"{modules} modules of rank {RANK}, {one['file_bytes'] / 1e6:.0f} MB, to {dtype}: {one['seconds']:.1f} s on {threads} threads, "
                 f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file above importing"
             )
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomically(results / f"{TABLE}.json", json.dumps(found, indent=2).encode())
+    found["applied"] = applied(say)
+    write_atomically(results / TABLE / "sdxl.json", json.dumps(found, indent=1).encode())
+
+
+def applied(say: Callable[[str], None], repeats: int = 7) -> dict[str, Any]:
+    """A denoiser's step at SDXL's widths, one thread: the base, the LoRA unmerged in peft, and the dictionary made of it, in turns."""
+    torch.set_num_threads(1)
+    model = wide_model("sdxl", torch.device("cpu"), torch.float32, full=False)
+    base = Base.of(model.denoiser)
+    widths = {path: wide for path, wide in base.places().widths.items() if ".transformer_blocks." in path}
+    state: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    for path in widths:
+        d_in, d_out = widths[path]
+        state[f"{path}.lora_A.weight"] = 0.02 * torch.randn(RANK, d_in, generator=generator)
+        state[f"{path}.lora_B.weight"] = 0.02 * torch.randn(d_out, RANK, generator=generator)
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(state, str(Path(folder) / "lora.safetensors"))
+        adapter, _ = lora_to_adapter(Path(folder) / "lora.safetensors", base)
+    inputs = model.inputs()
+
+    def step() -> float:
+        with torch.inference_mode():
+            return seconds_of(lambda: model.run(inputs))
+
+    def in_peft() -> float:
+        model.denoiser.load_lora_adapter(dict(state), prefix=None, adapter_name="measured")
+        try:
+            return step()
+        finally:
+            model.denoiser.unload_lora()
+
+    def ours() -> float:
+        with adapter.attach(model.denoiser, component=base.component):
+            return step()
+
+    times = in_turns({"base": step, "peft": in_peft, "dictionary": ours}, repeats)
+    found = {"sites": len(widths), **times, "ratio": paired_ratio(times["all"], "dictionary", "peft")}
+    say(f"applied at {len(widths)} Linears: {found['ratio']:.3f} × peft's unmerged LoRA (base {times['seconds']['base']:.2f} s, peft {times['seconds']['peft']:.2f} s)")
+    return found

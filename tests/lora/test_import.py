@@ -173,3 +173,44 @@ def test_scale_from_peft_settings(tmp_path):
         check(adapter, wanted, 1e-5)
         assert report.without_alpha == 0
         assert len(get_peft_model_state_dict(tuned)) == 2 * report.sites
+
+
+def with_text_encoder(tensors, prefix="lora_te1_text_model_encoder_layers_0_mlp_fc1"):
+    more = {f"{prefix}.lora_down.weight": torch.randn(1, 4, dtype=torch.float64), f"{prefix}.lora_up.weight": torch.randn(4, 1).half(), f"{prefix}.alpha": torch.tensor(0.5)}
+    return tensors | more, more
+
+
+def test_streamed_is_the_same_file(tmp_path):
+    """Site by site into a file: the same dictionary as by way of memory, text encoders' tensors and all."""
+    from sparsedict.lora.convert import convert_file
+    from sparsedict.sparsedict_core import load, save
+
+    base = Base.of(DENOISERS["sd15"][0]()[0])
+    tensors, text = with_text_encoder(kohya_style(random_lora(linears(base.denoiser))))
+    path = write(tensors, tmp_path / "lora.safetensors")
+    for dtype in (torch.float32, torch.float16):
+        saved, report = convert_file(path, base, tmp_path / "streamed.safetensors", dtype=dtype, overwrite=True)
+        adapter, other = lora_to_adapter(path, base, dtype=dtype)
+        save(adapter, tmp_path / "whole.safetensors", dtype, overwrite=True)
+        one, two = load(tmp_path / "streamed.safetensors"), load(tmp_path / "whole.safetensors")
+        assert one.metadata == two.metadata and list(one.sites) == list(two.sites) and report.text == other.text
+        for key, site in one.sites.items():
+            assert all(torch.equal(a, b) for a, b in zip(site.state_dict().values(), two.sites[key].state_dict().values(), strict=True))
+        assert set(one.aside) == set(text) and all(torch.equal(one.aside[key].double(), text[key].double()) for key in text)
+        assert saved.bytes == (tmp_path / "streamed.safetensors").stat().st_size
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lora.safetensors", "streamed.safetensors", "whole.safetensors"]
+
+
+def test_text_encoders_leave_with_the_lora(tmp_path):
+    from safetensors.torch import load_file
+
+    from sparsedict.lora.exporting import export_lora
+
+    base = Base.of(DENOISERS["sd15"][0]()[0])
+    tensors, text = with_text_encoder(kohya_style(random_lora(linears(base.denoiser))))
+    adapter, report = lora_to_adapter(write(tensors, tmp_path / "lora.safetensors"), base)
+    assert report.text_encoder == 3 and not report.aside
+    out = export_lora(adapter.clone(), tmp_path / "kohya.safetensors")
+    assert not out.left_out and set(text) <= set(load_file(str(tmp_path / "kohya.safetensors")))
+    out = export_lora(adapter, tmp_path / "diffusers.safetensors", "diffusers")
+    assert out.left_out == 3 and "left out" in out.text
