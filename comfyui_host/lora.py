@@ -12,11 +12,10 @@ from torch import Tensor
 from ..lora.importing import BasePlaces, ImportReport, LoraImport
 from ..lora.lora_file import LoraFile, is_text_encoder
 from ..lora.names import Part, named_by_path
-from ..lora.site_names import site_names
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.folding import SiteSamples
 from ..sparsedict_core.places import widths
-from ..sparsedict_core.site import Place, SiteName, SparseSite
+from ..sparsedict_core.site import Place, SparseSite
 from .injection import KEY, applied_to, apply_adapter
 from .linears import host_linears
 from .sites import diffusion_model, host_config, host_sites
@@ -71,15 +70,12 @@ def base_places(patcher: Any) -> BasePlaces:
         if isinstance(weight, Tensor) and weight.ndim == 4:
             patches[path] = tuple(weight.shape[1:])
 
-    def name_of(paths: list[str]) -> dict[str, SiteName]:
-        return site_names(sites.component, paths, sites.names, list(found))
-
     def weight_of(path: str) -> Tensor | None:
         name, rows = linears[path]
         weight = modules[name].weight.detach().float()
         return weight if rows is None else weight[slice(*rows)]
 
-    return BasePlaces(sites.family, sites.component, found, name_of, weight_of, patches)
+    return BasePlaces(sites.family, sites.component, found, sites.names, weight_of, patches)
 
 
 def host_names(patcher: Any) -> Callable[[str], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from ..sparsedict_core.site import Place, SiteName
 from ..sparsedict_core.site_discovery import discover_sites
 from ..sparsedict_core.tokens import is_convolution
 from .importing import BasePlaces
-from .site_names import site_names
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Base:
     component: str
     family: str
     loader: Any = None
+    outputs: tuple[SiteName, ...] = ()  # the attention outputs, by which layers are numbered
 
     def places(self) -> BasePlaces:
         """What a LoRA can be put on."""
@@ -37,21 +37,17 @@ class Base:
             return None if weight.device.type == "meta" else weight.detach()
 
         patches = {path: tuple(module.weight.shape[1:]) for path, module in self.denoiser.named_modules() if isinstance(module, nn.Conv2d)}
-        return BasePlaces(self.family, self.component, found, self.site_names, weight_of, patches)
-
-    def site_names(self, paths: list[str]) -> dict[str, SiteName]:
-        """The names of sites at `paths` (without the component)."""
-        try:
-            known = discover_sites(self.denoiser).sites
-        except SiteError:  # no family that has shared names: its own will do
-            known = []
-        return site_names(self.component, paths, known, [path for path, _ in self.denoiser.named_modules()])
+        return BasePlaces(self.family, self.component, found, self.outputs, weight_of, patches)
 
     @classmethod
     def of(cls, denoiser: nn.Module, loader: Any = None) -> Base:
-        """Of a denoiser at hand. Raises SiteError for a class that has no sites."""
-        found = discover_sites(denoiser)
-        return cls(denoiser, found.component, found.family, loader)
+        """Of a denoiser at hand. One that no family knows is called by its class, and its layers are not numbered."""
+        try:
+            found = discover_sites(denoiser)
+        except SiteError:
+            name = type(denoiser).__name__
+            return cls(denoiser, "unet" if "UNet" in name else "transformer", name, loader)
+        return cls(denoiser, found.component, found.family, loader, tuple(found.sites))
 
 
 def open_base(model: str | Path) -> Base:
@@ -85,7 +81,7 @@ def open_base(model: str | Path) -> Base:
 
 
 def _named_demo(base: Base) -> Base:
-    return Base(base.denoiser, base.component, "demo", base.loader)
+    return replace(base, family="demo")
 
 
 def _widths(module: nn.Module) -> tuple[int, int] | None:

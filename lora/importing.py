@@ -5,7 +5,7 @@ With all atoms kept the dictionary is the LoRA. What a dictionary cannot say –
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
 from ..sparsedict_core.site import SiteName, SparseSite
+from ..sparsedict_core.streams import name_sites
 from .known_bases import base_of
 from .lora_file import LoraFile, is_text_encoder
 from .names import Part
@@ -29,16 +30,21 @@ RANK = 64
 class BasePlaces:
     """What a base model has to offer: its family, its component, and (d_in, d_out) of each Linear and convolution by path.
 
-    `name_of` gives the sites' names of paths, `weight_of` a path's weights where they are at hand (DoRA needs them), `patches` the
-    (channels, height, width) that a convolution sees at once.
+    `outputs` are its attention outputs, by which layers are numbered; `weight_of` gives a path's weights where they are at hand (DoRA
+    needs them), `patches` are the (channels, height, width) that a convolution sees at once.
     """
 
     family: str
     component: str
     widths: Mapping[str, tuple[int, int]]
-    name_of: Callable[[list[str]], dict[str, SiteName]]
+    outputs: Sequence[SiteName]
     weight_of: Callable[[str], Tensor | None] = lambda path: None
     patches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def names(self) -> dict[str, SiteName]:
+        """The site's name at each path. All are named, so that a name does not depend on what a LoRA happens to hold."""
+        prefix = f"{self.component}."
+        return {name.path.removeprefix(prefix): name for name in name_sites(self.outputs, (prefix + path for path in self.widths), self.component)}
 
 
 @dataclass
@@ -102,8 +108,8 @@ class LoraImport:
 
     def sites(self) -> Iterator[SparseSite]:
         """In the base's order."""
-        names = self.base.name_of(list(self.by_path))
-        for path in sorted(self.by_path, key=lambda path: (names[path].layer, list(self.base.widths).index(path))):
+        names = self.base.names()
+        for path in sorted(self.by_path, key=list(names).index):
             pairs = [self._part(part) for part in self.by_path[path]]
             down, up = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
             site = linear_site(names[path], *singular_factors(down, up), dtype=self.dtype)
@@ -133,7 +139,7 @@ class LoraImport:
         return adapter
 
     def aside_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """What is kept as it is; numbers of types that a dictionary's file has not become fp32, which holds them exactly."""
+        """What is kept as it is; numbers of types that a dictionary's file does not know (fp8, fp64) become fp32."""
         for key in self.aside:
             tensor = self.file.read(key)
             yield key, tensor if tensor.dtype in (*DTYPES.values(), torch.int32) else tensor.float()

@@ -139,7 +139,7 @@ def test_names_are_those_of_the_file_of_diffusers(comfy):
     """One dictionary for both: the sites of a LoRA in the host have the paths that diffusers has for them."""
     places = base_places(host_adapters.loaded("sd3"))
     assert {"transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.add_v_proj", "transformer_blocks.0.ff.net.0.proj"} <= set(places.widths)
-    assert places.name_of(["transformer_blocks.1.attn.to_q"])["transformer_blocks.1.attn.to_q"].stream == "image.q"
+    assert places.names()["transformer_blocks.1.attn.to_q"].stream == "image.q"
 
 
 def test_nodes(comfy, nodes, tmp_path):

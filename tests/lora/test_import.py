@@ -149,7 +149,7 @@ def test_chroma_names(tmp_path):
         in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=12, axes_dims_rope=(4, 6, 6),
         approximator_num_channels=8, approximator_hidden_dim=8, approximator_layers=1,
     )  # fmt: skip
-    base = Base(model, "transformer", "chroma", diffusers.ChromaPipeline)
+    base = Base.of(model, diffusers.ChromaPipeline)
     lora = random_lora(linears(model))
     adapter, _ = lora_to_adapter(write(peft_style(lora, "transformer"), tmp_path / "chroma.safetensors"), base)
     check(adapter, changes(lora))
@@ -176,7 +176,7 @@ def test_scale_from_peft_settings(tmp_path):
 
 
 def with_text_encoder(tensors, prefix="lora_te1_text_model_encoder_layers_0_mlp_fc1"):
-    more = {f"{prefix}.lora_down.weight": torch.randn(1, 4, dtype=torch.float64), f"{prefix}.lora_up.weight": torch.randn(4, 1).half(), f"{prefix}.alpha": torch.tensor(0.5)}
+    more = {f"{prefix}.lora_down.weight": torch.randn(1, 4).double(), f"{prefix}.lora_up.weight": torch.randn(4, 1).half(), f"{prefix}.alpha": torch.tensor(0.5)}
     return tensors | more, more
 
 
