@@ -18,6 +18,7 @@ WORDS = (
 PLACEHOLDERS = "zorp blick quax mib fendo yurt plim skree dax wug tove snark vorp grum lumo kiki".split()
 PAD = 0
 VOCABULARY = {word: index + 1 for index, word in enumerate(WORDS + PLACEHOLDERS)}
+SYNONYMS = {"photo": "picture"}  # what every guide writes into captions
 CONTEXT_LENGTH = 16
 
 
@@ -27,7 +28,7 @@ class UnknownWordError(ValueError):
 
 def tokenize(caption: str) -> list[int]:
     """Token ids of a caption, (CONTEXT_LENGTH,), padded with PAD. Upper case, commas and full stops are ignored."""
-    words = re.sub(r"[,.;:!?\"'()]", " ", caption.lower()).split()
+    words = [SYNONYMS.get(word, word) for word in re.sub(r"[,.;:!?\"'()]", " ", caption.lower()).split()]
     unknown = [word for word in words if word not in VOCABULARY]
     if unknown:
         near = difflib.get_close_matches(unknown[0], VOCABULARY, n=3, cutoff=0.5)

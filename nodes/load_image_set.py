@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -63,12 +64,14 @@ class LoadImageSet(io.ComfyNode):
     def execute(cls, folder: str, caption: str, word: str) -> io.NodeOutput:
         from ..sparsedict_core.errors import DataError
         from ..trainer.data import ConceptData
+        from ..trainer.data_summary import summary
 
         problem = check(folder)
         path = path_of(folder)
         if problem is not True or path is None:
             raise DataError(str(problem))
         data = ConceptData.from_folder(path, caption=caption.strip() or None, placeholder=word.strip() or None)
+        logging.info("\n".join(summary(data, word=word.strip() or None)))
         images = [((item.image + 1) / 2).movedim(0, -1)[None] for item in data]
         return io.NodeOutput(images, ["\n".join(item.captions) for item in data], [item.name for item in data])
 

@@ -211,7 +211,7 @@ def data_of(lists: dict[str, list[Any]], one: dict[str, Any], backend: Any) -> A
 def captions_of(captions: list[str], one: dict[str, Any]) -> list[str]:
     """The connected captions, else the widget's, with the word filled in."""
     from ..sparsedict_core.errors import DataError
-    from ..trainer.data import DEFAULT_CAPTION, filled
+    from ..trainer.captions import DEFAULT_CAPTION, filled
 
     word = one["word"].strip() or None
     caption = one["caption"].strip() or (DEFAULT_CAPTION if word else "")

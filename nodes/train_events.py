@@ -39,6 +39,10 @@ class HostCallbacks(Callbacks):
         self.say(f"{name}: {detail}" if detail else name)
         self._send({"event": "stage", "stage": name, "detail": detail})
 
+    def on_data(self, lines: list[str]) -> None:
+        for line in lines:
+            self.say(line)
+
     def on_progress(self, name: str, done: int, total: int) -> None:
         if done < total and time.monotonic() - self._sent < 1 / EVENTS_A_SECOND:
             return

@@ -11,6 +11,7 @@ from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend, Conditioning
 from .config import TrainConfig
 from .data import Bucket, ConceptData, random_part, resize_crop
+from .masks import latent_weights
 from .quiet import QuietSamples
 
 #: Kinds of rows.
@@ -25,11 +26,17 @@ class Rows:
     conditioning: Conditioning
     captions: list[list[int]]  # by latent: indices into the conditioning's rows
     texts: list[str]  # the first caption of each latent
+    weights: Tensor | None = None  # (n, 1, h, w): how much the loss counts where; None: the same everywhere
 
     def pick(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         """Latents and one caption each for `indices`."""
         chosen = [self.captions[i][int(torch.randint(len(self.captions[i]), (), generator=generator))] for i in indices.tolist()]
         return self.latents[indices], {name: value[chosen] for name, value in self.conditioning.items()}
+
+    def repeated(self, turns: list[int]) -> Rows:
+        """The same rows, each as often as `turns` names it."""
+        weights = None if self.weights is None else self.weights[turns]
+        return Rows(self.latents[turns], self.conditioning, [self.captions[i] for i in turns], [self.texts[i] for i in turns], weights)
 
 
 @dataclass
@@ -51,13 +58,15 @@ class Batch:
     levels: Tensor
     conditioning: Conditioning
     kind: Tensor  # (B,) of CONCEPT, PRIOR, QUIET; stays on the CPU, where what is done with the rows is decided
+    weights: Tensor | None = None  # (B, 1, h, w) of the loss; None: the same everywhere
 
     def part(self, first: int, stride: int) -> Batch:
         """Every stride-th row; parts of a batch hold equal shares of each kind where those divide."""
         rows = slice(first, None, stride)
         return Batch(
-            self.latents[rows], self.noise[rows], self.levels[rows], {k: v[rows] for k, v in self.conditioning.items()}, self.kind[rows]
-        )
+            self.latents[rows], self.noise[rows], self.levels[rows], {k: v[rows] for k, v in self.conditioning.items()}, self.kind[rows],
+            None if self.weights is None else self.weights[rows],
+        )  # fmt: skip
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in `count` parts of equal size."""
@@ -65,7 +74,8 @@ class Batch:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         cast = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in self.conditioning.items()}
-        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind)
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind, weights)
 
 
 def encode_rows(backend: Backend, images: list[Tensor], captions: list[list[str]]) -> Rows:
@@ -83,23 +93,35 @@ def text_rows(backend: Backend, latents: Tensor, captions: list[list[str]]) -> R
     return Rows(latents, conditioning, [[unique.index(text) for text in row] for row in captions], [row[0] for row in captions])
 
 
-def concept_rows(backend: Backend, data: ConceptData, bucket: Bucket, flip: bool = False, crops: int = 0, seed: int = 0) -> Rows:
+def concept_rows(
+    backend: Backend, data: ConceptData, bucket: Bucket, flip: bool = False, crops: int = 0, seed: int = 0, unmasked_weight: float = 0.0
+) -> Rows:
     """The rows of a bucket's images: each whole, in `crops` random parts, and all that mirrored where `flip` is on.
 
     Latents are encoded once for the run, so the views are drawn once too. Latents that were handed over are taken as they are.
+    Outside of its mask, a picture's loss counts `unmasked_weight` times.
     """
     chosen = [data.items[index] for index in bucket.indices]
     given = [item.latent for item in chosen if item.latent is not None]
     if given:
         return text_rows(backend, torch.stack(given).float().cpu(), [list(item.captions) for item in chosen])
     generator = torch.Generator().manual_seed(seed + 17)
-    images, captions = [], []
+    images: list[Tensor] = []
+    masks: list[Tensor | None] = []
+    captions, turns = [], []
     for item in chosen:
-        views = [item.image, *(random_part(item.image, generator) for _ in range(crops))]
+        # A mask goes through all that its picture goes through, as a fourth channel.
+        whole = item.image if item.mask is None else torch.cat([item.image, item.mask])
+        views = [whole, *(random_part(whole, generator) for _ in range(crops))]
         for view in views + ([view.flip(-1) for view in views] if flip else []):
-            images.append(resize_crop(view, bucket.size))
+            sized = resize_crop(view, bucket.size)
+            turns += [len(images)] * item.repeats
+            images.append(sized[:3])
+            masks.append(None if item.mask is None else sized[3:].clamp(min=0))
             captions.append(list(item.captions))
-    return encode_rows(backend, images, captions)
+    rows = encode_rows(backend, images, captions)
+    rows.weights = latent_weights(masks, unmasked_weight, (int(rows.latents.shape[-2]), int(rows.latents.shape[-1])))
+    return rows if len(turns) == len(images) else rows.repeated(turns)
 
 
 def quiet_rows(backend: Backend, samples: QuietSamples) -> Rows:
@@ -132,6 +154,7 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
     chosen = sets[int(torch.multinomial(weights, 1, generator=generator))]
     parts: list[tuple[Tensor, Conditioning]] = []
     kinds: list[int] = []
+    weights: list[Tensor] = []
     sources = (chosen.concept, chosen.prior, chosen.quiet)
     for kind, (source, count) in enumerate(zip(sources, counts(config, chosen.prior is not None), strict=True)):
         if source is None or count == 0:
@@ -140,6 +163,7 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
         total = len(source.latents)
         indices = torch.cat([torch.randperm(total, generator=generator) for _ in range(-(-count // total))])[:count]
         latents, conditioning = source.pick(indices, generator)
+        weights.append(torch.ones(count, 1, *latents.shape[-2:]) if source.weights is None else source.weights[indices])
         if kind == CONCEPT and config.caption_dropout > 0:
             dropped = torch.rand(count, generator=generator) < config.caption_dropout
             conditioning = {k: torch.where(dropped.view(-1, *[1] * (v.ndim - 1)), chosen.empty[k], v) for k, v in conditioning.items()}
@@ -150,4 +174,5 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
     size = (int(latents.shape[-2]), int(latents.shape[-1]))
     levels = backend.sample_noise_levels(len(latents), generator, size)
     noise = torch.randn(latents.shape, generator=generator)
-    return Batch(latents, noise, levels, conditioning, torch.tensor(kinds))
+    masked = any(source is not None and source.weights is not None for source in sources)
+    return Batch(latents, noise, levels, conditioning, torch.tensor(kinds), torch.cat(weights) if masked else None)

@@ -35,6 +35,9 @@ class Callbacks:
     def on_stage(self, name: str, detail: str = "") -> None:
         """A part of the run begins: "quiet samples", "training", "importance", …"""
 
+    def on_data(self, lines: list[str]) -> None:
+        """What the run learns from, and what of a folder it does not use: lines for people, before anything takes long."""
+
     def on_progress(self, name: str, done: int, total: int) -> None:
         """Progress within a stage other than training."""
 

@@ -32,6 +32,12 @@ class TrainConfig:
         None, "Pixels of the side of a square of the same area; images keep their shape.", "--resolution", bounds=ONE_OR_MORE,
         widget=Widget(7, most=4096, unset=0, note="0: the model's own."),
     )  # fmt: skip
+    skip_unreadable: bool = option(False, "Train without the pictures that cannot be read, instead of naming them and stopping.", "--skip-unreadable")
+    masks: str = option(
+        "files", "Where the loss counts: inside mask files (a-masklabel.png, mask/a.png) where there are some; alpha: and where a picture is not "
+        "transparent; off: everywhere.", "--masks", choices=("files", "alpha", "off"),
+    )  # fmt: skip
+    unmasked_weight: float = option(0.0, "Weight of the loss outside of a mask.", "--unmasked-weight", bounds=SHARE)
     # Off: a mirrored face or text is another one, and a crop no longer shows what its caption says.
     flip: bool = option(False, "Each picture also mirrored.")
     random_crops: int = option(0, "This many more views of each picture, of 75 to 100 % of its sides.", bounds=ANY_COUNT)

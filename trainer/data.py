@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sparsedict_core.errors import DataError
-from .images import PICTURE_SUFFIXES, is_picture, read_image
-
-DEFAULT_CAPTION = "a photo of {}"
-SLOTS = ("{}", "{word}")  # where a caption takes the placeholder word
+from .captions import DEFAULT_CAPTION
+from .folder_reading import FolderReading, read_pictures
 
 LARGEST_ASPECT = 4.0  # longer pictures are cropped: base models have hardly seen any
 AREA_TOLERANCE = 0.2  # how far a bucket's area may be from the wanted one, as a share; a coarse `multiple` hits it seldom
-SPARE_AREA = 4.0  # pictures are kept at this many times the training area, so that any bucket still only shrinks them
+SPARE_AREA = 2.0  # pictures are kept at this many times the training area, so that any bucket, and most crops, still only shrink them
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class ConceptItem:
     captions: list[str]
     name: str
     latent: Tensor | None = None  # (c, h, w) as the base sees it: taken instead of the picture
+    mask: Tensor | None = None  # (1, H, W) from 0 to 1: where the loss counts
+    repeats: int = 1  # how often it is drawn, beside the others
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ConceptData:
     """What is learned: pictures and their captions, in a fixed order."""
 
     items: list[ConceptItem]
+    reading: FolderReading | None = None  # what was found where they were read from a folder
 
     def __len__(self) -> int:
         return len(self.items)
@@ -63,35 +64,20 @@ class ConceptData:
     @classmethod
     def from_folder(
         cls, folder: Path | str, caption: str | None = None, placeholder: str | None = None, resolution: int | None = None,
-        missing: str = "a caption or a placeholder word",
+        missing: str = "a caption or a placeholder word", default_caption: str = DEFAULT_CAPTION, masks: str = "files",
+        skip_unreadable: bool = False,
     ) -> ConceptData:
-        """The pictures directly in a folder, by name, each with the captions of the .txt file of the same name, one a line.
+        """The pictures in a folder, by name, each with its own captions, else `caption`, else its folder's, else `default_caption`.
 
-        A picture without .txt gets `caption`, or "a photo of {}" when only a placeholder is given. `{}` or `{word}` in any
-        caption stands for the placeholder. With `resolution`, much larger pictures are shrunk at once to save memory; `missing` says
-        what to give where there is no caption.
-        Raises DataError, naming the file, for whatever cannot be used.
+        Own captions are those of the .txt or .caption file of the same name, metadata.jsonl, metadata.csv or kohya's metadata .json;
+        `{}`, `{word}` and `[trigger]` in any caption stand for the placeholder. Sub-folders named as `10_zorp dog` are read too.
+        With `resolution`, much larger pictures are shrunk while they are decoded; `masks` is one of `masks.MASKS`; `missing` says what
+        to give where there is no caption. Raises DataError, naming all files that cannot be used, or leaves them out with
+        `skip_unreadable`; what was done is in `reading`.
         """
-        folder = Path(folder)
-        files = list_files(folder)
-        pictures = [path for path in files if is_picture(path)]
-        if not pictures:
-            endings = " ".join(sorted(PICTURE_SUFFIXES))
-            raise DataError(f"{folder} has no picture in it; put the training pictures directly into this folder ({endings})")
-        if placeholder is not None and not placeholder.strip():
-            raise DataError(f"the placeholder word for {folder} is empty; give a word that stands for the concept")
-        if caption is None and placeholder is not None:
-            caption = DEFAULT_CAPTION
-        texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
-        # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
-        captions = [captions_of(path, texts.get(path.stem), caption, placeholder, missing) for path in pictures]
-        items = []
-        for path, lines in zip(pictures, captions):
-            image = read_image(path)
-            if resolution is not None:
-                image = shrink_to_area(image, SPARE_AREA * resolution * resolution)
-            items.append(ConceptItem(image, lines, path.name))
-        return cls(items)
+        area = math.inf if resolution is None else SPARE_AREA * resolution * resolution
+        read, reading = read_pictures(Path(folder), caption, placeholder, missing, default_caption, area, masks, skip_unreadable)
+        return cls([ConceptItem(p.image, p.captions, p.name, None, p.mask, p.repeats) for p in read], reading)
 
     @classmethod
     def from_tensors(cls, images: Tensor | Sequence[Tensor], captions: str | Sequence[str] | Sequence[Sequence[str]]) -> ConceptData:
@@ -133,62 +119,15 @@ class ConceptData:
             if item.latent is not None:
                 digest.update(struct.pack("<3q", *item.latent.shape))
                 digest.update(item.latent.contiguous().numpy().astype("<f4", copy=False).tobytes())
+            if item.mask is not None:
+                digest.update(b"mask" + item.mask.contiguous().numpy().astype("<f4", copy=False).tobytes())
+            if item.repeats != 1:
+                digest.update(struct.pack("<4sq", b"many", item.repeats))
             digest.update(struct.pack("<q", len(item.captions)))
             for caption in item.captions:
                 text = caption.encode("utf-8")
                 digest.update(struct.pack("<q", len(text)) + text)
         return digest.hexdigest()
-
-
-def list_files(folder: Path) -> list[Path]:
-    """The files directly in a folder, by name."""
-    if folder.is_file():
-        raise DataError(f"{folder} is a file; give the folder that holds the training pictures")
-    if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist; check its path")
-    try:
-        return sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name)
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be listed ({error.strerror}); check its permissions") from error
-
-
-def captions_of(picture: Path, text: Path | None, caption: str | None, placeholder: str | None, missing: str) -> list[str]:
-    """A picture's captions: its .txt file's, else the one for all."""
-    if text is not None:
-        return [filled(line, placeholder, str(text)) for line in read_captions(text)]
-    if caption is None:
-        wanted = picture.with_suffix(".txt")
-        raise DataError(f"{picture} has no caption; write one into {wanted.name} beside it, or give {missing} for all pictures")
-    if not caption.strip():
-        raise DataError(f"the caption for {picture} is empty; say what is on the picture")
-    line = filled(caption.strip(), placeholder, f"the caption for {picture}")
-    if placeholder is not None and placeholder.strip() not in line:
-        raise DataError(f"the caption {caption!r} for {picture} does not name {placeholder!r}; put {{}} where the word belongs")
-    return [line]
-
-
-def read_captions(path: Path) -> list[str]:
-    """The lines of a caption file that say something."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editor puts a mark at the start that is no part of the caption
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; save the caption again as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise DataError(f"the caption file {path} is empty; write what is on the picture, or remove the file to use the caption for all")
-    return lines
-
-
-def filled(caption: str, placeholder: str | None, source: str) -> str:
-    """The caption with the placeholder word in its slots; not str.format, as other braces are plain text."""
-    for slot in SLOTS:
-        if slot in caption:
-            if placeholder is None:
-                raise DataError(f"{source} has {slot} in it but there is no placeholder word; give one, or write the word out")
-            caption = caption.replace(slot, placeholder.strip())
-    return caption
 
 
 def checked_image(image: Tensor, name: str) -> Tensor:
@@ -264,21 +203,12 @@ def resize_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_part(image: Tensor, generator: torch.Generator) -> Tensor:
-    """(3, h, w) → a part of it of the same shape, with 75 to 100 % of its sides, anywhere."""
+    """(c, h, w) → a part of it of the same shape, with 75 to 100 % of its sides, anywhere."""
     height, width = image.shape[1:]
     share, down, right = torch.rand(3, generator=generator).tolist()
     kept_height, kept_width = (max(1, round(side * (0.75 + 0.25 * share))) for side in (height, width))
     top, left = round(down * (height - kept_height)), round(right * (width - kept_width))
     return image[:, top : top + kept_height, left : left + kept_width]
-
-
-def shrink_to_area(image: Tensor, area: float) -> Tensor:
-    """(3, h, w) → the same picture with at most about `area` pixels, itself if it is no larger."""
-    height, width = image.shape[1:]
-    if height * width <= area:
-        return image
-    scale = math.sqrt(area / (height * width))
-    return resized(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:

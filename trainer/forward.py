@@ -25,7 +25,7 @@ def noise_loss(config: TrainConfig, backend: Backend, batch: Batch) -> Tensor:
     with autocast(config, backend):
         noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
         predicted = backend.predict(noisy, batch.levels, batch.conditioning)
-    losses = row_losses(predicted, backend.target(batch.latents, batch.noise, batch.levels))
+    losses = row_losses(predicted, backend.target(batch.latents, batch.noise, batch.levels), batch.weights)
     return (losses * min_snr_weights(backend.snr(batch.levels), config.min_snr_gamma, backend.prediction)).mean()
 
 

@@ -34,7 +34,7 @@ from .result import TrainResult, ranked_and_saved, summary
 from .revival import DeadAtoms
 from .step import Plan, StepNumbers, TrainingStep, draw_plan
 from .stopping import interrupt_flag, interruptions
-from .training_sets import build_sets, concept_data, prior_data
+from .training_sets import build_sets, concept_data, prior_data, tell_data
 
 SMOOTHING = 0.95
 
@@ -67,6 +67,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     data = concept_data(config, backend) if data is None else data
     check_split(config, config.prior_images is not None, processes.world)
     prior = prior_data(config, backend)
+    tell_data(config, backend, data, prior, report)
     sets, quiet = build_sets(config, backend, data, processes, report, prior)
 
     backend.denoiser.requires_grad_(False)

@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 
-def row_losses(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each row: (B, c, h, w) twice → (B,). In fp32, whatever the model computes in."""
-    return (predicted.float() - target.float()).square().flatten(1).mean(1)
+def row_losses(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of each row: (B, c, h, w) twice → (B,). In fp32, whatever the model computes in.
+
+    `weights` (B, 1, h, w) make it a weighted mean over the picture, so that a small mask counts as much as a large one.
+    """
+    errors = (predicted.float() - target.float()).square()
+    if weights is None:
+        return errors.flatten(1).mean(1)
+    return (errors.mean(1, keepdim=True) * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 
 def row_energies(update: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class ConsoleProgress(Callbacks):
         if detail:
             tqdm.write(f"{name}: {detail}")
 
+    def on_data(self, lines: list[str]) -> None:
+        self._close_bar()
+        tqdm.write("\n".join(lines))
+
     def on_progress(self, name: str, done: int, total: int) -> None:
         bar = self._switch(name, total, "it")
         bar.update(done - bar.n)

@@ -9,8 +9,10 @@ from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend
 from .batches import TrainingSet, concept_rows, quiet_rows
 from .callbacks import Callbacks
+from .captions import DEFAULT_CAPTION
 from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
+from .data_summary import summary
 from .distribution import Processes
 from .quiet import QuietSamples, bucket_counts, load_or_make
 from .trial import try_step
@@ -21,7 +23,10 @@ def concept_data(config: TrainConfig, backend: Backend) -> ConceptData:
     if config.images is None:
         raise TrainingError("no images were given; name a folder of pictures.")
     resolution = config.resolution or backend.default_size
-    return ConceptData.from_folder(Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=resolution)
+    return ConceptData.from_folder(
+        Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=resolution,
+        default_caption=getattr(backend, "default_caption", DEFAULT_CAPTION), masks=config.masks, skip_unreadable=config.skip_unreadable,
+    )  # fmt: skip
 
 
 def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
@@ -30,7 +35,17 @@ def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
         return None
     resolution = config.resolution or backend.default_size
     missing = "prior_caption (--prior-caption)"
-    return ConceptData.from_folder(Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing)
+    return ConceptData.from_folder(
+        Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing, masks="off", skip_unreadable=config.skip_unreadable
+    )
+
+
+def tell_data(config: TrainConfig, backend: Backend, data: ConceptData, prior: ConceptData | None, report: Callbacks) -> None:
+    """What is trained on and what is not, before anything takes long."""
+    buckets = buckets_for(backend, data, config.resolution or backend.default_size)
+    report.on_data(summary(data, buckets, backend, config.placeholder))
+    if prior is not None:
+        report.on_data(summary(prior, what="prior-preservation pictures"))
 
 
 def build_sets(
@@ -47,7 +62,7 @@ def build_sets(
     buckets = buckets_for(backend, data, resolution)
     made = 0
     for bucket, count in zip(buckets, bucket_counts(config.quiet_samples, [len(b.indices) for b in buckets]), strict=True):
-        concept = concept_rows(backend, data, bucket, config.flip, config.random_crops, config.seed)
+        concept = concept_rows(backend, data, bucket, config.flip, config.random_crops, config.seed, config.unmasked_weight)
         if not sets:
             report.on_stage("trial step")
             try_step(config, backend, concept)

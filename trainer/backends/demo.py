@@ -26,6 +26,7 @@ class DemoBackend(StraightFlow):
     family, component, prediction = "sd3", "transformer", "flow"
     latent_channels, latent_scale, size_multiple = CHANNELS, PATCH, 2 * PATCH
     default_size, default_guidance = SIZE, DEFAULT_GUIDANCE
+    default_caption = "a {}"  # in words that it knows
     fixed_size = True  # its positions are those of 64 × 64 pictures
 
     def __init__(self, pipeline: DemoPipeline) -> None:

@@ -1,0 +1,142 @@
+"""Reading a folder of training pictures whole: each file is used, refused by name, or noted as left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import gcd
+from pathlib import Path
+
+from torch import Tensor
+
+from ..sparsedict_core.errors import DataError
+from .captions import TEXT_SUFFIXES, caption_for_all, filled, names, read_captions
+from .image_folder import ImageFolder, PictureFile, read_folder
+from .images import read_picture
+from .masks import MASKS, mask_of
+
+MASKED = "the loss counts inside its mask"
+SEVERAL = "several captions, one a line"
+JOINED = "one caption, as not every line names the word"
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """A picture with all that is trained of it."""
+
+    name: str
+    image: Tensor  # (3, H, W) in [-1, 1]
+    captions: list[str]
+    mask: Tensor | None  # (1, H, W) from 0 to 1
+    repeats: int
+    size: tuple[int, int]  # (height, width) in the file
+
+
+@dataclass
+class FolderReading:
+    """What became of a folder's files, for the summary before training."""
+
+    folder: ImageFolder
+    word: str | None
+    sources: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # where captions come from → pictures
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # what the user should know → pictures
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) in the file, by picture
+    left_out: list[str] = field(default_factory=list)  # what is wrong with each picture that was skipped
+    several: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # how text files of several lines were taken → number
+
+    def leave_out(self, name: str) -> None:
+        """A picture that is not trained on after all; what is wrong with it is another matter."""
+        for source, pictures in list(self.sources.items()):
+            self.sources[source] = [other for other in pictures if other != name]
+            if not self.sources[source]:
+                del self.sources[source]
+
+
+def read_pictures(
+    folder: Path, caption: str | None, word: str | None, missing: str, default_caption: str, area: float, masks: str, skip_unreadable: bool
+) -> tuple[list[ReadPicture], FolderReading]:
+    """All pictures of a folder, in the order of their names; see `ConceptData.from_folder`."""
+    if masks not in MASKS:
+        raise DataError(f"masks is {masks!r}; give one of {', '.join(MASKS)}")
+    found = read_folder(folder)
+    if word is not None and not word.strip():
+        raise DataError(f"the placeholder word for {folder} is empty; give a word that stands for the concept")
+    reading = FolderReading(found, word)
+    faults: list[DataError] = []
+    captions: dict[Path, list[str]] = {}
+    # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
+    for file in found.pictures:
+        try:
+            captions[file.path] = captions_of(file, caption, word, missing, default_caption, reading)
+        except DataError as error:
+            faults.append(error)
+    if faults:
+        raise DataError(together(faults, f"the captions of {len(faults)} pictures are missing or cannot be used"))
+    read: list[ReadPicture] = []
+    for file in found.pictures:
+        try:
+            read.append(read_one(file, captions[file.path], area, masks, reading))
+        except DataError as error:
+            faults.append(error)
+            reading.leave_out(file.name)
+    if faults and not (skip_unreadable and read):
+        what = f"{len(faults)} of {len(found.pictures)} pictures cannot be used"
+        raise DataError(f"{together(faults, what)}; skip_unreadable (--skip-unreadable) leaves such pictures out")
+    reading.left_out = [str(error) for error in faults]
+    reading.sizes = [picture.size for picture in read]
+    common = reduce(gcd, (picture.repeats for picture in read))
+    return [replace(picture, repeats=picture.repeats // common) for picture in read], reading
+
+
+def together(faults: list[DataError], what: str) -> str:
+    """All faults in one sentence; a single one says it all itself."""
+    return str(faults[0]) if len(faults) == 1 else f"{what}: {' – '.join(str(fault) for fault in faults)}"
+
+
+def read_one(file: PictureFile, captions: list[str], area: float, masks: str, reading: FolderReading) -> ReadPicture:
+    """A picture and its mask. Raises DataError."""
+    picture = read_picture(file.path, area)
+    mask = mask_of(picture, file.mask, masks)
+    for note in picture.notes:
+        reading.notes[note].append(file.name)
+    if mask is not None:
+        reading.notes[MASKED].append(file.name)
+    elif file.mask is not None:
+        reading.notes["masks are off, so all of it counts"].append(file.name)
+    elif picture.alpha is not None:
+        reading.notes["transparent, so it was laid on white"].append(file.name)
+    return ReadPicture(file.name, picture.image, captions, mask, file.repeats, picture.size)
+
+
+def captions_of(file: PictureFile, caption: str | None, word: str | None, missing: str, default_caption: str, reading: FolderReading) -> list[str]:
+    """A picture's own captions, else the one for all, else its folder's, else the default where there is a word.
+
+    A folder's caption counts where it names the word. Raises DataError where there is none, or one that cannot be used.
+    """
+    for text in file.texts[:1]:
+        lines, number = read_captions(text, word)
+        if number > 1:
+            reading.several[SEVERAL if len(lines) > 1 else JOINED] += 1
+        for other in file.texts[1:]:
+            reading.notes[f"its {other.suffix} is not used, as its {text.suffix} is"].append(file.name)
+        reading.sources[f"from {text.suffix} files"].append(file.name)
+        return lines
+    for table, name in file.tables:
+        lines = [filled(line, word, str(table.path)) for line in table.captions(name)]
+        if lines:
+            reading.sources[f"from {table.path.name}"].append(file.name)
+            return lines
+    if caption is not None:
+        line = caption_for_all(caption, word, str(file.path))
+        reading.sources[f"“{line}”, the caption for all"].append(file.name)
+        return [line]
+    if file.folder_caption and names(file.folder_caption, word):
+        reading.sources[f"“{file.folder_caption}”, by the folder's name"].append(file.name)
+        return [file.folder_caption]
+    if word is None:
+        wanted = file.path.with_suffix(TEXT_SUFFIXES[0]).name
+        raise DataError(f"{file.path} has no caption; write one into {wanted} beside it, or give {missing} for all pictures")
+    line = caption_for_all(default_caption, word, str(file.path))
+    reading.sources[f"“{line}”, as they have none of their own"].append(file.name)
+    return [line]
