@@ -154,7 +154,7 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
     chosen = sets[int(torch.multinomial(weights, 1, generator=generator))]
     parts: list[tuple[Tensor, Conditioning]] = []
     kinds: list[int] = []
-    weights: list[Tensor] = []
+    of_loss: list[Tensor] = []
     sources = (chosen.concept, chosen.prior, chosen.quiet)
     for kind, (source, count) in enumerate(zip(sources, counts(config, chosen.prior is not None), strict=True)):
         if source is None or count == 0:
@@ -163,7 +163,7 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
         total = len(source.latents)
         indices = torch.cat([torch.randperm(total, generator=generator) for _ in range(-(-count // total))])[:count]
         latents, conditioning = source.pick(indices, generator)
-        weights.append(torch.ones(count, 1, *latents.shape[-2:]) if source.weights is None else source.weights[indices])
+        of_loss.append(torch.ones(count, 1, *latents.shape[-2:]) if source.weights is None else source.weights[indices])
         if kind == CONCEPT and config.caption_dropout > 0:
             dropped = torch.rand(count, generator=generator) < config.caption_dropout
             conditioning = {k: torch.where(dropped.view(-1, *[1] * (v.ndim - 1)), chosen.empty[k], v) for k, v in conditioning.items()}
@@ -175,4 +175,4 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
     levels = backend.sample_noise_levels(len(latents), generator, size)
     noise = torch.randn(latents.shape, generator=generator)
     masked = any(source is not None and source.weights is not None for source in sources)
-    return Batch(latents, noise, levels, conditioning, torch.tensor(kinds), torch.cat(weights) if masked else None)
+    return Batch(latents, noise, levels, conditioning, torch.tensor(kinds), torch.cat(of_loss) if masked else None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
-BLACK_POINT_COMPENSATION = 0x2000  # older versions of Pillow have no name for it
+BLACK_POINT_COMPENSATION: Any = 0x2000  # older versions of Pillow have no name for it
 RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC  # with the former: what photo programs do by default
 ROUNDING = 1  # of 255; a profile that changes no colour by more is sRGB itself
 MODES = ("RGB", "L", "CMYK", "LAB")
@@ -52,7 +53,7 @@ def by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile | ImageCms.c
 
 def changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Whether the source is sRGB itself. Then pictures are left alone: each conversion rounds."""
-    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    levels: np.ndarray = np.arange(0, 256, 17, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(16, 256, 3)
     probe = Image.fromarray(colours if mode == "RGB" else np.ascontiguousarray(colours[..., 0]))
     converted = ImageCms.applyTransform(probe, transform)

@@ -56,7 +56,9 @@ def taken(reading: FolderReading, count: int) -> list[str]:
 
 def about_sizes(data: ConceptData, buckets: Sequence[Bucket]) -> list[str]:
     """Pictures that are blown up, and those that lose a part."""
-    enlarged, small, cropped = [], [], []
+    enlarged: list[str] = []
+    small: list[str] = []
+    cropped: list[str] = []
     for bucket in buckets:
         for index in bucket.indices:
             item = data[index]
