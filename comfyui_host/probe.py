@@ -14,7 +14,7 @@ from ..sparsedict_core.fired import FiredAtom, fired_atoms
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
 from .injection import KEY, applied_to
-from .sites import host_sites
+from .sites import host_family
 
 PARTS = ("start", "middle", "end")
 POSITIVE, OTHER = "positive", "other"
@@ -33,7 +33,7 @@ class Probe:
         self.patcher = patcher.clone()
         self.applied = applied_to(self.patcher)[position]
         self.adapter = self.applied.adapter
-        self.text_first = host_sites(patcher).family not in TEXT_LAST
+        self.text_first = host_family(patcher) not in TEXT_LAST
         self.stats = ImportanceStats()
         self.parts = PARTS
         self._maps: dict[str, Tensor] = {}

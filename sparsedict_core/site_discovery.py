@@ -24,13 +24,13 @@ from .tokens import is_convolution
 class Discovery:
     """The family ("sdxl"), the component that holds the sites ("unet") and the sites in the order of execution.
 
-    `own_names`: the family is not written down, so the paths and the family's name are the model's own.
+    `own_names`: the program whose names the paths are, where the family is not written down; "" where all hosts share them.
     """
 
     family: str
     component: str
     sites: list[SiteName]
-    own_names: bool = False
+    own_names: str = ""
 
 
 def discover_sites(model: Any, wanted: str = "out", run: Callable[[], Any] | None = None) -> Discovery:
@@ -99,7 +99,7 @@ def _seen(model: nn.Module, run: Callable[[], Any] | None) -> Discovery:
     sites = name_outputs(_SEEN[shape], component)
     if not sites:
         raise SiteError(f"no Linear that closes an attention was seen in a step of this {name}; give site names yourself, or use one of {known_families()}.")
-    return Discovery(name, component, sites, own_names=True)
+    return Discovery(name, component, sites, own_names=type(model).__module__.split(".")[0])
 
 
 def _shape(model: nn.Module) -> int:

@@ -98,7 +98,10 @@ def new_adapter(config: TrainConfig, backend: Backend) -> SparseAdapter:
         "title": Path(config.out).stem,
         "trigger_words": words,
     }
-    return SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser).sites, config.adapter_config(), backend.component, config.seed, metadata)
+    found = discover_sites(backend.denoiser, config.sites)
+    if found.own_names:
+        metadata["site_names"] = found.own_names
+    return SparseAdapter.create(backend.denoiser, found.sites, config.adapter_config(), backend.component, config.seed, metadata)
 
 
 class Training:

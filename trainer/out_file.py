@@ -32,7 +32,7 @@ def identity(config: TrainConfig, backend: Backend, data: ConceptData, prior: Co
 
 
 def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` as far as they can be compared with the checkpoint's: older ones have no dtype and no prior images' hash.
+    """`settings` as far as they can be compared with the checkpoint's: older ones have no dtype, no sites and no prior images' hash.
 
     Raises TrainingError for other prior images; the same ones may have moved.
     """
@@ -41,7 +41,7 @@ def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
             stored = json.loads((file.metadata() or {}).get("config", "{}"))
     except (SafetensorError, OSError):
         return settings  # said by whoever reads the whole of it
-    free = {name for name in ("dtype", "prior_hash") if name not in stored}
+    free = {name for name in ("dtype", "prior_hash", "sites") if name not in stored}
     if "prior_hash" in stored:
         if stored["prior_hash"] != settings["prior_hash"]:
             raise TrainingError(f"{kept} was made with other prior images or captions; resume with the same, or start a new run under another name.")

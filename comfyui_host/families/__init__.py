@@ -1,4 +1,4 @@
-"""The host's families, in the order in which they are tried. A new one is one file beside these and one line here."""
+"""The host's families. A new one is one file beside these and one line here."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ HOST_FAMILIES: tuple[HostFamily, ...] = (
     qwen_image.FAMILY,
     lumina2.FAMILY,
 )
+
+
+def family_of(kind: str, modules: frozenset[str]) -> HostFamily | None:
+    """The family of the host's models of class `kind`; None for one that nobody wrote down."""
+    return next((family for family in HOST_FAMILIES if kind in family.classes and family.mark in modules), None)
+
+
+def known_models() -> str:
+    """What people call the models that are written down, for messages."""
+    return ", ".join(family.titles for family in HOST_FAMILIES)

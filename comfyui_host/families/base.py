@@ -15,11 +15,15 @@ from ...sparsedict_core.families.base import Family
 
 @dataclass(frozen=True)
 class HostFamily:
-    """`mark` is a module that all models of the family have, and no others. `names(modules, config)` maps diffusers' names
-    (without the component) to the host's, for the attention outputs; names that lead to no module are no harm."""
+    """`classes` are the host's own classes of such models, by name (`comfy.model_base`); `titles` is what people call them.
 
+    `mark` is a module that all models of the family have. `names(modules, config)` maps diffusers' names (without the component) to
+    the host's, for the attention outputs; names that lead to no module are no harm."""
+
+    classes: tuple[str, ...]
+    titles: str
     mark: str
-    name: Callable[[frozenset[str], Mapping[str, Any]], str]
+    name: Callable[[str, frozenset[str], Mapping[str, Any]], str]  # of the class, the modules and the host's config
     names: Callable[[frozenset[str], Mapping[str, Any]], dict[str, str]]
     layout: Family
 

@@ -17,4 +17,4 @@ def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]
     return renamed(modules, TABLE)
 
 
-FAMILY = HostFamily("blocks.0.attn1.out_proj", lambda modules, config: "hunyuan_dit", _names, hunyuan_dit.FAMILY)
+FAMILY = HostFamily(("HunyuanDiT",), "HunyuanDiT", "blocks.0.attn1.out_proj", lambda kind, modules, config: "hunyuan_dit", _names, hunyuan_dit.FAMILY)

@@ -12,12 +12,12 @@ BLOCK = r"((?:noise_refiner|context_refiner|layers)\.\d+)\.attention\.out"
 TABLES = {"lumina2": {BLOCK: r"\1.attn.to_out.0"}, "z_image": {BLOCK: r"\1.attention.to_out.0"}}
 
 
-def _name(modules: frozenset[str], config: Mapping[str, Any]) -> str:
+def _name(kind: str, modules: frozenset[str], config: Mapping[str, Any]) -> str:
     return "lumina2" if config.get("pad_tokens_multiple") is None else "z_image"
 
 
 def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]:
-    return renamed(modules, TABLES[_name(modules, config)])
+    return renamed(modules, TABLES[_name("", modules, config)])
 
 
-FAMILY = HostFamily("noise_refiner.0.attention.out", _name, _names, lumina2.FAMILY)
+FAMILY = HostFamily(("Lumina2",), "Lumina2, Z-Image", "noise_refiner.0.attention.out", _name, _names, lumina2.FAMILY)

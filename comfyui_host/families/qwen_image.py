@@ -17,4 +17,4 @@ def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]
     return renamed(modules, TABLE)
 
 
-FAMILY = HostFamily("transformer_blocks.0.attn.to_add_out", lambda modules, config: "qwen_image", _names, qwen_image.FAMILY)
+FAMILY = HostFamily(("QwenImage",), "Qwen-Image", "transformer_blocks.0.attn.to_add_out", lambda kind, modules, config: "qwen_image", _names, qwen_image.FAMILY)

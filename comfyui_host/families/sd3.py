@@ -15,4 +15,4 @@ def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]
     return from_key_map(mmdit_to_diffusers(dict(config)), r"transformer_blocks\.\d+\.(attn2?\.to_out\.0|attn\.to_add_out)")
 
 
-FAMILY = HostFamily("joint_blocks.0", lambda modules, config: "sd3", _names, sd3.FAMILY)
+FAMILY = HostFamily(("SD3",), "SD3", "joint_blocks.0", lambda kind, modules, config: "sd3", _names, sd3.FAMILY)

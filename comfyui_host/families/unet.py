@@ -9,7 +9,7 @@ from ...sparsedict_core.families import unet
 from .base import HostFamily, from_key_map
 
 
-def _name(modules: frozenset[str], config: Mapping[str, Any]) -> str:
+def _name(kind: str, modules: frozenset[str], config: Mapping[str, Any]) -> str:
     if config.get("context_dim") == 1024:
         return "sd2"
     return "sdxl" if config.get("num_classes") == "sequential" else "sd15"
@@ -21,4 +21,5 @@ def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]
     return from_key_map(unet_to_diffusers(dict(config)), r".*\.transformer_blocks\.\d+\.attn[12]\.to_out\.0")
 
 
-FAMILY = HostFamily("input_blocks.0", _name, _names, unet.FAMILY)
+CLASSES = ("BaseModel", "SD21UNCLIP", "SDXL", "SDXLRefiner", "SD15_instructpix2pix", "SDXL_instructpix2pix", "Lotus", "SD_X4Upscaler", "Stable_Zero123")
+FAMILY = HostFamily(CLASSES, "SD1.5, SD2, SDXL", "input_blocks.0", _name, _names, unet.FAMILY)

@@ -18,4 +18,8 @@ def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]
     return renamed(modules, TABLE)
 
 
-FAMILY = HostFamily("blocks.0.self_attn.o", lambda modules, config: "wan", _names, wan.FAMILY)
+CLASSES = (
+    "WAN21", "WAN22", "WAN21_Vace", "WAN21_Camera", "WAN21_HuMo", "WAN22_Animate", "WAN22_S2V", "WAN21_CausalAR", "WAN_Animate2", "WAN21_FlowRVS",
+    "WAN21_SCAIL", "WAN21_SCAIL2", "WAN22_WanDancer",
+)  # fmt: skip
+FAMILY = HostFamily(CLASSES, "Wan", "blocks.0.self_attn.o", lambda kind, modules, config: "wan", _names, wan.FAMILY)

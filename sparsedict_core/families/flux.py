@@ -1,4 +1,4 @@
-"""Flux, Flux 2 and HunyuanVideo: double blocks with an image and a text stream, then single blocks, whose fused output Linear
+"""Flux, Flux 2, Chroma, LongCat and HunyuanVideo: double blocks with an image and a text stream, then single blocks, whose fused output Linear
 carries the MLP too."""
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from .base import Family, has
 FAMILY_OF = {
     "FluxTransformer2DModel": "flux",
     "Flux2Transformer2DModel": "flux2",
+    "ChromaTransformer2DModel": "chroma",
+    "LongCatImageTransformer2DModel": "longcat_image",
     "HunyuanVideoTransformer3DModel": "hunyuan_video",
 }
 

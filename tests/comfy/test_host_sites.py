@@ -145,10 +145,12 @@ class Fake(nn.Module):
             inner.add_module(last, nn.Linear(4, 4))
 
 
-def fake_patcher(config, *paths):
+def fake_patcher(kind, config, *paths):
+    """What stands for a ModelPatcher with a model of the host's class `kind`."""
     from types import SimpleNamespace
 
-    model = SimpleNamespace(diffusion_model=Fake(*paths), model_config=SimpleNamespace(unet_config=config))
+    model = type(kind, (), {"__module__": "comfy.model_base"})()
+    model.diffusion_model, model.model_config = Fake(*paths), SimpleNamespace(unet_config=config)
     return SimpleNamespace(model=model)
 
 
@@ -160,20 +162,22 @@ QWEN = [f"transformer_blocks.{n}.attn.{o}" for n in range(3) for o in ("to_out.0
 
 
 @pytest.mark.parametrize(
-    "name, config, paths",
+    "name, kind, config, paths",
     [
-        ("flux", WIDE, [*DOUBLE, *SINGLE, "final_layer.linear"]),
-        ("flux2", WIDE, [*DOUBLE, *SINGLE, "double_stream_modulation_img.lin"]),
-        ("hunyuan_video", WIDE, [*DOUBLE, *SINGLE, "txt_in.individual_token_refiner.blocks.0.self_attn.proj"]),
-        ("qwen_image", {}, QWEN),
-        ("lumina2", {}, REFINED),
-        ("z_image", {"pad_tokens_multiple": 32}, REFINED),
+        ("flux", "Flux", WIDE, [*DOUBLE, *SINGLE, "final_layer.linear"]),
+        ("flux2", "Flux2", WIDE, [*DOUBLE, *SINGLE, "double_stream_modulation_img.lin"]),
+        ("chroma", "Chroma", WIDE, [*DOUBLE, *SINGLE, "distilled_guidance_layer.in_proj"]),
+        ("longcat_image", "LongCatImage", WIDE, [*DOUBLE, *SINGLE, "final_layer.linear"]),
+        ("hunyuan_video", "HunyuanVideo", WIDE, [*DOUBLE, *SINGLE, "txt_in.individual_token_refiner.blocks.0.self_attn.proj"]),
+        ("qwen_image", "QwenImage", {}, QWEN),
+        ("lumina2", "Lumina2", {}, REFINED),
+        ("z_image", "Lumina2", {"pad_tokens_multiple": 32}, REFINED),
     ],
 )
-def test_larger_families_have_the_same_sites_in_diffusers(comfy, name, config, paths):
+def test_larger_families_have_the_same_sites_in_diffusers(comfy, name, kind, config, paths):
     from sparsedict.comfyui_host.sites import host_sites
 
-    here = host_sites(fake_patcher(config, *paths))
+    here = host_sites(fake_patcher(kind, config, *paths))
     there = discover_sites(diffusers_twin(name))
     assert (here.family, here.component, here.names) == (there.family, there.component, there.sites)
 
@@ -186,6 +190,10 @@ def diffusers_twin(name):
     if name in DENOISERS:
         return DENOISERS[name][0]()[0]
     heads = {"attention_head_dim": 16, "num_attention_heads": 2}
+    if name in ("chroma", "longcat_image"):
+        from core.newer_denoisers import NEWER
+
+        return NEWER[name.removesuffix("_image")][0]()[0]
     if name == "flux2":
         return diffusers.Flux2Transformer2DModel(in_channels=4, num_layers=2, num_single_layers=2, joint_attention_dim=12, axes_dims_rope=(4, 4, 4, 4), **heads)
     if name == "hunyuan_video":
@@ -253,9 +261,64 @@ def test_other_widths_are_refused(comfy):
 
 
 def test_an_unknown_model_says_what_is_known(comfy):
+    from sparsedict.comfyui_host.families import HOST_FAMILIES
     from sparsedict.comfyui_host.sites import host_sites
 
-    with pytest.raises(SiteError, match=r"no sites are known.*Flux"):
-        host_sites(fake_patcher({}, "something.else"))
+    with pytest.raises(SiteError, match="no sites are known for the host's Krea2 model before it has made a step; train on it here, or use") as error:
+        host_sites(fake_patcher("Krea2", {}, "something.else"))
+    assert all(family.titles in str(error.value) for family in HOST_FAMILIES)
     with pytest.raises(SiteError, match="holds no diffusion model"):
         host_sites(object())
+
+
+@pytest.mark.parametrize("kind, like", [("Lens", QWEN), ("MageFlow", QWEN), ("SVD_img2vid", ["input_blocks.0"]), ("Hunyuan3Dv2_1", ["blocks.0.attn1.out_proj"])])
+def test_models_that_only_look_like_a_family_are_not_taken_for_it(comfy, kind, like):
+    from sparsedict.comfyui_host.sites import host_family, host_sites
+
+    patcher = fake_patcher(kind, {}, *like)
+    assert host_family(patcher) == kind
+    with pytest.raises(SiteError, match=f"no sites are known for the host's {kind} model"):
+        host_sites(patcher)
+
+
+def test_a_flux_file_is_refused_on_chroma_but_for_one_that_was_made_there(comfy):
+    """Files of before Chroma had a name of its own say flux; their fingerprint tells."""
+    from sparsedict.comfyui_host.sites import alias_tree, host_sites, modules_for
+    from sparsedict.sparsedict_core.fingerprint import fingerprint
+
+    patcher = fake_patcher("Chroma", WIDE, *DOUBLE, *SINGLE)
+    sites = host_sites(patcher)
+    adapter = SparseAdapter.create(alias_tree(sites), sites.names, AdapterConfig(atoms=2, rank=2), sites.component, metadata={"base_family": "flux"})
+    with pytest.raises(SiteError, match="made for flux, this model is chroma"):
+        modules_for(adapter, patcher)
+    adapter.metadata["base_fingerprint"] = fingerprint(alias_tree(sites), sites.names, sites.component)
+    assert modules_for(adapter, patcher).keys() == adapter.sites.keys()
+
+
+def test_a_class_of_another_pack_counts_as_the_hosts(comfy):
+    import comfy.model_base
+
+    from sparsedict.comfyui_host.sites import host_kind
+
+    class Theirs(comfy.model_base.Flux):
+        pass
+
+    patcher = fake_patcher("Flux", {})
+    patcher.model = Theirs.__new__(Theirs)
+    assert host_kind(patcher) == "Flux"
+
+
+# -- other kinds of sites -----------------------------------------------------------------------------------------
+
+
+def test_q_k_and_v_are_slices_of_the_hosts_fused_linear(comfy):
+    from sparsedict.comfyui_host.sites import alias_tree, host_sites, modules_for
+
+    patcher = loaded("sd3")
+    tree = alias_tree(host_sites(patcher))
+    found = discover_sites(tree, "out,q,k,v,ff")
+    adapter = SparseAdapter.create(tree, found.sites, AdapterConfig(atoms=2, rank=2), found.component, metadata={"base_family": "sd3"})
+    places = modules_for(adapter, patcher)
+    q, k, v = (places[f"transformer.transformer_blocks.0.attn.to_{name}"] for name in "qkv")
+    assert q.module is k.module is v.module and (q.rows, k.rows, v.rows) == ((0, 128), (128, 256), (256, 384))
+    assert {"image.q", "text.v", "image.ff.up", "text.ff.down"} <= {site.stream for site in found.sites}

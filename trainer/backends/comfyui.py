@@ -11,13 +11,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from ...comfyui_host.sites import HostSites, alias_tree, host_sites
+from ...comfyui_host.sites import HostSites, alias_tree, host_family, host_sites
 from ...sparsedict_core.errors import DataError, TrainingError
 from ...sparsedict_core.fingerprint import fingerprint
 from ..callbacks import Callbacks
@@ -30,6 +31,7 @@ from .base import Conditioning, StepCallback
 from .comfyui_captions import Captions
 from .comfyui_conditioning import alike, entry
 from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
+from .comfyui_gradients import kernels_with_gradients
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
 
 STEPS = 24
@@ -52,9 +54,7 @@ class ComfyBackend:
         self.interruptions = (comfy.model_management.InterruptProcessingException,)
         self.patcher, self.clip, self.vae = patcher.clone(), clip, vae
         self.model = self.patcher.model
-        self.sites: HostSites = host_sites(self.patcher)
-        self.family, self.component = self.sites.family, self.sites.component
-        self.denoiser: nn.Module = alias_tree(self.sites)
+        self.family = host_family(self.patcher)
         self.device, self.dtype = torch.device(self.patcher.load_device), torch.float32
         self.model_sampling = self.patcher.get_model_object("model_sampling")
         self.latent_format = self.patcher.get_model_object("latent_format")
@@ -86,6 +86,28 @@ class ComfyBackend:
         self._out_of_place = any(type(module).__name__ in MUTATING_BLOCKS for module in network.modules())
         self.checkpointing = False
 
+    # -- sites
+
+    @cached_property
+    def sites(self) -> HostSites:
+        """The model's sites. One that nobody wrote down makes a step for it, for which a caption or a conditioning must be there."""
+        return host_sites(self.patcher, self._step)
+
+    @cached_property
+    def denoiser(self) -> nn.Module:
+        return alias_tree(self.sites)
+
+    @property
+    def component(self) -> str:
+        return self.sites.component
+
+    def _step(self) -> None:
+        side = 4 * self.size_multiple // self.latent_scale
+        noise = torch.zeros(1, self.latent_channels, side, side)
+        with self.session():
+            level = self.sample_noise_levels(1, torch.Generator().manual_seed(0), (side, side))
+            self.predict(noise, level, self.encode_captions([""]))
+
     # -- the host's state
 
     @contextlib.contextmanager
@@ -102,7 +124,7 @@ class ComfyBackend:
             # Gradients of a mean over a picture vanish in fp16.
             better = torch.bfloat16 if management.should_use_bf16(self.device) else torch.float32
             self.patcher.set_model_compute_dtype(better)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), kernels_with_gradients():
             try:
                 if known:
                     management.in_training = True
@@ -138,8 +160,9 @@ class ComfyBackend:
         rows = config.batch_size // config.gradient_accumulation if config else 1
         one_pass = self.model.memory_required([rows, self.latent_channels, *([1] if self._frames else []), side, side])
         recomputed = config is not None and config.gradient_checkpointing
+        sites = 0 if "sites" not in self.__dict__ else len(self.sites.names)  # not yet seen in the step that shows them
         total = self.management.get_total_memory(self.device)
-        return min(one_pass * (2 if recomputed else max(4, len(self.sites.names) // 2)), 0.6 * total)
+        return min(one_pass * (2 if recomputed else max(4, sites // 2)), 0.6 * total)
 
     def partly_loaded(self) -> bool:
         """Whether weights come to the device at each use: autograd would keep every copy but for recomputed blocks."""
