@@ -19,7 +19,7 @@ def try_step(config: TrainConfig, backend: Backend, rows: Rows) -> None:
     Raises what the allocator raises. Draws from generators of its own, so that the run is the same with and without it.
     """
     backend.denoiser.requires_grad_(False)
-    adapter = SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser).sites, config.adapter_config(), backend.component, config.seed)
+    adapter = SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser, config.sites).sites, config.adapter_config(), backend.component, config.seed)
     adapter.trainable().to(backend.device)
     parameters = [parameter for _, parameter in adapter.trainable_parameters()]
     optimiser = make_optimiser(config, parameters)

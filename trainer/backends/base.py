@@ -22,14 +22,18 @@ class Backend(Protocol):
     """
 
     family: str
-    component: str  # prefix of site names: "transformer" or "unet"
     prediction: str  # "epsilon", "v" or "flow"
-    denoiser: nn.Module
     latent_channels: int
     latent_scale: int  # pixels per latent cell
     size_multiple: int  # image sides must be multiples of this
     default_size: int
     default_guidance: float
+
+    @property
+    def component(self) -> str: ...  # prefix of site names: "transformer" or "unet"
+
+    @property
+    def denoiser(self) -> nn.Module: ...
 
     @property
     def device(self) -> torch.device: ...
