@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,19 +92,14 @@ def image_strip(images: Sequence[Image.Image], labels: Sequence[str] | None = No
 
 
 def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
-    """Write to a neighbouring name first: a full disk or a Ctrl-C leaves no half picture under the wanted name."""
+    """By the ending as JPEG, WebP, GIF or else PNG; a full disk or a Ctrl-C leaves no half picture. Raises FileFormatError."""
+    from ..sparsedict_core.atomic_write import write_atomically
+
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     formats = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
-    try:
-        with open(temporary, "wb") as file:
-            image.save(file, format=formats.get(path.suffix.lower(), "PNG"), **options)
-        os.replace(temporary, path)
-    except OSError as error:
-        # A failed write knows no name of its own, and the temporary one would tell nobody anything.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = io.BytesIO()
+    image.save(data, format=formats.get(path.suffix.lower(), "PNG"), **options)
+    write_atomically(path, data.getvalue())
     return path
 
 

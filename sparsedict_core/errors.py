@@ -36,5 +36,9 @@ class TrainingError(SparseDictError):
     """A training run that cannot start or go on."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint that is damaged, foreign, or of a run with other settings."""
+
+
 class DataError(SparseDictError):
     """Training data that cannot be used."""

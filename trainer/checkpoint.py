@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.errors import CheckpointError
 from .revival import DeadAtoms
+
+FORMAT = "sparse_dict_checkpoint"
+VERSION = 2  # 1 had no checksum; it is read
 
 
 @dataclass
@@ -32,9 +38,15 @@ def folder_of(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".safetensors") + ".checkpoints")
 
 
+def all_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by their steps."""
+    found = {path: path.stem.removeprefix("step-") for path in folder.glob("step-*.safetensors")}
+    return sorted((path for path, step in found.items() if step.isdecimal()), key=lambda path: int(found[path]))
+
+
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the latest step, or None."""
-    found = sorted(folder.glob("step-*.safetensors"))
+    found = all_in(folder)
     return found[-1] if found else None
 
 
@@ -59,66 +71,119 @@ def write(
                 scalars[f"{index}.{name}"] = value
     tensors |= {f"idle.{key}": value for key, value in dead.idle.items()}
     tensors["generator"] = generator.get_state()
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     metadata = {
-        "format": "sparse_dict_checkpoint",
+        "format": FORMAT,
+        "version": str(VERSION),
         "config": json.dumps(config),
-        "state": json.dumps({"step": state.step, "smoothed_loss": state.smoothed_loss, "log": state.log}),
+        "state": json.dumps(dataclasses.asdict(state)),
         "optimiser": json.dumps(scalars),
     }
     path = folder / f"step-{state.step:06d}.safetensors"
-    write_atomically(path, to_bytes({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, metadata))
-    found = sorted(folder.glob("step-*.safetensors"))
+    write_atomically(path, to_bytes(tensors, {**metadata, "checksum": checksum(tensors, metadata)}))
+    found = all_in(folder)
     own = found.index(path) + 1
     for old in [*found[own:], *found[:own][:-keep]]:
-        old.unlink()
+        with contextlib.suppress(OSError):  # one too many is no reason to end the run
+            old.unlink()
     return path
+
+
+def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Of all names, types, shapes and bytes."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 #: What a run starts from; the loop adds their hashes to the settings.
 ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
 
-#: Settings that may differ between a run and its continuation without changing its numbers.
-_FREE = {"out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images", "gradient_checkpointing"}
+#: Settings that may differ between a run and its continuation. All but `steps` leave the numbers as they are; the schedules follow `steps`.
+_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images", "gradient_checkpointing"}  # fmt: skip
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings of the run that wrote a checkpoint. Raises CheckpointError."""
+    return _opened(path)[1]["config"]
 
 
 def read(
     path: Path, config: dict[str, Any], adapter: SparseAdapter, optimiser: torch.optim.Optimizer, generator: torch.Generator, dead: DeadAtoms
 ) -> RunState:
-    """Put a checkpoint's state into the run's parts. Raises TrainingError if it is damaged or of another run's settings."""
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"the checkpoint {path} cannot be read ({error}); delete it to go on from the one before.") from error
-    if metadata.get("format") != "sparse_dict_checkpoint":
-        raise TrainingError(f"{path} is no checkpoint of a training run; --resume needs one from the same --out.")
-    stored = json.loads(metadata["config"])
-    plain = json.loads(json.dumps(config))
+    """Put a checkpoint's state into the run's parts. Raises CheckpointError if it is damaged or of another run's settings."""
+    tensors, metadata = _opened(path)
+    stored, plain = metadata["config"], json.loads(json.dumps(config))
     for name, what in ORIGINS.items():
         if name in plain and stored.get(name) != plain[name]:
-            raise TrainingError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
+            raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
     changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
     if changed:
         name = changed[0]
-        raise TrainingError(
-            f"{path} was made with {name} = {stored.get(name)!r}, this run has {plain[name]!r}; resume with the same settings, or start a new "
-            "run under another name."
+        raise CheckpointError(
+            f"{path} was made with {name} = {stored.get(name)!r}, this run has {plain[name]!r}; resume with the same settings (steps, previews, "
+            "checkpoints and logs may be others), or start a new run under another name."
         )
-    adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
-    layout = optimiser.state_dict()
+    try:
+        state = RunState(**{field.name: metadata["state"][field.name] for field in dataclasses.fields(RunState)})
+        adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
+        optimiser.load_state_dict({"state": _optimiser_state(tensors, metadata), "param_groups": optimiser.state_dict()["param_groups"]})
+        generator.set_state(tensors["generator"])
+        for key in dead.idle:
+            dead.idle[key] = tensors[f"idle.{key}"].view_as(dead.idle[key])
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise _damaged(path, f"what it holds is not this run's: {error}") from error
+    if state.step > plain.get("steps", state.step):
+        raise CheckpointError(f"{path} has {state.step} steps done already, more than the {plain['steps']} asked for; give more steps.")
+    return state
+
+
+def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and decoded metadata, once it is certain that they are what was written."""
+    try:
+        data = path.read_bytes()  # not mapped to the file, which may change or go
+        tensors = from_bytes(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    except KeyError:
+        metadata = {}
+    except Exception as error:  # the reader raises almost anything on a damaged file
+        raise _damaged(path, str(error) or type(error).__name__) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of a training run; --resume needs one from the same --out.")
+    version = metadata.get("version", "1")
+    if version not in ("1", str(VERSION)):
+        raise CheckpointError(f"{path} is a checkpoint of version {version[:20]!r}, this program reads up to {VERSION}; go on with the version that wrote it.")
+    kept = metadata.pop("checksum", None)
+    if version != "1" and kept != checksum(tensors, metadata):
+        raise _damaged(path, "its checksum is another")
+    try:
+        decoded = {name: json.loads(metadata[name]) for name in ("config", "state", "optimiser")}
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, f"its settings cannot be read: {error}") from error
+    if not all(isinstance(value, dict) for value in decoded.values()):
+        raise _damaged(path, "its settings are none")
+    return tensors, {**decoded, "version": version}
+
+
+def _optimiser_state(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[int, dict[str, Any]]:
     entries: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("optimiser."):
             _, index, name = key.split(".", 2)
             entries.setdefault(int(index), {})[name] = value
-    for key, value in json.loads(metadata["optimiser"]).items():
+    for key, value in metadata["optimiser"].items():
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": entries, "param_groups": layout["param_groups"]})
-    generator.set_state(tensors["generator"])
-    for key in dead.idle:
-        dead.idle[key].copy_(tensors[f"idle.{key}"])
-    kept = json.loads(metadata["state"])
-    # Version 0.1.0 kept one number more.
-    return RunState(kept["step"], kept["smoothed_loss"], kept["log"])
+    # Without a checksum, one that is not there would begin anew in silence.
+    if metadata["version"] == "1" and (len({frozenset(entry) for entry in entries.values()}) > 1 or set(entries) != set(range(len(entries)))):
+        raise ValueError("a tensor of the optimiser is missing")
+    return entries
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    found = all_in(path.parent)
+    at = found.index(path) if path in found else 0
+    advice = f"to go on from {found[at - 1].name}" if at else "and start anew, as there is none before it"
+    return CheckpointError(f"the checkpoint {path} is damaged ({' '.join(why.split())[:200]}); delete it {advice}.")

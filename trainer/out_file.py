@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from ..sparsedict_core.errors import FileFormatError, TrainingError
+from ..sparsedict_core.errors import CheckpointError, FileFormatError, TrainingError
 from ..sparsedict_core.file_format import read_metadata
 from . import checkpoint
 from .backends.base import Backend
@@ -34,17 +31,13 @@ def identity(config: TrainConfig, backend: Backend, data: ConceptData, prior: Co
 def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """`settings` as far as they can be compared with the checkpoint's: older ones have no dtype, no sites and no prior images' hash.
 
-    Raises TrainingError for other prior images; the same ones may have moved.
+    Raises CheckpointError for other prior images; the same ones may have moved.
     """
-    try:
-        with safe_open(str(kept), "pt") as file:
-            stored = json.loads((file.metadata() or {}).get("config", "{}"))
-    except (SafetensorError, OSError):
-        return settings  # said by whoever reads the whole of it
+    stored = checkpoint.settings_of(kept)
     free = {name for name in ("dtype", "prior_hash", "sites") if name not in stored}
     if "prior_hash" in stored:
         if stored["prior_hash"] != settings["prior_hash"]:
-            raise TrainingError(f"{kept} was made with other prior images or captions; resume with the same, or start a new run under another name.")
+            raise CheckpointError(f"{kept} was made with other prior images or captions; resume with the same, or start a new run under another name.")
         free.add("prior_images")
     return {name: value for name, value in settings.items() if name not in free}
 
