@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 
 from .. import __version__
+from .streams import let_output_get_lost, lost
 
 PACKAGE = __package__.rpartition(".")[0]
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -71,6 +71,7 @@ def group(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    let_output_get_lost()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -86,6 +87,8 @@ def run(arguments: list[str]) -> int:
     try:
         result = group.main(args=arguments, prog_name="sparsedict", standalone_mode=False)
         sys.stdout.flush()
+        if (reason := lost()) and not makes_a_file(arguments):
+            raise click.ClickException(f"the output could not be written: {reason}")
         return result if isinstance(result, int) else OK
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -98,15 +101,18 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
-    except BrokenPipeError:  # `sparsedict inspect … | head`
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception as error:
         if debug:
             raise
         click.echo(f"Error: {describe(error)}", err=True)
         return FAILED
+
+
+def makes_a_file(arguments: list[str]) -> bool:
+    """Whether the command's work is there even where what it prints is not."""
+    name = next((argument for argument in arguments if argument in COMMANDS), "")
+    command = group.get_command(click.Context(group), name)
+    return command is not None and any(option.name == "out" for option in command.params)
 
 
 def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:
