@@ -32,6 +32,7 @@ COMMANDS = {
     "compose": "Merge adapters (concept + style) into one file.",
     "plan": "Which settings of a training fit into a card's memory.",
     "probe": "Which atoms a prompt sets off, and where in the picture.",
+    "cache": "What trainings keep for later ones; how to empty it.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import torch
+
     from ..sparsedict_core.adapter import SparseAdapter
     from ..trainer.backends.base import Backend
 
@@ -47,7 +50,7 @@ def sampling_options(function: Callable) -> Callable:
     return options(
         click.option("--seed", type=int, default=0, show_default=True, help="The noise. The same seed gives the same noise for any adapter."),
         click.option("--steps", type=click.IntRange(1), default=None, help="Sampling steps.  [default: the model's own]"),
-        click.option("--guidance", type=float, default=None, help="Classifier-free guidance.  [default: the model's own]"),
+        click.option("--guidance", type=Number(), default=None, help="Classifier-free guidance.  [default: the model's own]"),
         click.option("--size", default=None, metavar="N|WxH", help="Pixels.  [default: the model's own]"),
     )(function)  # fmt: skip
 
@@ -99,8 +102,20 @@ def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
     if chosen.type == "cuda" and chosen.index is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # accelerate gives each process a GPU of its own and says which; plain "cuda" is the first one in all of them.
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    check_device(chosen)
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if chosen.type == "cuda" else "fp32")])
+
+
+def check_device(device: torch.device) -> None:
+    """Refuse one that is not in this machine, before a model is read for it."""
+    import torch
+
+    try:
+        torch.empty(1, device=device).cpu()
+    except Exception as error:  # each kind of device has an error of its own for not being there
+        reason = str(error).splitlines()[0][:100].rstrip(".")
+        raise UserError(f"this PyTorch cannot use the device {str(device)!r} ({reason}); use --device cpu") from error
 
 
 def parse_share(text: str) -> float:
@@ -109,6 +124,25 @@ def parse_share(text: str) -> float:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         raise UserError(f"{text!r} is no share; write 0.1 or 10%") from None
+
+
+class Number(click.ParamType):
+    """A finite number; nan and inf come out of a calculation that went wrong, and are no setting."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return finite(float(value))
+        except ValueError:
+            raise UserError(f"{param.opts[0] if param else ''} {value}: give a number, such as 0.8") from None
+
+
+def finite(number: float) -> float:
+    """Raises ValueError for nan and infinity."""
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 class Share(click.ParamType):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import ADAPTER, check_out, model_options, open_model, out_option, parse_size, print_json, sampling_options, table
+from .common import ADAPTER, Number, check_out, model_options, open_model, out_option, parse_size, print_json, sampling_options, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("prompt")
 @click.option("--top", type=click.IntRange(1), default=11, show_default=True, metavar="N", help="The strongest N atoms are listed and mapped.")
 @click.option("--levels", type=click.IntRange(1), default=8, show_default=True, help="Noise levels looked at, spread over the model's own.")
-@click.option("--strength", type=float, default=1.0, show_default=True, help="The adapter's strength while the picture is made.")
+@click.option("--strength", type=Number(), default=1.0, show_default=True, help="The adapter's strength while the picture is made.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers, for programs.")
 @model_options
 @sampling_options

@@ -48,6 +48,7 @@ def command(
     if selection_of(order, **amounts) is None:
         raise UserError("say which atoms to keep: --keep 10%, --top 64, --threshold 0.01, --atoms \"L3[0-15]\" or --layers L4-L9")
     before = load_adapter(adapter)
+    old = adapter.stat().st_size  # now, as --out may be the same file
     counted = (amounts["keep"] is not None or amounts["top"] is not None) and not amounts["invert"]
     if order is None:
         order = "greedy" if counted and has_moments(before) else "importance"
@@ -63,7 +64,6 @@ def command(
     rows = [[label, f"{site.atoms}", f"{before.sites[key].atoms}", report.forms[key]] for (key, site), label in zip(after.sites.items(), labels_of(before))]
     click.echo(table(rows, ["site", "kept", "of", "form"]))
     click.echo(f"\norder {order}{', refitted' if refit else ''}: {result.text}")
-    old = adapter.stat().st_size
     extra = f", {bytes_text(report.moments_bytes)} of it moments (--no-moments leaves them out)" if report.moments_bytes else ""
     click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.0%} of {bytes_text(old)}{extra}")
 

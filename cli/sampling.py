@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import UserError, load_adapter
+from .common import UserError, finite, load_adapter
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,13 +39,23 @@ def parse_spec(text: str) -> AdapterSpec:
     head, colon, tail = rest.rpartition(":")
     if colon:
         try:
-            strength, rest = float(tail), head
+            strength, rest = finite(float(tail)), head
         except ValueError:
             if not (len(head) == 1 and tail.startswith(("/", "\\"))) and not Path(rest).exists():
                 raise UserError(f"{text!r}: {tail!r} is no strength; write file.safetensors:0.8") from None
     if not rest:
         raise UserError(f"{text!r} names no file; write name=file.safetensors:strength")
-    return AdapterSpec(name or Path(rest).stem, Path(rest), strength)
+    return AdapterSpec(name or name_of(Path(rest)), Path(rest), strength)
+
+
+def name_of(path: Path) -> str:
+    """A member's name from a file's: what a name cannot hold becomes a hyphen."""
+    from ..sparsedict_core.addresses import MEMBER_NAME
+
+    if MEMBER_NAME.fullmatch(path.stem):
+        return path.stem
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.stem).strip("-.")
+    return name if MEMBER_NAME.fullmatch(name) else f"adapter-{name}".rstrip("-")
 
 
 def seeded_noise(backend: Backend, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Share, UserError, options
+from .common import Number, Share, UserError, finite, options
 
 if TYPE_CHECKING:
     from ..sparsedict_core.adapter import SparseAdapter
@@ -22,7 +22,7 @@ def amount_options(function: Callable) -> Callable:
     return options(
         click.option("--keep", type=Share(), default=None, metavar="SHARE", help="Share of the atoms: 0.1 or 10%."),
         click.option("--top", type=int, default=None, metavar="N", help="Number of atoms."),
-        click.option("--threshold", type=float, default=None, metavar="X", help="Atoms of at least this importance."),
+        click.option("--threshold", type=Number(), default=None, metavar="X", help="Atoms of at least this importance."),
         click.option("--atoms", default=None, metavar="ADDRESSES", help='By address: "L3[0-15],L2[7]", "L4-L6", "L0.text[5]", "cat:L3".'),
         click.option("--layers", default=None, metavar="ADDRESSES", help="Consider these layers only; all other atoms go: L4-L9."),
         click.option("--per-site", is_flag=True, help="Take the share or number in every site, not over all together."),
@@ -52,7 +52,7 @@ def parse_gain(text: str) -> tuple[str, float]:
     addresses, _, value = text.rpartition("=")
     try:
         if addresses:
-            return addresses, float(value)
+            return addresses, finite(float(value))
     except ValueError:
         pass
     raise UserError(f"--gain {text!r}: write addresses and a number, such as L3[5]=0.5")

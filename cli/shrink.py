@@ -39,12 +39,12 @@ def command(
     if not 0 < share <= 1:
         raise UserError(f"--to {share:g}: give a share above 0 and at most 1, such as 10%")
     before = load_adapter(adapter)
+    old = adapter.stat().st_size  # now, as --out may be the same file
     from ..trainer.shrink import shrink
 
     batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
     result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
     # Moments would be most of a small file, and it is as small as it is to get.
     report = save(result.adapter, out, dtype=weight_dtype(before), overwrite=overwrite, moments=False)
-    old = adapter.stat().st_size
     click.echo(result.text)
     click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.1%} of {bytes_text(old)}")

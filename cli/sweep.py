@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .common import ADAPTER, UserError, check_out, model_options, open_model, out_option, parse_share, parse_size, sampling_options
+from .common import ADAPTER, Number, UserError, check_out, model_options, open_model, out_option, parse_share, parse_size, sampling_options
 from .selecting import order_option
 
 EXAMPLE_SHARES = "0,1%,2%,5%,10%,25%,50%,100%"
@@ -17,7 +17,7 @@ EXAMPLE_SHARES = "0,1%,2%,5%,10%,25%,50%,100%"
 @click.argument("prompt")
 @click.option("--parts", type=click.IntRange(1), default=8, show_default=True, help="Equal parts of the importance, from the base to all of it.")
 @click.option("--shares", default=None, metavar="LIST", help=f"Instead: shares of the atoms, one picture each, such as {EXAMPLE_SHARES}.")
-@click.option("--strength", type=float, default=1.0, show_default=True, help="The adapter's strength, the same in all pictures.")
+@click.option("--strength", type=Number(), default=1.0, show_default=True, help="The adapter's strength, the same in all pictures.")
 @order_option("importance", "Which atoms come first; greedy needs --shares.")
 @click.option("--per-site", is_flag=True, help="Take the share in every site, not over all together.")
 @click.option("--layers", default=None, metavar="ADDRESSES", help="Use the atoms of these layers only: L4-L9.")

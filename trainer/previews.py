@@ -1,13 +1,18 @@
-"""Validation previews: the same noise each time, beside the base's pictures of it."""
+"""Validation previews: the same noise each time, beside the base's pictures of it; and the files that show them."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.errors import SparseDictError, TrainingError
 from .backends.base import Backend, StepCallback
 from .callbacks import Interrupted
 from .config import TrainConfig
@@ -22,6 +27,15 @@ class Previews:
         generator = torch.Generator().manual_seed(config.seed + 31)
         self.noise = torch.randn(max(1, len(self.prompts)), backend.latent_channels, *size, generator=generator)
         self.base: Tensor | None = None
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raises TrainingError for a prompt that the base's text encoder refuses, before anything is trained."""
+        for prompt in self.prompts:
+            try:
+                self.backend.encode_captions([prompt])
+            except (SparseDictError, ValueError, KeyError) as error:
+                raise TrainingError(f"the preview prompt {prompt!r} cannot be used: {str(error).rstrip('.')}; change it, or leave it out.") from error
 
     @torch.no_grad()
     def make(self, attachment: Attachment, should_stop: Callable[[], bool] = lambda: False) -> tuple[Tensor, Tensor]:
@@ -47,3 +61,32 @@ class Previews:
             # One by one: a decoder of large pictures needs more for each than the denoiser does.
             pictures += [self.backend.decode(latent[None]).float().cpu() for latent in latents]
         return torch.cat(pictures)
+
+
+def folder_of(out: Path) -> Path:
+    """Where the previews of a run with this out are."""
+    return out.with_name(out.name.removesuffix(".safetensors") + ".previews")
+
+
+def save_sheet(folder: Path, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> Path:
+    """The base's pictures above the adapter's, (n, 3, H, W) each in [-1, 1], with the prompts in the PNG; those of later steps go.
+
+    Raises FileFormatError where it cannot be written.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    rows = [torch.cat(list(row.float().cpu()), dim=2) for row in (base_images, images)]
+    pixels = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).round().byte()
+    text = PngInfo()
+    text.add_itxt("sparsedict.prompts", "\n".join(prompts))
+    data = io.BytesIO()
+    Image.fromarray(pixels.movedim(0, -1).contiguous().numpy()).save(data, "PNG", pnginfo=text)
+    path = folder / f"step-{step:06d}.png"
+    write_atomically(path, data.getvalue())
+    for other in folder.glob("step-*.png"):
+        number = other.stem.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:  # of a run that this one overwrites
+            with contextlib.suppress(OSError):
+                other.unlink()
+    return path

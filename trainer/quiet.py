@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.errors import FileFormatError, TrainingError
 from ..sparsedict_core.input_statistics import InputStatistics
+from . import samples_cache
 from .backends.base import Backend
 from .callbacks import Interrupted
 from .config import TrainConfig
@@ -80,11 +81,12 @@ def turns(count: int, share: float) -> int:
 
 def load_or_make(
     config: TrainConfig, backend: Backend, size: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None = None,
-    count: int | None = None, first: int = 0, should_stop: Callable[[], bool] = lambda: False,
+    count: int | None = None, first: int = 0, should_stop: Callable[[], bool] = lambda: False, warn: Callable[[str], None] = lambda text: None,
 ) -> QuietSamples:  # fmt: skip
     """`count` quiet samples at a latent size (h, w), from the cache or from the base's own sampler; prompts from number `first` on.
 
-    `progress(done, total)` counts samples, within a batch by the sampler's steps. A cache that cannot be read is made anew. Raises Interrupted when told to stop.
+    `progress(done, total)` counts samples, within a batch by the sampler's steps. A file of the cache that cannot be used is named to
+    `warn` and made anew; where the cache cannot be written, that is told too. Raises Interrupted when told to stop.
     """
 
     at_work = (0, 0)  # samples that are done, and those that the sampler makes now
@@ -104,7 +106,7 @@ def load_or_make(
         parts_of_it.append(backend.sampling_key())
     identity = json.dumps(parts_of_it)
     path = folder / f"quiet-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
-    cached = _read(path, len(prompts))
+    cached = _read(path, (len(prompts), backend.latent_channels, *size), warn)
     if cached is not None:
         return QuietSamples(cached, prompts)
     parts = []
@@ -121,21 +123,28 @@ def load_or_make(
     latents = torch.cat(parts)
     if not bool(torch.isfinite(latents).all()):
         raise TrainingError("the base model's own samples hold NaN or infinity; try another precision (fp32, bf16) for the base.")
-    write_atomically(path, to_bytes({"latents": latents.contiguous()}))
+    try:
+        write_atomically(path, to_bytes({"latents": latents.contiguous()}))
+    except FileFormatError as error:
+        warn(f"the base's samples could not be kept for later runs: {error}")
+    samples_cache.trim(folder)
     return QuietSamples(latents, prompts)
 
 
-def _read(path: Path, count: int) -> Tensor | None:
+def _read(path: Path, shape: tuple[int, ...], warn: Callable[[str], None]) -> Tensor | None:
     if not path.exists():
         return None
     try:
-        with safe_open(str(path), "pt") as file:
-            # A copy: the tensor is mapped to the file, and Windows deletes no file that is.
-            latents = file.get_tensor("latents").clone()
-    except (SafetensorError, OSError):
-        # A damaged cache costs the time to make it anew, no more.
+        # Read, not mapped: Windows deletes no file that a tensor is mapped to.
+        latents = from_bytes(path.read_bytes())["latents"]
+        usable = latents.shape == shape and bool(torch.isfinite(latents).all())
+    except Exception:  # the reader raises almost anything on a damaged file, which costs the time to make it anew, no more
+        usable = False
+    if not usable:
+        warn(f"{path} is damaged or holds NaN; the samples in it are made anew.")
         return None
-    return latents if len(latents) == count else None
+    samples_cache.used(path)
+    return latents
 
 
 @torch.no_grad()

@@ -147,3 +147,36 @@ def test_bad_adapter_specs(refused, adapter_file, tmp_path, spec, part):
 
 def test_the_same_name_twice(refused, adapter_file, tmp_path):
     assert "toy" in refused("compose", adapter_file, adapter_file, "--out", Path(tmp_path) / "both.safetensors")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_numbers_that_are_none_are_refused_in_one_sentence(refused, adapter_file, tmp_path, value):
+    picture, file = ("--model", "nothing/here", "--out", tmp_path / "a.png"), ("--out", tmp_path / "a.safetensors")
+    for arguments in (
+        ("generate", "a zorp", "-a", f"{adapter_file}:{value}", *picture),
+        ("generate", "a zorp", "-a", adapter_file, "--gain", f"L0={value}", *picture),
+        ("generate", "a zorp", "-a", adapter_file, "--guidance", value, *picture),
+        ("sweep", adapter_file, "a zorp", "--strength", value, *picture),
+        ("probe", adapter_file, "a zorp", "--strength", value, *picture),
+        ("prune", adapter_file, "--threshold", value, *file),
+        ("prune", adapter_file, "--keep", value, *file),
+        ("compose", f"{adapter_file}:{value}", *file),
+    ):
+        assert value in (error := refused(*arguments)) or "inf" in error
+
+
+def test_pruning_in_place_says_the_true_sizes(cli, adapter_file):
+    before = adapter_file.stat().st_size
+    told = cli("prune", adapter_file, "--keep", "0.25", "--no-moments", "--overwrite", "--out", adapter_file).out
+    after = adapter_file.stat().st_size
+    assert after < before and f", {after / before:.0%} of " in told
+
+
+def test_a_file_with_a_space_in_its_name_is_composed_under_a_name(cli, adapter_file, tmp_path):
+    names = ["my cat", "10_zorp dog", "写真", "ink.v2"]
+    files = [adapter_file.with_name(f"{name}.safetensors") for name in names]
+    for file in files:
+        file.write_bytes(adapter_file.read_bytes())
+    result = cli("compose", *files, "--out", tmp_path / "all.safetensors")
+    assert result.code == 0, result.err
+    assert [line.split(":")[0] for line in result.out.splitlines()[:-1]] == ["my-cat", "adapter-10_zorp-dog", "adapter", "ink.v2"]

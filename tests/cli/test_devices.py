@@ -19,6 +19,7 @@ def opened_on(monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(common, "check_device", lambda device: None)
         monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype: seen.append((str(device), dtype)))
         common.open_model("demo", device, None)
         return seen[0][0]
@@ -36,6 +37,13 @@ def test_each_process_has_a_gpu_of_its_own(opened_on, device):
 def test_a_device_that_was_named_is_taken(opened_on):
     assert opened_on("cuda:3", WORLD_SIZE="2", LOCAL_RANK="1") == "cuda:3"
     assert opened_on("cpu", WORLD_SIZE="2", LOCAL_RANK="1") == "cpu"
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda", "meta", "xpu:3"])
+def test_a_device_that_is_not_there_is_refused_before_a_model_is_read(refused, adapter_file, tmp_path, device):
+    if device in ("mps", "cuda") and getattr(torch, device).is_available():
+        pytest.skip("it is there")
+    assert "--device cpu" in refused("sweep", adapter_file, "a prompt", "--model", "nothing/here", "--device", device, "--out", tmp_path / "a.png")
 
 
 LESS = ("--batch-size", 4, "--gradient-accumulation-steps", 2, "--gradient-checkpointing")
