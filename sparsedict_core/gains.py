@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -25,7 +26,10 @@ def parse_gains(text: str) -> list[tuple[str, float]]:
         if not equals or number is None:
             raise AddressError(f"{rest!r} sets no gain; write addresses and a number, such as L17[137]=1.5, L3=0.")
         parse_addresses(addresses)
-        found.append((addresses.strip(), float(number.group(1))))
+        gain = float(number.group(1))
+        if not math.isfinite(gain):
+            raise AddressError(f"the gain {number.group(1)[:40]} of {addresses.strip()} is too large; 1 leaves an atom as it is.")
+        found.append((addresses.strip(), gain))
         rest = after[number.end() :].strip()
     return found
 
@@ -53,7 +57,7 @@ def bake(adapter: SparseAdapter, gains: Mapping[str, Tensor] | None) -> SparseAd
     """A new adapter that does at gains of 1 what `adapter` does at `gains`: atoms of gain 0 are gone, their addresses stay free,
     the others have their gain in their row of the dictionary and in their importance. `adapter` stays as it is.
 
-    Raises SiteError for gains that are not this adapter's.
+    Raises SiteError for gains that are not this adapter's, or not finite.
     """
     baked = adapter.clone()
     removed = scaled = 0
@@ -61,6 +65,8 @@ def bake(adapter: SparseAdapter, gains: Mapping[str, Tensor] | None) -> SparseAd
         site = baked.sites.get(key)
         if site is None or values.shape != (site.atoms,):
             raise SiteError(f"the gains do not fit the adapter at {key}; set gains on the adapter that they are used with.")
+        if not bool(torch.isfinite(values).all()):
+            raise SiteError(f"{key}: a gain is not finite; give numbers, 1 leaves an atom as it is and 0 removes it.")
         kept = values != 0
         removed += int((~kept).sum())
         scaled += int((kept & (values != 1)).sum())

@@ -127,12 +127,13 @@ def read(
             "checkpoints and logs may be others), or start a new run under another name."
         )
     try:
+        # By name, as version 0.1.0 kept one number more.
         state = RunState(**{field.name: metadata["state"][field.name] for field in dataclasses.fields(RunState)})
         adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
         optimiser.load_state_dict({"state": _optimiser_state(tensors, metadata), "param_groups": optimiser.state_dict()["param_groups"]})
         generator.set_state(tensors["generator"])
         for key in dead.idle:
-            dead.idle[key] = tensors[f"idle.{key}"].view_as(dead.idle[key])
+            dead.idle[key].copy_(tensors[f"idle.{key}"].view_as(dead.idle[key]))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _damaged(path, f"what it holds is not this run's: {error}") from error
     if state.step > plain.get("steps", state.step):

@@ -14,7 +14,7 @@ def test_gains_are_parsed_in_order():
     assert parse_gains("  ") == []
 
 
-@pytest.mark.parametrize("bad", ["L3", "L3=", "L3=x", "=2", "L3=1 L4=2", "L3[=1", "L3=nan", "L3=1=2", ",L3=1"])
+@pytest.mark.parametrize("bad", ["L3", "L3=", "L3=x", "=2", "L3=1 L4=2", "L3[=1", "L3=nan", "L3=1e999", "L3=-1e999", "L3=1=2", ",L3=1"])
 def test_what_sets_no_gain_is_an_error(bad):
     with pytest.raises(AddressError):
         parse_gains(bad)
@@ -49,6 +49,9 @@ def test_nothing_to_bake_changes_nothing(adapter, model, x):
 def test_gains_of_another_adapter_are_refused(adapter):
     with pytest.raises(SiteError, match="do not fit the adapter at elsewhere"):
         bake(adapter, {"elsewhere": torch.ones(3)})
+    key, site = next(iter(adapter.sites.items()))
+    with pytest.raises(SiteError, match="a gain is not finite"):
+        bake(adapter, {key: torch.full((site.atoms,), float("nan"))})
 
 
 def test_the_last_gain_counts(adapter):

@@ -30,8 +30,7 @@ class Run:
             self.optimiser.zero_grad()
             sum((p * torch.randn(p.shape, generator=self.generator)).sum() for _, p in self.adapter.trainable_parameters()).backward()
             self.optimiser.step()
-        state = {"step": steps, "l1_weight": 0.1, "smoothed_loss": 0.5, "log": [{"step": 1, "loss": 0.25}]}
-        self.state = checkpoint.RunState(**{name: value for name, value in state.items() if name in checkpoint.RunState.__dataclass_fields__})
+        self.state = checkpoint.RunState(step=steps, smoothed_loss=0.5, log=[{"step": 1, "loss": 0.25}])
 
     def parts(self):
         return self.adapter, self.optimiser, self.generator, self.dead

@@ -1,0 +1,1 @@
+"""What the long run tries (`dev.py soak`): each part returns one row of its table."""
