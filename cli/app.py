@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 done, 1 something is wrong with the input (one line says what), 2 wrong usage, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 something is wrong with the input (one line says what), 2 wrong usage, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
 @click.version_option(__version__, prog_name="sparsedict")
 @click.option("--debug", is_flag=True, help="Show the full trace of an error. Works after a command too.")

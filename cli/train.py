@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 @out_option(help="The adapter, .safetensors.")
 def command(
     images: Path, preset: str, model: str, device: str | None, dtype: str | None, show_config: bool, out: Path, overwrite: bool, **settings: Any
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Train an adapter from a folder of images.
 
     Captions are .txt files beside the images, or one caption with a word of your choice. The preset decides what you do not.
-    Ctrl-C leaves an adapter that can be used and says where.
+    Ctrl-C leaves an adapter that can be used and says where; so do SIGTERM and a terminal that is closed. --resume takes the settings of the
+    run that it goes on with; steps, previews, checkpoints and logs may be others.
 
     \b
     Examples:
@@ -46,8 +47,8 @@ def command(
     config = make_config(preset, chosen)
     if show_config:
         print_json(config.to_dict())
-        return
-    start(config, set(chosen), model, device, dtype)
+        return 0
+    return start(config, set(chosen), model, device, dtype)
 
 
 def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
@@ -57,12 +58,14 @@ def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**PRESETS[preset], **chosen})
 
 
-def start(config: TrainConfig, asked: set[str], model: str, device: str | None, dtype: str | None) -> None:
+def start(config: TrainConfig, asked: set[str], model: str, device: str | None, dtype: str | None) -> int:
+    """Train; returns the exit code: 0, or 128 and the signal's number where one ended it early, as a shell has it."""
     from ..trainer import train
 
     backend = open_model(model, device, dtype)
     result = train(fitted(config, backend, asked), backend)
     click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
+    return 128 + result.signal if result.signal else 0
 
 
 def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfig:

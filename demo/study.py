@@ -68,7 +68,7 @@ def first_pictures(study: Study) -> None:
 def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> TrainConfig:
     return TrainConfig(
         **{**PRESETS[preset], "steps": study.plan.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
-           "checkpoint_every": 10_000, "cache": study.out, "placeholder": name.split("-")[0], **study.plan.training, **more}
+           "checkpoint_every": 10_000, "keep_checkpoints": 0, "cache": study.out, "placeholder": name.split("-")[0], **study.plan.training, **more}
     )  # fmt: skip
 
 

@@ -83,10 +83,21 @@ def write(
     write_atomically(path, to_bytes(tensors, {**metadata, "checksum": checksum(tensors, metadata)}))
     found = all_in(folder)
     own = found.index(path) + 1
-    for old in [*found[own:], *found[:own][:-keep]]:
-        with contextlib.suppress(OSError):  # one too many is no reason to end the run
-            old.unlink()
+    _drop(found[own:])
+    keep_last(folder, max(1, keep))
     return path
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Drop all but the newest `count`."""
+    found = all_in(folder)
+    _drop(found[: len(found) - count])
+
+
+def _drop(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # one too many is no reason to end the run
+            path.unlink()
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

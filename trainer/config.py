@@ -103,7 +103,7 @@ class TrainConfig:
     quiet_word_share: float = option(0.0, "Share of quiet prompts that hold a word the base never learned.", bounds=SHARE)
     quiet_words: list[str] | None = option(None, "Those words; none: the base's own spare words, without the placeholder.")
     quiet_sampling_steps: int | None = option(None, "Sampling steps of quiet samples; none: the base's own.", bounds=ONE_OR_MORE)
-    cache: str | Path | None = option(None, "Folder of the quiet samples; none: beside `out`.", path=True)
+    cache: str | Path | None = option(None, "Folder of the quiet samples; none: one for all runs.", path=True)
     # -- nested training: a site uses only its first atoms in this share of the steps
     nested: float = option(0.25, "Share of steps that use only the first atoms, so that few carry the concept; 0 turns it off.", "--nested", bounds=SHARE)
     nested_octaves: float = option(5.0, "How few atoms those steps may use: 2 to the power of minus this.", bounds=POSITIVE)
@@ -134,9 +134,9 @@ class TrainConfig:
         100, "Steps between checkpoints; two are kept, in a folder beside the file.", "--save-every-n-steps", bounds=ONE_OR_MORE,
         widget=Widget(16, 100, least=1, most=100_000),
     )  # fmt: skip
-    keep_checkpoints: int = option(2, "How many are kept.", bounds=ANY_COUNT)
+    keep_checkpoints: int = option(2, "How many are kept; of a finished run one, to go on from for more steps. 0: none of a finished run.", bounds=ANY_COUNT)
     resume: bool = option(
-        False, "Go on from the newest checkpoint, with the same settings, to the same result.", "--resume", widget=Widget(17, False, note="Of this name or a numbered one.")
+        False, "Go on from the newest checkpoint, with the same settings, to the same result; for more steps a finished run too.", "--resume", widget=Widget(17, False, note="Of this name or a numbered one.")
     )
     moments: bool = option(True, "Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.", "--moments/--no-moments")
     tensorboard: str | Path | None = option(None, "Write a TensorBoard log there.", "--logging-dir", path=True)

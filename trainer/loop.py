@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.errors import FileFormatError, TrainingError
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from . import checkpoint
+from . import previews as preview_files
 from .backends.base import Backend
 from .batches import TrainingSet, check_split
 from .callbacks import Callbacks, Interrupted, StepReport
@@ -24,16 +26,17 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .forward import recomputed_blocks
-from .memory import explain_out_of_memory
+from .memory import explain_out_of_memory, first_line
 from .optimisers import make_optimiser
 from .out_file import check_begun, check_out, comparable, identity
-from .previews import Previews
+from .previews import Previews, check_prompts
 from .progress import ConsoleProgress
 from .quiet import QuietSamples, measure_inputs
 from .result import TrainResult, ranked_and_saved, summary
 from .revival import DeadAtoms
+from .run_lock import only_run_in
 from .step import Plan, StepNumbers, TrainingStep, draw_plan
-from .stopping import interrupt_flag, interruptions
+from .stopping import InterruptFlag, interrupt_flag, interruptions
 from .training_sets import build_sets, concept_data, prior_data, tell_data
 
 SMOOTHING = 0.95
@@ -46,12 +49,14 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
     TrainingError for bad settings, for a loss that is not finite (the last good checkpoint stays) and for a run that was
     stopped before its first step was done. What goes wrong after the last step leaves the adapter all the same.
     """
-    processes = Processes(backend.device)
-    report = callbacks or (ConsoleProgress(config.tensorboard) if processes.main else Callbacks())
+    processes, out = Processes(backend.device), Path(config.out)
+    report = callbacks or (ConsoleProgress(config.tensorboard, preview_files.folder_of(out)) if processes.main else Callbacks())
     try:
-        return run(config, backend, data, report, processes)
+        check_out(config, out)
+        with only_run_in(checkpoint.folder_of(out)) if processes.main else contextlib.nullcontext():
+            return run(config, backend, data, report, processes)
     except interruptions(backend) as error:
-        kept = checkpoint.newest(checkpoint.folder_of(Path(config.out)))
+        kept = checkpoint.newest(checkpoint.folder_of(out))
         what = f"the last checkpoint is {kept}" if kept else "it was before the first step was done, so nothing was written"
         raise TrainingError(f"stopped before there was an adapter to save; {what}.") from error
     finally:
@@ -63,7 +68,7 @@ def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None
 def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report: Callbacks, processes: Processes) -> TrainResult:
     """`train`, which says so where an interruption gets through."""
     out = Path(config.out)
-    check_out(config, out)
+    check_prompts(config, backend)
     data = concept_data(config, backend) if data is None else data
     check_split(config, config.prior_images is not None, processes.world)
     prior = prior_data(config, backend)
@@ -81,12 +86,14 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     seconds, stopped = training.run()
     state = training.state
     adapter.metadata["training"] = summary(config, data, state, seconds)
-    stats, cut_short = ranked_and_saved(config, backend, adapter, sets, report, processes, stopped, overwrite, training.last)
+    end = ranked_and_saved(config, backend, adapter, sets, report, processes, stopped, overwrite, training.last)
     if stopped:
         report.on_stopped(state.step, config.steps, out, training.last)
-    else:
-        training.drop_spare_checkpoint()
-    return TrainResult(adapter, out, state.log, stats, state.step, seconds, training.last if stopped else None, cut_short)
+    elif processes.main:
+        checkpoint.keep_last(training.folder, min(1, config.keep_checkpoints))
+    return TrainResult(
+        adapter, out, state.log, end.stats, state.step, seconds, training.last if stopped else None, end.cut_short, training.signal or end.signal
+    )
 
 
 def new_adapter(config: TrainConfig, backend: Backend) -> SparseAdapter:
@@ -120,6 +127,7 @@ class Training:
         self.state = checkpoint.RunState(step=0, smoothed_loss=None, log=[])
         self.folder = checkpoint.folder_of(Path(config.out))
         self.last: Path | None = None  # checkpoint
+        self.signal: int | None = None  # that stopped the run
 
     # -- checkpoints
 
@@ -132,21 +140,24 @@ class Training:
         settings = comparable(self.last, self.settings)
         self.state = checkpoint.read(self.last, settings, self.adapter, self.optimiser, self.generator, self.dead)
         check_begun(self.config, Path(self.config.out), self.settings, self.last)
+        before = checkpoint.settings_of(self.last).get("steps")
+        if before != self.config.steps:
+            self.report.on_warning(
+                f"going on to {self.config.steps} steps, {before} before: rate, density and quiet term follow the new number from here on, so the "
+                "result is not that of one run of as many steps."
+            )
         return True
 
-    def keep_checkpoint(self, spare: int = 0, tell: bool = True) -> None:
-        """Write one; `spare`: how many more than usual are kept."""
-        keep = self.config.keep_checkpoints + spare
-        self.last = checkpoint.write(self.folder, self.settings, self.adapter, self.optimiser, self.generator, self.dead, self.state, keep)
-        if tell:
-            self.report.on_checkpoint(self.state.step, self.last)
-
-    def drop_spare_checkpoint(self) -> None:
-        """The last step's, where none was due: the saved adapter takes its place."""
-        if self.processes.main and self.last is not None and self.state.step % self.config.checkpoint_every:
-            self.last.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+    def keep_checkpoint(self) -> None:
+        """Write one. Where that fails the run goes on: the next one may be written again."""
+        try:
+            self.last = checkpoint.write(
+                self.folder, self.settings, self.adapter, self.optimiser, self.generator, self.dead, self.state, self.config.keep_checkpoints
+            )
+        except FileFormatError as error:
+            self.report.on_warning(f"no checkpoint of step {self.state.step}: {error}")
+            return
+        self.report.on_checkpoint(self.state.step, self.last)
 
     # -- steps
 
@@ -177,6 +188,7 @@ class Training:
                     self.generator.set_state(before)
                     step.forget()
                     self.keep_checkpoint()
+                    self.signal = interrupted.number
                     return time.time() - began, True
                 # Among several processes the wish of any of them counts: one that stops alone would leave the others waiting.
                 wish = self.processes.world > 1 and (given_up or self.report.should_stop() or interrupted.is_set())
@@ -185,10 +197,24 @@ class Training:
                 step.apply(plan, numbers, self.generator)
                 state.step += 1
                 self.tell(plan, numbers, (time.time() - began) / (state.step - first))
-                due = state.step % config.checkpoint_every == 0
-                if self.processes.main and (due or state.step == config.steps):
-                    # Before the previews and the importance, which may fail. One that isn't due goes once the adapter is saved.
-                    self.keep_checkpoint(spare=0 if due else 1, tell=due)
+                due = state.step % config.checkpoint_every == 0 or state.step == config.steps
+                if self.processes.main and due:
+                    # Before the previews and the importance, which may fail.
+                    self.keep_checkpoint()
+                if previews is not None and self.processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
+                    step.session.reset()
+                    given_up = self.show(previews, attachment, interrupted)
+                # Among several processes the wish of any of them counts: one that stops alone would leave the others waiting.
+                wish = self.processes.world > 1 and (given_up or self.report.should_stop() or interrupted.is_set())
+                numbers = step.exchanged(plan, wish)
+                check_finite(numbers.loss, numbers.gradient_norm, plan.step, self.last)
+                step.apply(plan, numbers, self.generator)
+                state.step += 1
+                self.tell(plan, numbers, (time.time() - began) / (state.step - first))
+                due = state.step % config.checkpoint_every == 0 or state.step == config.steps
+                if self.processes.main and due:
+                    # Before the previews and the importance, which may fail.
+                    self.keep_checkpoint()
                 if previews is not None and self.processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
                     step.session.reset()
                     try:
@@ -201,7 +227,22 @@ class Training:
                 if self.processes.main and stopped and not due:
                     self.keep_checkpoint()
             step.session.close()
+            self.signal = interrupted.number
         return time.time() - began, stopped
+
+    def show(self, previews: Previews, attachment: Attachment, interrupted: InterruptFlag) -> bool:
+        """Make and report previews; whether they were given up as the run is to stop. A failure of theirs is not the run's."""
+        try:
+            made = previews.make(attachment, lambda: self.report.should_stop() or interrupted.is_set())
+            self.report.on_preview(self.state.step, previews.prompts, *made)
+            return False
+        except interruptions(self.backend):
+            return True
+        except Exception as error:
+            reason = first_line(error)
+        self.report.on_warning(f"the preview of step {self.state.step} failed ({reason}); the training goes on.")
+        torch.cuda.empty_cache()  # the next step needs what the preview had
+        return False
 
     def _watching(self, step: TrainingStep) -> Any:
         def watch(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:

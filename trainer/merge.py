@@ -10,7 +10,6 @@ For concepts. A style acts on prompts without its word too, which healing takes 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -79,14 +78,12 @@ def teach(
 ) -> None:
     """Heal the composition, in place."""
     seed = config.seed
-    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = replace(config, cache=cache)
-        alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number, pictures) for number, part in enumerate(parts)]
-        pairs = [(one, other) for one in parts for other in parts if one is not other and other.adapter.trigger_words]
-        both = [
-            lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number, pictures)
-            for number, (one, other) in enumerate(pairs)
-        ]
+    alone = [lesson(part, None, part.adapter, part.strength, backend, config, report, seed + number, pictures) for number, part in enumerate(parts)]
+    pairs = [(one, other) for one in parts for other in parts if one is not other and other.adapter.trigger_words]
+    both = [
+        lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number, pictures)
+        for number, (one, other) in enumerate(pairs)
+    ]
     merged.trainable().to(backend.device)
     learned = [parameter for _, parameter in merged.trainable_parameters()]
     optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)

@@ -12,10 +12,26 @@ from torch import Tensor
 
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import SparseDictError, TrainingError
+from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend, StepCallback
 from .callbacks import Interrupted
 from .config import TrainConfig
+from .memory import first_line, is_out_of_memory
+from .stopping import interruptions
+
+
+@torch.no_grad()
+def check_prompts(config: TrainConfig, backend: Backend) -> None:
+    """Raises TrainingError for a preview prompt that the base's text encoder refuses, before anything is trained."""
+    for prompt in config.preview_prompts:
+        try:
+            backend.encode_captions([prompt])
+        except interruptions(backend):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise TrainingError(f"the preview prompt {prompt!r} cannot be used: {first_line(error)}; change it or leave it out.") from error
 
 
 class Previews:
@@ -27,15 +43,6 @@ class Previews:
         generator = torch.Generator().manual_seed(config.seed + 31)
         self.noise = torch.randn(max(1, len(self.prompts)), backend.latent_channels, *size, generator=generator)
         self.base: Tensor | None = None
-
-    @torch.no_grad()
-    def check(self) -> None:
-        """Raises TrainingError for a prompt that the base's text encoder refuses, before anything is trained."""
-        for prompt in self.prompts:
-            try:
-                self.backend.encode_captions([prompt])
-            except (SparseDictError, ValueError, KeyError) as error:
-                raise TrainingError(f"the preview prompt {prompt!r} cannot be used: {str(error).rstrip('.')}; change it, or leave it out.") from error
 
     @torch.no_grad()
     def make(self, attachment: Attachment, should_stop: Callable[[], bool] = lambda: False) -> tuple[Tensor, Tensor]:

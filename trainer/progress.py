@@ -116,7 +116,8 @@ class ConsoleProgress(Callbacks):
 
     @unheard
     def on_stopped(self, step: int, steps: int, path: Path, checkpoint: Path | None) -> None:
-        self._say(f"stopped after {step} of {steps} steps; the adapter so far is {path}, and --resume goes on from {checkpoint}.")
+        on = f"--resume goes on from {checkpoint}" if checkpoint else "there is no checkpoint to go on from"
+        self._say(f"stopped after {step} of {steps} steps; the adapter so far is {path}, and {on}.")
 
     @unheard
     def on_warning(self, text: str) -> None:

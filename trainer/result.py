@@ -37,13 +37,23 @@ class TrainResult:
     seconds: float  # of the steps alone
     checkpoint: Path | None = None  # where a stopped run can go on from
     interrupted: bool = False  # by the host, while the importance was gathered: the adapter is whole, and whoever asked wants nothing more
+    signal: int | None = None  # that the run, or its ranking, was ended early by: Ctrl-C's is 2
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended, after its steps."""
+
+    stats: ImportanceStats
+    cut_short: bool  # by the host
+    signal: int | None  # that hurried it
 
 
 def ranked_and_saved(
     config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], report: Callbacks, processes: Processes,
     stopped: bool, overwrite: bool, kept: Path | None,
-) -> tuple[ImportanceStats, bool]:  # fmt: skip
-    """The atoms' statistics, and whether the host cut them short. `overwrite`: whether the file that may be there is to be replaced; `kept`:
+) -> End:  # fmt: skip
+    """Rank the atoms and save. `overwrite`: whether the file that may be there is to be replaced; `kept`:
     the last checkpoint, for what is said where the ranking fails."""
     report.on_stage("importance")
     adapter.requires_grad_(False)
@@ -60,8 +70,8 @@ def ranked_and_saved(
                     stats = calibrate(config, backend, adapter, sets, progress, 1, responses=False)
         except BaseException as error:  # an interrupt too: the trained adapter is not lost for its ranking
             failure = error
-    if processes.main:
-        save(adapter, out, overwrite=overwrite, moments=config.moments)
+        if processes.main:
+            save(adapter, out, overwrite=overwrite, moments=config.moments)
     processes.wait()
     if failure is not None:
         report.on_warning(
@@ -71,7 +81,7 @@ def ranked_and_saved(
         raise failure
     if hurried.is_set():
         report.on_warning(f"interrupted while the atoms were ranked: {out} is whole, with a ranking of fewer pictures than usual.")
-    return stats, cut_short
+    return End(stats, cut_short, hurried.number)
 
 
 def summary(config: TrainConfig, data: ConceptData, state: checkpoint.RunState, seconds: float) -> dict:

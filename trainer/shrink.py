@@ -83,11 +83,10 @@ def shrink(
     whole = size(adapter)
     if data is None and images is not None:
         data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
-    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = replace(batch or TrainConfig(), cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-        with out_of_memory_explained(config, healing=True):
-            sets = training_sets(config, backend, adapter, data, report)
-            samples = collected(adapter, backend, config, sets)
+    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    with out_of_memory_explained(config, healing=True):
+        sets = training_sets(config, backend, adapter, data, report)
+        samples = collected(adapter, backend, config, sets)
 
     # The search over sizes makes many adapters from one set of samples.
     ways: dict[str, Callable[[int], SparseAdapter]] = {"folding": partial(fold_into_new_atoms, adapter, samples)}

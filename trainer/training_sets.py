@@ -15,6 +15,7 @@ from .data import Bucket, ConceptData, latent_buckets, make_buckets
 from .data_summary import summary
 from .distribution import Processes
 from .quiet import QuietSamples, bucket_counts, load_or_make
+from .samples_cache import default_folder
 from .trial import try_step
 
 
@@ -55,7 +56,7 @@ def build_sets(
     resolution = config.resolution or backend.default_size
     report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
     empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
-    cache = Path(config.cache) if config.cache else Path(config.out).parent
+    cache = Path(config.cache) if config.cache else default_folder()
     sets, quiet = [], []
     if config.quiet_samples == 0:
         report.on_warning("no quiet samples: other prompts will change more, with few images far more.")
@@ -75,7 +76,7 @@ def build_sets(
             size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
             with processes.main_first():
                 told = partial(report.on_progress, "quiet samples")
-                samples = load_or_make(config, backend, size, cache, told, count, made, report.should_stop)
+                samples = load_or_make(config, backend, size, cache, told, count, made, report.should_stop, report.on_warning)
             made += count
             quiet.append(samples)
             rows = quiet_rows(backend, samples) if config.quiet else None

@@ -88,7 +88,7 @@ class DigitsRun:
 def configured(run: DigitsRun, cache: Path, out: Path) -> TrainConfig:
     quiet = {} if run.method != "lora" else {"quiet_weight": 0.0}
     return TrainConfig(
-        out=out, overwrite=True, steps=run.steps, seed=run.seed, learning_rate=run.rate, atoms=ATOMS, rank=RANK, cache=cache, checkpoint_every=10**6,
+        out=out, overwrite=True, steps=run.steps, seed=run.seed, learning_rate=run.rate, atoms=ATOMS, rank=RANK, cache=cache, checkpoint_every=10**6, keep_checkpoints=0,
         quiet_prompts=[str(digit) for digit in range(CLASSES) if digit != FROM], **quiet,
     )  # fmt: skip
 

@@ -65,7 +65,7 @@ def our_step(case: Case, steps: int, batch: int, atoms: int, rank: int, dtype: s
     backend, data = case.backend()
     config = TrainConfig(
         out=cache / "speed.safetensors", overwrite=True, steps=steps, batch_size=batch, atoms=atoms, rank=rank, seed=1, learning_rate=1e-4,
-        precision=dtype, gradient_checkpointing=checkpointing, cache=cache, moments=False, checkpoint_every=10**6,
+        precision=dtype, gradient_checkpointing=checkpointing, cache=cache, moments=False, checkpoint_every=10**6, keep_checkpoints=0,
         **({"quiet_samples": IMAGES, "quiet_prompts": ["conditioning 0", "conditioning 1"]} if quiet else {"quiet_samples": 0}),
     )  # fmt: skip
     with torch.inference_mode():

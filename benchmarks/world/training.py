@@ -88,7 +88,7 @@ class Fitted:
 def configured(run: Run, world: World, out: Path) -> TrainConfig:
     """The trainer's settings of a run; the schedule and the quiet rows are every method's."""
     config = TrainConfig(
-        **{**PRESETS[run.preset], "steps": run.steps, "seed": run.seed, "out": out, "overwrite": True, "checkpoint_every": 10**6,
+        **{**PRESETS[run.preset], "steps": run.steps, "seed": run.seed, "out": out, "overwrite": True, "checkpoint_every": 10**6, "keep_checkpoints": 0,
            "cache": world.cache, "placeholder": run.concept, **run.settings}
     )  # fmt: skip
     if run.quiet_weight is not None:

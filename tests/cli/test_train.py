@@ -79,3 +79,16 @@ def test_show_config_prints_the_presets_settings_with_mine_over_them(cli, tmp_pa
 )
 def test_bad_settings(refused, tmp_path, options, part):
     assert part in refused("train", tmp_path, *options, "--out", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("number, code", [(None, 0), (2, 130), (15, 143)])
+def test_the_exit_code_tells_what_ended_a_training_early(cli, tmp_path, monkeypatch, number, code):
+    from types import SimpleNamespace
+
+    def stopped(config, backend):
+        config.out.write_bytes(b"1")
+        return SimpleNamespace(path=config.out, adapter=SimpleNamespace(atom_count=1), signal=number)
+
+    monkeypatch.setattr(train, "open_model", lambda *_: None)
+    monkeypatch.setattr("sparsedict.trainer.train", stopped)
+    assert cli("train", tmp_path, "--out", tmp_path / "a.safetensors").code == code

@@ -21,7 +21,7 @@ def creature_data() -> ConceptData:
 
 def settings(folder: Path, **more) -> TrainConfig:
     chosen = {"out": Path(folder) / "a.safetensors", "steps": 6, "batch_size": 4, "atoms": 24, "rank": 4, "warmup_steps": 2, "quiet_samples": 4,
-              "quiet_sampling_steps": 1, "checkpoint_every": 2, "placeholder": "zorp", "revive_after": 3, **more}  # fmt: skip
+              "quiet_sampling_steps": 1, "checkpoint_every": 2, "placeholder": "zorp", "revive_after": 3, "cache": folder, **more}  # fmt: skip
     return TrainConfig(**chosen)
 
 
@@ -45,4 +45,5 @@ class Printing(Callbacks):
 
 if __name__ == "__main__":
     resume = "--resume" in sys.argv
-    run(Path(sys.argv[1]), callbacks=Printing(), resume=resume, steps=int(sys.argv[2]))
+    result = run(Path(sys.argv[1]), callbacks=Printing(), resume=resume, steps=int(sys.argv[2]))
+    print(f"signal {result.signal}", flush=True)

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_run import creature_data, run, settings
 
 from sparsedict.sparsedict_core import load
-from sparsedict.sparsedict_core.errors import DataError, TrainingError
-from sparsedict.trainer import Callbacks, train
+from sparsedict.sparsedict_core.errors import DataError, FileFormatError, TrainingError
+from sparsedict.trainer import Callbacks, checkpoint, train
 from sparsedict.trainer import calibrate as calibrating
 from sparsedict.trainer.progress import ConsoleProgress
 from sparsedict.trainer.quiet import load_or_make, quiet_prompts
@@ -68,15 +68,59 @@ def test_an_adapter_whose_ranking_fails_is_saved_and_ranked_by_resuming(tmp_path
     for key, site in unranked.sites.items():
         assert torch.equal(site.dictionary_weight, load(whole.path).sites[key].dictionary_weight)
     run(tmp_path, backend, steps=5, resume=True)
-    assert same(tmp_path / "a.safetensors", whole.path) and not kept.exists()
+    assert same(tmp_path / "a.safetensors", whole.path)
 
 
-def test_a_checkpoint_of_the_last_step_that_is_not_due_goes_with_the_saved_adapter(tmp_path, backend):
+def test_of_a_finished_run_one_checkpoint_stays_to_go_on_from(tmp_path, backend):
     noted = Noted()
     run(tmp_path, backend, noted, steps=5)
-    assert noted.kept == [2, 4] and sorted(path.stem for path in (tmp_path / "a.checkpoints").iterdir()) == ["step-000002", "step-000004"]
-    run(tmp_path / "short", backend, steps=1)
-    assert not (tmp_path / "short" / "a.checkpoints").exists()
+    assert noted.kept == [2, 4, 5] and [path.stem for path in (tmp_path / "a.checkpoints").iterdir()] == ["step-000005"]
+    run(tmp_path / "none", backend, steps=1, keep_checkpoints=0)
+    assert not (tmp_path / "none" / "a.checkpoints").exists()
+
+
+def test_a_finished_run_goes_on_for_more_steps_and_says_what_that_means(tmp_path, backend):
+    run(tmp_path, backend, steps=4)
+    noted = Noted()
+    result = run(tmp_path, backend, noted, steps=6, resume=True)
+    assert [entry["step"] for entry in result.log] == [1, 2, 3, 4, 5, 6] and load(result.path).metadata["training"]["steps"] == 6
+    assert len(noted.warned) == 1 and "going on to 6 steps, 4 before" in noted.warned[0]
+    with pytest.raises(TrainingError, match=r"6 steps done already, more than the 5 asked for; give more steps"):
+        run(tmp_path, backend, steps=5, resume=True)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_run_goes_on(tmp_path, backend, monkeypatch):
+    write = checkpoint.write
+
+    def full(folder, *parts):
+        if parts[5].step == 2:
+            raise FileFormatError(f"{folder} was not saved, the disk is full; free some space there.")
+        return write(folder, *parts)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    noted = Noted()
+    assert run(tmp_path, backend, noted, steps=4).path.exists()
+    assert noted.kept == [4] and "no checkpoint of step 2: " in noted.warned[0] and "disk is full" in noted.warned[0]
+
+
+def test_two_runs_with_one_out_are_stopped_at_the_start(tmp_path, backend, monkeypatch):
+    tried = []
+
+    class Second(Noted):
+        def on_step(self, report):
+            with monkeypatch.context() as patch, pytest.raises(TrainingError, match="another run is writing its checkpoints to"):
+                patch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+                run(tmp_path, backend, steps=2, overwrite=True)
+            tried.append(report.step)
+
+    assert run(tmp_path, backend, Second(), steps=2).path.exists() and tried == [1, 2]
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_to_is_noticed_before_the_first_step(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+    (tmp_path / "a.checkpoints").touch()
+    with pytest.raises(TrainingError, match=r"no checkpoint can be written to .*a\.checkpoints"):
+        run(tmp_path, backend)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to itself")
@@ -95,14 +139,28 @@ def test_ctrl_c_while_the_atoms_are_ranked_leaves_a_ranking_of_what_was_seen(tmp
     assert all(bool((site.importance > 0).any()) and site.moments is not None for site in load(result.path).sites.values())
 
 
-def test_previews_that_fail_leave_a_checkpoint_of_their_step(tmp_path, backend, monkeypatch):
-    def full(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("the decoder fell over")])
+def test_previews_that_fail_are_a_warning_and_change_nothing(tmp_path, backend, monkeypatch, error):
+    def fail(*args):
+        raise error
 
-    monkeypatch.setattr(type(backend), "decode", full)
-    with pytest.raises(TrainingError, match="out of memory"):
-        run(tmp_path, backend, preview_prompts=["a zorp"], preview_every=2)
-    assert (tmp_path / "a.checkpoints" / "step-000002.safetensors").exists()
+    plain = run(tmp_path / "plain", backend)
+    monkeypatch.setattr(type(backend), "decode", fail)
+    noted = Noted()
+    result = run(tmp_path, backend, noted, preview_prompts=["a zorp"], preview_every=3)
+    assert same(result.path, plain.path)
+    assert [f"the preview of step {step} failed ({error}); the training goes on." for step in (3, 6)] == noted.warned
+
+
+def test_preview_prompts_are_checked_before_any_work(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+    with pytest.raises(TrainingError, match=r"the preview prompt 'a xylophone' cannot be used: .*xylophone.*change it or leave it out"):
+        run(tmp_path, backend, preview_prompts=["a zorp", "a xylophone"])
+
+
+def test_previews_of_the_console_are_files_beside_the_adapter(tmp_path, backend):
+    train(settings(tmp_path, steps=4, preview_prompts=["a zorp"], preview_every=2), backend, creature_data())
+    assert sorted(path.name for path in (tmp_path / "a.previews").iterdir()) == ["step-000002.png", "step-000004.png"]
 
 
 def test_an_out_that_no_adapter_can_be_saved_at_is_refused_at_once(tmp_path, backend, monkeypatch):
@@ -126,7 +184,8 @@ def relabelled(path: Path, without: set[str]) -> None:
     with safe_open(str(path), "pt") as file:
         metadata = file.metadata()
     stored = {key: value for key, value in json.loads(metadata["config"]).items() if key not in without}
-    save_file(load_file(str(path)), str(path), {**metadata, "config": json.dumps(stored)})
+    known = {name: metadata[name] for name in ("format", "state", "optimiser")}
+    save_file(load_file(str(path)), str(path), {**known, "config": json.dumps(stored)})
 
 
 def test_another_dtype_of_the_base_is_no_continuation(tmp_path, backend, monkeypatch):
