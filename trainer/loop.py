@@ -204,23 +204,6 @@ class Training:
                 if previews is not None and self.processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
                     step.session.reset()
                     given_up = self.show(previews, attachment, interrupted)
-                # Among several processes the wish of any of them counts: one that stops alone would leave the others waiting.
-                wish = self.processes.world > 1 and (given_up or self.report.should_stop() or interrupted.is_set())
-                numbers = step.exchanged(plan, wish)
-                check_finite(numbers.loss, numbers.gradient_norm, plan.step, self.last)
-                step.apply(plan, numbers, self.generator)
-                state.step += 1
-                self.tell(plan, numbers, (time.time() - began) / (state.step - first))
-                due = state.step % config.checkpoint_every == 0 or state.step == config.steps
-                if self.processes.main and due:
-                    # Before the previews and the importance, which may fail.
-                    self.keep_checkpoint()
-                if previews is not None and self.processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
-                    step.session.reset()
-                    try:
-                        self.report.on_preview(state.step, previews.prompts, *previews.make(attachment, self.report.should_stop))
-                    except interruptions(self.backend):
-                        given_up = True
                 stopped = numbers.stop
                 if self.processes.world == 1:
                     stopped = given_up or self.report.should_stop() or interrupted.is_set()
