@@ -6,6 +6,7 @@ what models of today need.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 #: Ids of a site's atoms are below it.
@@ -32,9 +33,9 @@ class Bounds(NamedTuple):
     whole: bool = False
 
     def hold(self, value: Any) -> bool:
-        """Whether `value` is such a number; NaN, True and text are none."""
+        """Whether `value` is such a number; NaN, infinity, True and text are none."""
         kinds = int if self.whole else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high
+        return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high and abs(value) != inf
 
     def __str__(self) -> str:
         return f"a {'whole ' if self.whole else ''}number from {self.low:g} to {self.high:g}"
