@@ -69,13 +69,17 @@ def start(config: TrainConfig, asked: set[str], model: str, device: str | None, 
 
 
 def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfig:
-    """The config with rows, accumulation and recomputed blocks as the model and the device's memory allow; what was `asked` for stays."""
+    """The config with rows, accumulation and recomputed blocks as the model and the device's memory allow; what was `asked` for stays.
+
+    A run that goes on keeps those that it began with: other programs may have left it more memory then.
+    """
+    from ..trainer.checkpoint import begun_with
     from ..trainer.policy import settle
 
     side = config.resolution or backend.default_size
     parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
     weights = {"torch.float32": "fp32", "torch.float16": "fp16"}.get(str(backend.dtype), "bf16")
-    given = {name: getattr(config, name) for name in asked}
+    given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
     chosen = settle(given, backend.family, parameters, backend.device, side, weights, int(os.environ.get("WORLD_SIZE", "1")))
     settings = {name: chosen[name] for name in ("batch_size", "gradient_accumulation", "gradient_checkpointing")}
     if settings != {name: getattr(config, name) for name in settings}:

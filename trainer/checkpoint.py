@@ -18,6 +18,7 @@ from torch import Tensor
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import CheckpointError
+from .config import TrainConfig
 from .revival import DeadAtoms
 
 FORMAT = "sparse_dict_checkpoint"
@@ -119,6 +120,12 @@ _FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompt
 def settings_of(path: Path) -> dict[str, Any]:
     """The settings of the run that wrote a checkpoint. Raises CheckpointError."""
     return _opened(path)[1]["config"]
+
+
+def begun_with(config: TrainConfig) -> dict[str, Any]:
+    """The settings of the run that `config` goes on with, none where it begins anew. Raises CheckpointError."""
+    kept = newest(folder_of(Path(config.out))) if config.resume else None
+    return {} if kept is None else settings_of(kept)
 
 
 def read(

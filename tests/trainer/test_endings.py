@@ -103,6 +103,19 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_run_goes_on(tm
     assert noted.kept == [4] and "no checkpoint of step 2: " in noted.warned[0] and "disk is full" in noted.warned[0]
 
 
+def test_a_run_that_goes_on_keeps_the_batch_that_memory_allowed_when_it_began(tmp_path, backend, monkeypatch):
+    from sparsedict.cli.train import fitted
+    from sparsedict.trainer import policy
+
+    run(tmp_path, backend, steps=2, gradient_accumulation=2)
+    monkeypatch.setattr(policy, "free_memory", lambda device: 1e15)
+    config = settings(tmp_path, steps=2, batch_size=16, resume=True)
+    on = fitted(config, backend, {"steps"})
+    assert (on.batch_size, on.gradient_accumulation) == (4, 2)
+    config.resume = False
+    assert fitted(config, backend, {"steps"}).gradient_accumulation == 1
+
+
 def test_two_runs_with_one_out_are_stopped_at_the_start(tmp_path, backend, monkeypatch):
     tried = []
 
