@@ -79,7 +79,7 @@ def test_killed_and_resumed_is_bit_for_bit_an_unbroken_run(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_leaves_an_adapter_and_says_where(tmp_path, number):
     program = subprocess.Popen([sys.executable, str(PROGRAM), str(tmp_path), "500"], stdout=subprocess.PIPE, text=True)
     for line in program.stdout:
