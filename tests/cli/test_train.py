@@ -90,5 +90,6 @@ def test_the_exit_code_tells_what_ended_a_training_early(cli, tmp_path, monkeypa
         return SimpleNamespace(path=config.out, adapter=SimpleNamespace(atom_count=1), signal=number)
 
     monkeypatch.setattr(train, "open_model", lambda *_: None)
+    monkeypatch.setattr(train, "fitted", lambda config, *_: config)
     monkeypatch.setattr("sparsedict.trainer.train", stopped)
     assert cli("train", tmp_path, "--out", tmp_path / "a.safetensors").code == code
