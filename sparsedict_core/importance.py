@@ -68,6 +68,8 @@ class ImportanceStats:
 
     @torch.no_grad()
     def _observe(self, key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
+        if site.atoms == 0:
+            return
         c = coefficients.detach()
         rows = c.shape[0] if c.ndim > 1 else 1
         c = c.reshape(rows, -1, c.shape[-1]).float()

@@ -106,3 +106,14 @@ def test_standardised_input_has_mean_zero_and_std_one(model, x):
         site_input = observe(adapter, model, x)[KEY][0]
     x_hat = (site_input - site.encoder_mean) / site.encoder_scale
     assert x_hat.mean(dim=(0, 1)).abs().max() < 1e-3 and (x_hat.std(dim=(0, 1)) - 1).abs().max() < 0.02
+
+
+def test_a_site_without_atoms_is_passed_over(adapter, model, x):
+    """A LoRA may change nothing at a Linear that it names."""
+    first = next(iter(adapter.sites.values()))
+    first.keep(torch.zeros(first.atoms, dtype=torch.bool))
+    stats = ImportanceStats(moments=True)
+    with adapter.attach(model) as attachment, stats.collect(attachment):
+        model(x)
+    stats.to_importance(adapter)
+    assert first.key not in stats.site_keys and all(bool((site.importance > 0).any()) for site in list(adapter.sites.values())[1:])
