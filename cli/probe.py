@@ -77,6 +77,8 @@ def look(
     latent_size = (noise.shape[-2], noise.shape[-1])
 
     def gather(key: str, site: Any, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
+        if site.atoms == 0:
+            return
         strengths = coefficients.detach().float().abs().reshape(-1, coefficients.shape[-1])
         maps[key] = maps[key] + strengths if key in maps else strengths
 

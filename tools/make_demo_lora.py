@@ -41,12 +41,13 @@ def train_lora(backend: Backend, data: ConceptData, steps: int = STEPS, rank: in
 
     model = backend.denoiser
     targets = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and path.endswith(ENDS) and "block" in path]
-    torch.manual_seed(seed)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=targets), model)
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            config = TrainConfig(**{**PRESETS["concept"], "steps": steps, "seed": seed, "cache": Path(cache), "learning_rate": rate, "placeholder": word, "quiet_weight": 0.0})
-            sets, _ = build_sets(config, backend, data, Processes(backend.device), Callbacks())
+    with tempfile.TemporaryDirectory() as cache:
+        config = TrainConfig(**{**PRESETS["concept"], "steps": steps, "seed": seed, "cache": Path(cache), "learning_rate": rate, "placeholder": word, "quiet_weight": 0.0})
+        # Before there is a LoRA on the base, which a backend may freeze as a whole.
+        sets, _ = build_sets(config, backend, data, Processes(backend.device), Callbacks())
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=targets), model)
+        try:
             layers: dict[str, Any] = {path: model.get_submodule(path) for path in targets}
             parameters = [p for layer in layers.values() for p in (layer.lora_A["default"].weight, layer.lora_B["default"].weight)]
             optimiser = make_optimiser(replace(config, learning_rate=rate), parameters)
@@ -59,13 +60,13 @@ def train_lora(backend: Backend, data: ConceptData, steps: int = STEPS, rank: in
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimiser.step()
-        return {path: (layer.lora_A["default"].weight.detach().clone(), layer.lora_B["default"].weight.detach().clone()) for path, layer in layers.items()}
-    finally:
-        for path in targets:
-            parent, _, child = path.rpartition(".")
-            module: Any = model.get_submodule(path)
-            setattr(model.get_submodule(parent), child, getattr(module, "base_layer", module))
-        model.__dict__.pop("peft_config", None)
+            return {path: (layer.lora_A["default"].weight.detach().clone(), layer.lora_B["default"].weight.detach().clone()) for path, layer in layers.items()}
+        finally:
+            for path in targets:
+                parent, _, child = path.rpartition(".")
+                module: Any = model.get_submodule(path)
+                setattr(model.get_submodule(parent), child, getattr(module, "base_layer", module))
+            model.__dict__.pop("peft_config", None)
 
 
 def kohya_tensors(lora: dict[str, tuple[Tensor, Tensor]], dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:

@@ -55,6 +55,14 @@ def test_atoms_ordered_and_turned_by_a_prompt(cli, lora, tmp_path):
     assert site.moments is not None and bool((site.importance > 0).all())
 
 
+def test_sites_without_atoms_can_be_probed(cli, dictionary, tmp_path):
+    """A LoRA may change nothing at a Linear that it names, and pruning may take all atoms of one."""
+    few = tmp_path / "few.safetensors"
+    assert cli("prune", dictionary, "--top", "1", "--out", few).code == 0
+    result = cli("probe", few, "a red circle", "--out", tmp_path / "probe.png")
+    assert result.code == 0, result.err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
