@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def open_base(model: str | Path) -> Base:
     if str(model) == "demo":
         from ..trainer.backends import open_backend
 
-        return _named_demo(Base.of(open_backend("demo").denoiser, diffusers.StableDiffusion3Pipeline))
+        return Base.of(open_backend("demo").denoiser, diffusers.StableDiffusion3Pipeline)
     folder = Path(model)
     if folder.is_file():
         from ..trainer.backends.open_diffusers import SINGLE_FILES, config_folder, single_file_pipeline
@@ -78,10 +78,6 @@ def open_base(model: str | Path) -> Base:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise SparseDictError(f"{index} names no denoiser that can be built ({type(error).__name__}: {error}); check that the folder is whole.") from error
     return Base.of(denoiser, pipeline)
-
-
-def _named_demo(base: Base) -> Base:
-    return replace(base, family="demo")
 
 
 def _widths(module: nn.Module) -> tuple[int, int] | None:

@@ -27,7 +27,7 @@ def dictionary(cli, lora, tmp_path):
 
 def test_there_and_back(cli, lora, dictionary, tmp_path):
     adapter = load(dictionary)
-    assert adapter.metadata["base_family"] == "demo" and adapter.trigger_words == ["zorp"]
+    assert adapter.metadata["base_family"] == "sd3" and adapter.trigger_words == ["zorp"]
     result = cli("convert", dictionary, "--weights", "fp32", "--out", tmp_path / "back.safetensors")
     assert result.code == 0 and "it is the dictionary, to rounding" in result.out
     from safetensors.torch import load_file

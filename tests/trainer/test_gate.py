@@ -28,11 +28,11 @@ def change(backend, adapter, caption):
 
 
 def test_a_gated_lora(backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(gate, "SITE_STEPS", 40)
-    monkeypatch.setattr(gate, "HEAL_QUIET_SAMPLES", 8)
+    monkeypatch.setattr(gate, "SITE_STEPS", 25)
+    monkeypatch.setattr(gate, "HEAL_QUIET_SAMPLES", 4)
     lora, _ = lora_to_adapter(LORA, open_base("demo"))
     lora.aside = {"lora_te_x.alpha": torch.tensor(1.0)}
-    result = gate.gate(lora, backend, data=concept_data("zorp"), steps=10, callbacks=Callbacks(), batch=TrainConfig(batch_size=8))
+    result = gate.gate(lora, backend, data=concept_data("zorp"), steps=5, callbacks=Callbacks(), batch=TrainConfig(batch_size=4))
     gated = result.adapter
     assert gated.config.encoder == "quantile" and gated.atom_count > lora.atom_count and gated.aside == lora.aside
     own, other = "a zorp in the center on a night background", "a red circle in the center on a night background"
