@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from ..sparsedict_core.site import SparseSite
 from ..trainer.backends.base import Backend
 from ..trainer.callbacks import Callbacks
 from ..trainer.config import TrainConfig
-from ..trainer.data import ConceptData
 from ..trainer.shrink import HEAL_QUIET_SAMPLES, collected, training_sets
+from ..trainer.training_sets import pictures_of
 
 
 @torch.no_grad()
@@ -34,10 +33,9 @@ def inputs_of(adapter: SparseAdapter, backend: Backend, report: Callbacks, image
 
     Raises TrainingError where there are neither images nor a trigger word.
     """
-    data = None if images is None else ConceptData.from_folder(images, resolution=backend.default_size)
-    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = TrainConfig(cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-        return collected(adapter, backend, config, training_sets(config, backend, adapter, data, report))
+    data = None if images is None else pictures_of(adapter, images, backend)
+    config = TrainConfig(seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    return collected(adapter, backend, config, training_sets(config, backend, adapter, data, report))
 
 
 @torch.no_grad()

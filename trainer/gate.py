@@ -6,7 +6,6 @@ whole: on the concept's rows to do what the linear one does, on quiet rows to le
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from .merge import Lesson, Part, learn
 from .progress import ConsoleProgress
 from .schedules import heal_factor
 from .shrink import HEAL_QUIET_SAMPLES, collected, training_sets
+from .training_sets import pictures_of
 
 STEPS = 150
 RATE = 5e-3
@@ -60,15 +60,14 @@ def gate(
     if gated_site is not None:
         raise SiteError(f"{gated_site} has thresholds already; only a dictionary without any, such as a LoRA's, can be given some.")
     if data is None and images is not None:
-        data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
-    with tempfile.TemporaryDirectory(prefix="sparsedict-") as cache:
-        config = replace(batch or TrainConfig(), cache=cache, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-        with out_of_memory_explained(config, healing=True):
-            sets = training_sets(config, backend, adapter, data, report)
-            samples = collected(adapter, backend, config, sets)
-            gated = folded(adapter, samples, density)
-            teach(gated, Lesson(Part("linear", adapter, 1.0), None, sets), backend, config, steps, report)
-            calibrate(config, backend, gated, sets)
+        data = pictures_of(adapter, images, backend)
+    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    with out_of_memory_explained(config, healing=True):
+        sets = training_sets(config, backend, adapter, data, report)
+        samples = collected(adapter, backend, config, sets)
+        gated = folded(adapter, samples, density)
+        teach(gated, Lesson(Part("linear", adapter, 1.0), None, sets), backend, config, steps, report)
+        calibrate(config, backend, gated, sets)
     gated.aside = dict(adapter.aside)
     missed, quiet = measured(gated, adapter, samples)
     gated.metadata["lineage"] = [*gated.metadata.get("lineage", []), {"operation": "gate", "density": density, "missed": round(missed, 4), "quiet": round(quiet, 4)}]

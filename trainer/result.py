@@ -90,6 +90,7 @@ def summary(config: TrainConfig, data: ConceptData, state: checkpoint.RunState, 
     return {
         "images": len(data.items),
         "images_hash": data.content_hash(),
+        "caption": config.caption,
         # What shrinking and merging draw the adapter's own pictures for.
         "captions": list(dict.fromkeys(text for item in data.items for text in item.captions))[:MAX_CAPTIONS],
         "steps": state.step,

@@ -33,7 +33,7 @@ from .memory import out_of_memory_explained
 from .own_pictures import captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
 from .schedules import heal_factor
-from .training_sets import build_sets
+from .training_sets import build_sets, pictures_of
 
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3
@@ -82,7 +82,7 @@ def shrink(
     size = SIZES[unit]
     whole = size(adapter)
     if data is None and images is not None:
-        data = ConceptData.from_folder(Path(images), resolution=backend.default_size)
+        data = pictures_of(adapter, images, backend)
     config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
     with out_of_memory_explained(config, healing=True):
         sets = training_sets(config, backend, adapter, data, report)

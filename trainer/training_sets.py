@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TrainingError
 from .backends.base import Backend
 from .batches import TrainingSet, concept_rows, quiet_rows
@@ -27,6 +28,19 @@ def concept_data(config: TrainConfig, backend: Backend) -> ConceptData:
     return ConceptData.from_folder(
         Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=resolution,
         default_caption=getattr(backend, "default_caption", DEFAULT_CAPTION), masks=config.masks, skip_unreadable=config.skip_unreadable,
+    )  # fmt: skip
+
+
+def pictures_of(adapter: SparseAdapter, images: str | Path, backend: Backend) -> ConceptData:
+    """A folder as the adapter's training read it: with the word and the caption for all pictures that the file knows."""
+    training = adapter.metadata.get("training")
+    known = training if isinstance(training, dict) else {}
+    texts = known.get("captions")
+    # Files of before have no `caption`; where they hold one text, it was that of all pictures.
+    caption = known.get("caption") or (texts[0] if isinstance(texts, list) and len(texts) == 1 else None)
+    return ConceptData.from_folder(
+        Path(images), caption=caption if isinstance(caption, str) else None, placeholder=next(iter(adapter.trigger_words), None),
+        resolution=backend.default_size, default_caption=getattr(backend, "default_caption", DEFAULT_CAPTION),
     )  # fmt: skip
 
 
@@ -57,7 +71,8 @@ def build_sets(
     report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
     empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
     cache = Path(config.cache) if config.cache else default_folder()
-    sets, quiet = [], []
+    sets: list[TrainingSet] = []
+    quiet: list[QuietSamples] = []
     if config.quiet_samples == 0:
         report.on_warning("no quiet samples: other prompts will change more, with few images far more.")
     buckets = buckets_for(backend, data, resolution)

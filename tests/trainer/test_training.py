@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_adapters import toy_adapter
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
 from small_run import run, settings
 
+from sparsedict.pictures import save_image, to_image
 from sparsedict.sparsedict_core import Selection, load, prune, select
 from sparsedict.sparsedict_core.errors import SparseDictError, TrainingError
 from sparsedict.sparsedict_core.file_format import save
 from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
 from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
 from sparsedict.trainer.shrink import shrink, size_of
+from sparsedict.trainer.training_sets import pictures_of
 
 PROGRAM = Path(small_run.__file__)
 
@@ -296,8 +299,27 @@ def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
     adapter = load(run(tmp_path, backend, steps=12, atoms=128, rank=16).path)
     result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=2, callbacks=Callbacks())
     assert result.size <= 0.12 * size_of(adapter) and "keeps" in result.text and result.adapter.atom_count > 0
-    result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=0, callbacks=Callbacks(), unit="parameters")
+    # Pictures without captions of their own, as `train --word --caption` reads them.
+    for number, item in enumerate(small_run.creature_data()):
+        save_image(to_image(item.image), tmp_path / f"{number}.png")
+    result = shrink(adapter, backend, 0.12, images=tmp_path, heal_steps=0, callbacks=Callbacks(), unit="parameters")
     assert 0 < result.size == result.adapter.parameter_count() <= 0.12 * adapter.parameter_count()
+
+
+@pytest.mark.parametrize(
+    ("training", "wanted"),
+    [
+        ({"caption": "a {word} in the center"}, "a zorp in the center"),
+        ({"caption": None, "captions": ["a small zorp"]}, "a small zorp"),
+        ({"caption": None, "captions": ["a small zorp", "a large zorp"]}, "a zorp"),  # the base's default
+        ("no table", "a zorp"),
+    ],
+)
+def test_pictures_are_read_as_the_training_read_them(tmp_path, backend, training, wanted):
+    save_image(to_image(small_run.creature_data()[0].image), tmp_path / "1.png")
+    adapter = toy_adapter()
+    adapter.metadata["training"] = training
+    assert pictures_of(adapter, tmp_path, backend)[0].captions == [wanted]
 
 
 def test_schedules():
