@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
 from . import checkpoint
@@ -71,7 +72,12 @@ def ranked_and_saved(
         except BaseException as error:  # an interrupt too: the trained adapter is not lost for its ranking
             failure = error
         if processes.main:
-            save(adapter, out, overwrite=overwrite, moments=config.moments)
+            try:
+                save(adapter, out, overwrite=overwrite, moments=config.moments)
+            except FileFormatError as error:
+                if kept is None:
+                    raise
+                raise FileFormatError(f"{str(error).rstrip('.')}; resume then goes on from {kept}.") from error
     processes.wait()
     if failure is not None:
         report.on_warning(

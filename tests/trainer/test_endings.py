@@ -103,6 +103,16 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_run_goes_on(tm
     assert noted.kept == [4] and "no checkpoint of step 2: " in noted.warned[0] and "disk is full" in noted.warned[0]
 
 
+def test_an_adapter_that_cannot_be_saved_names_the_checkpoint_that_has_it(tmp_path, backend, monkeypatch):
+    def full(adapter, out, **more):
+        raise FileFormatError(f"{out} was not saved, the disk is full; free some space there, or choose another place.")
+
+    with monkeypatch.context() as patch, pytest.raises(FileFormatError, match=r"disk is full; .*; resume then goes on from .*step-000003\.safetensors"):
+        patch.setattr("sparsedict.trainer.result.save", full)
+        run(tmp_path, backend, steps=3)
+    assert run(tmp_path, backend, steps=3, resume=True).path.exists()
+
+
 def test_a_run_that_goes_on_keeps_the_batch_that_memory_allowed_when_it_began(tmp_path, backend, monkeypatch):
     from sparsedict.cli.train import fitted
     from sparsedict.trainer import policy
