@@ -62,6 +62,8 @@ def seeded_noise(backend: Backend, seeds: Sequence[int], size: tuple[int, int]) 
     """(seeds, channels, height, width) on the model's device; drawn on the CPU, so that a seed is the same everywhere."""
     import torch
 
+    if not all(abs(seed) < 2**63 for seed in seeds):
+        raise UserError(f"--seed {seeds[-1]}: give a number of at most 18 digits")
     width, height = size
     shape = (backend.latent_channels, height // backend.latent_scale, width // backend.latent_scale)
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

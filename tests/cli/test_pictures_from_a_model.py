@@ -113,6 +113,7 @@ def test_tokens_find_their_place_on_the_grid(tokens, latents, shape):
     [
         (["--size", "33"], "multiples of 4"),
         (["--size", "big"], "write 512 or 512x768"),
+        (["--seed", "9" * 20], "at most 18 digits"),
         (["--gain", "L0"], "write addresses and a number"),
         (["--keep", "0.5"], "need an adapter"),
         (["--gain", "L9=0", "-a", "{adapter}"], "no layer L9"),
