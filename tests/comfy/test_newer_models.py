@@ -18,7 +18,7 @@ from sparsedict.trainer.backends.comfyui_gradients import kernels_with_gradients
 
 r = torch.randn
 COSMOS = {
-    "max_img_h": 16, "max_img_w": 16, "max_frames": 4, "in_channels": 4, "out_channels": 4, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 48,
+    "max_img_h": 16, "max_img_w": 16, "max_frames": 4, "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 48,
     "num_blocks": 2, "num_heads": 2, "crossattn_emb_channels": 16, "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 8,
 }  # fmt: skip
 TIME = torch.tensor([0.5])
@@ -29,11 +29,11 @@ MODELS = {
         {"features": 64, "tdim": 16, "txtdim": 32, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 2, "channels": 4, "txtlayers": 2, "txtheads": 2, "txtkvheads": 2},
         lambda: {"x": r(1, 4, 8, 8), "timesteps": TIME, "context": r(1, 5, 2 * 32)}, None,
     ),
-    "Anima": (COSMOS, lambda: {"x": r(1, 4, 1, 8, 8), "timesteps": TIME, "context": r(1, 5, 16), "padding_mask": torch.zeros(1, 1, 8, 8)}, 4),
-    "CosmosT2IPredict2": (COSMOS, lambda: {"x": r(1, 4, 1, 8, 8), "timesteps": TIME, "context": r(1, 5, 16), "padding_mask": torch.zeros(1, 1, 8, 8)}, 4),
+    "Anima": (COSMOS, lambda: {"x": r(1, 16, 1, 8, 8), "timesteps": TIME, "context": r(1, 5, 16), "padding_mask": torch.zeros(1, 1, 8, 8)}, 4),
+    "CosmosT2IPredict2": (COSMOS, lambda: {"x": r(1, 16, 1, 8, 8), "timesteps": TIME, "context": r(1, 5, 16), "padding_mask": torch.zeros(1, 1, 8, 8)}, 4),
     "ErnieImage": (
-        {"hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 32, "in_channels": 4, "out_channels": 4, "text_in_dim": 12, "rope_axes_dim": (4, 6, 6)},
-        lambda: {"x": r(1, 4, 4, 4), "timesteps": TIME, "context": r(1, 5, 12)}, 2,
+        {"hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 32, "in_channels": 128, "out_channels": 128, "text_in_dim": 12, "rope_axes_dim": (4, 6, 6)},
+        lambda: {"x": r(1, 128, 4, 4), "timesteps": TIME, "context": r(1, 5, 12)}, 2,
     ),
     "Ideogram4": (
         {"in_channels": 4, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "intermediate_size": 32, "adaln_dim": 8, "llm_features_dim": 12, "mrope_section": (4, 2, 2)},
@@ -45,10 +45,10 @@ MODELS = {
         lambda: {"x": r(1, 4, 1, 8, 8), "timestep": TIME, "context": r(1, 5, 12), "y": r(1, 8)}, 5,
     ),
     "HiDream": (
-        {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        {"patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
          "caption_channels": [12, 12], "text_emb_dim": 8, "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": (4, 6, 6), "max_resolution": (8, 8),
          "llama_layers": [0, 1, 2, 3]},
-        lambda: {"x": r(1, 4, 8, 8), "t": torch.tensor([3.0]), "y": r(1, 8), "context": r(1, 5, 12), "encoder_hidden_states_llama3": r(1, 4, 5, 12)}, 6,
+        lambda: {"x": r(1, 16, 8, 8), "t": torch.tensor([3.0]), "y": r(1, 8), "context": r(1, 5, 12), "encoder_hidden_states_llama3": r(1, 4, 5, 12)}, 6,
     ),
     "LTXV": (
         {"in_channels": 4, "cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2, "caption_channels": 12, "num_layers": 2},
@@ -136,3 +136,23 @@ def test_a_model_that_nobody_wrote_down(comfy, name, tmp_path):
     loaded.metadata["base_family"] = "Another"
     with pytest.raises(SiteError, match=f"made for Another under the names of ComfyUI, this model is {sites.family}"):
         modules_for(loaded, patcher)
+
+
+@pytest.mark.parametrize("name", ["HiDream", "ErnieImage", "Anima"])
+def test_the_trainer_sees_the_sites_in_a_step_of_its_own(comfy, name, tmp_path):
+    """As the training node does it: a model, a conditioning, latents; no CLIP and no VAE."""
+    from sparsedict.trainer import Callbacks, ConceptData, TrainConfig
+    from sparsedict.trainer.backends.comfyui import ComfyBackend, train_in_host
+
+    patcher, inputs = built(name), MODELS[name][1]()
+    backend = ComfyBackend(patcher)
+    more = {"conditioning_llama3": inputs["encoder_hidden_states_llama3"], "pooled_output": inputs["y"]} if name == "HiDream" else {}
+    backend.register("a thing", [[inputs["context"], more]])
+    config = TrainConfig(
+        out=tmp_path / "a.safetensors", steps=2, batch_size=1, atoms=4, rank=2, quiet_samples=0, nested=0.0, preview_prompts=[], moments=False
+    )
+    latents = torch.randn(2, backend.latent_channels, *([1] if inputs["x"].ndim == 5 else []), 8, 8)
+    result = train_in_host(config, backend, lambda: ConceptData.from_latents(list(backend.latents_in(latents)), ["a thing"] * 2), Callbacks())
+    loaded = load(result.path)
+    assert loaded.component == "diffusion_model" and loaded.metadata["site_names"] == "ComfyUI" and len(loaded.sites) == MODELS[name][2]
+    assert any(bool(site.dictionary_basis.any()) for site in loaded.sites.values())
