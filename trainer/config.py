@@ -82,7 +82,10 @@ class TrainConfig:
     anneal_share: float = option(0.5, "First share of the steps, over which the density falls from 1 to its aim.", bounds=SHARE)
     encoder: str = option("quantile", "How coefficients are computed: quantile, soft (with rank none: the paper's plain reading) or linear.", "--encoder")
     encoder_settings: dict[str, Any] = option(dict, "Settings of the encoder, by name.")
-    sites: str = option("out", "Which Linears: out, the attention outputs, as in the paper; more kinds such as out,q,k,v,ff; or all.", "--sites")
+    sites: str = option(
+        "out", "Which Linears: out, the attention outputs, as in the paper; more kinds such as out,q,k,v,ff; or all.", "--sites",
+        widget=Widget(18, "out", choices=("out", "out,q,k,v", "out,q,k,v,ff", "all"), note="More sites make a larger file."),
+    )  # fmt: skip
     # -- the quiet term
     # The method's 0.1 costs fidelity on the embedded base and buys no stillness; 0.03 is what the search chose (benchmarks/RESULTS.md).
     quiet_weight: float = option(
