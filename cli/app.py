@@ -121,7 +121,7 @@ def show_warning(message: Warning | str, category: type[Warning], filename: str,
     root, file_path = Path(__file__).resolve().parent.parent, Path(filename).resolve()
     # The environment may lie inside the clone, under .venv.
     if file_path.is_relative_to(root) and not file_path.relative_to(root).parts[0].startswith("."):
-        click.echo(f"Warning: {message}", err=True)
+        click.echo(f"Warning: {for_terminal(str(message))}", err=True)
 
 
 def describe(error: Exception) -> str:
@@ -138,4 +138,13 @@ def describe(error: Exception) -> str:
         text = "out of memory: lower the image size, or use --dtype bf16"
     else:
         text = f"unexpected {type(error).__name__}: {error} (please report it, with the trace that --debug shows)"
-    return " ".join(text.split())
+    return for_terminal(" ".join(text.split()))
+
+
+def for_terminal(text: str) -> str:
+    """It may quote a stranger's file. The core, and torch with it, is imported for what needs it only: an error is said at once."""
+    if text.isprintable() and len(text) < 1000:
+        return text
+    from ..sparsedict_core.shown_text import MOST_SAID, shown
+
+    return shown(text, MOST_SAID)

@@ -177,7 +177,10 @@ def bytes_text(count: int) -> str:
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:
-    """Plain text in columns; numbers to the right."""
+    """Plain text in columns; numbers to the right. Cells may come from a file, so they are escaped."""
+    from ..sparsedict_core.shown_text import shown
+
+    rows = [[shown(cell) for cell in row] for row in rows]
     cells = [header, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(header))]
@@ -192,5 +195,19 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?[0-9][0-9,.]*(e-?[0-9]+)?( ?%| [kMG]?B)?|–|", text) is not None
 
 
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def print_json(value: dict[str, Any]) -> None:
+    """One line for each entry, and for each item of a list of objects: a million numbers would be a million lines. Escaped for a terminal."""
+    from ..sparsedict_core.shown_text import escaped_json
+
+    def line(item: Any) -> str:
+        return escaped_json(json.dumps(item, ensure_ascii=False, allow_nan=False))
+
+    for number, (key, item) in enumerate(value.items()):
+        click.echo(f"{',' if number else '{'}\n  {line(key)}: ", nl=False)
+        if isinstance(item, list) and item and all(isinstance(row, dict) for row in item):
+            for place, row in enumerate(item):
+                click.echo(f"{',' if place else '['}\n    {line(row)}", nl=False)
+            click.echo("\n  ]", nl=False)
+        else:
+            click.echo(line(item), nl=False)
+    click.echo("\n}")

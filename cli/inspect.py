@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import ADAPTER, bytes_text, check_out, load_adapter, print_json, table
+from .common import ADAPTER, bytes_text, check_out, print_json, table
 from .selecting import amount_options, order_option, selection_of
 
 if TYPE_CHECKING:
@@ -40,15 +40,16 @@ def command(
       sparsedict inspect zorp.safetensors --json
     """
     from ..pictures import cumulative_curve, importance_map, save_image
+    from ..sparsedict_core.file_format import load_with_metadata
     from ..sparsedict_core.selection import select
 
     for path in (picture, curve):
         if path is not None:
             check_out(path, overwrite, ".png")
     selection = selection_of(order, **amounts)
-    loaded = load_adapter(adapter)
+    loaded, metadata = load_with_metadata(adapter)
     result = None if selection is None else select(loaded, selection)
-    report = describe(adapter, loaded, result)
+    report = describe(adapter, loaded, metadata, result)
     if picture is not None:
         save_image(importance_map(loaded, result), picture)
     if curve is not None:
@@ -62,20 +63,19 @@ def command(
             click.echo(f"picture: {path}")
 
 
-def describe(path: Path, adapter: SparseAdapter, result: SelectionResult | None) -> dict[str, Any]:
+def describe(path: Path, adapter: SparseAdapter, metadata: dict[str, Any], result: SelectionResult | None) -> dict[str, Any]:
     """All that there is to say about the file, in plain values."""
-    from ..sparsedict_core.addresses import format_masks
-    from ..sparsedict_core.file_format import read_metadata
+    from ..sparsedict_core.addresses import format_masks, site_labels
 
-    whole = sum(float(site.importance.sum()) for site in adapter.sites.values())
+    whole, labels = sum(float(site.importance.sum()) for site in adapter.sites.values()), site_labels(adapter)
     report = {
         "file": str(path),
         "bytes": path.stat().st_size,
         "atoms": adapter.atom_count,
         "parameters": adapter.parameter_count(),
         "moments": any(site.moments is not None for site in adapter.sites.values()),
-        "sites": [site_row(adapter, site, whole) for site in adapter.sites.values()],
-        "metadata": read_metadata(path),
+        "sites": [site_row(adapter, site, labels[key], whole) for key, site in adapter.sites.items()],
+        "metadata": metadata,
     }
     if result is not None:
         report["selection"] = {
@@ -85,27 +85,19 @@ def describe(path: Path, adapter: SparseAdapter, result: SelectionResult | None)
     return report
 
 
-def site_row(adapter: SparseAdapter, site: SparseSite, whole: float) -> dict[str, Any]:
-    import torch
-
-    from ..sparsedict_core.addresses import format_masks, site_label
+def site_row(adapter: SparseAdapter, site: SparseSite, label: str, whole: float) -> dict[str, Any]:
     from ..sparsedict_core.tensor_table import site_tensors
 
     sizes = {row.name: tensor.numel() * tensor.element_size() for row, tensor in site_tensors(site)}
     importance = site.importance.detach().float()
-    everything = {key: torch.ones(other.atoms, dtype=torch.bool) if key == site.key else torch.zeros(other.atoms, dtype=torch.bool) for key, other in adapter.sites.items()}
-    addresses = format_masks(adapter, everything)
-    if site.atoms and "[" not in addresses:
-        # A whole site is written by its layer alone; here the atoms themselves are wanted.
-        addresses += f"[{ranges(sorted(site.atom_ids.tolist()))}]"
     return {
-        "address": site_label(adapter, site),
+        "address": label,
         "path": site.name.path,
         "layer": site.name.layer,
         "stream": site.name.stream,
         "member": site.member,
         "atoms": site.atoms,
-        "addresses": addresses,
+        "addresses": f"{label}[{ranges(sorted(site.atom_ids.tolist()))}]" if site.atoms else "",
         "form": site.form,
         "dtype": str(site.encoder_weight.dtype).removeprefix("torch."),
         "bytes": sum(sizes.values()),
@@ -139,13 +131,15 @@ def ranges(numbers: list[int]) -> str:
 
 
 def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> str:
-    lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
+    from ..sparsedict_core.shown_text import shown
+
+    lines = [f"{shown(report['file'])}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
     metadata = report["metadata"]
-    lines.append(f"base {metadata.get('base_family', 'unknown')}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
+    lines.append(f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
     if adapter.trigger_words:
-        lines.append(f"trigger words: {', '.join(adapter.trigger_words)}")
-    for member in metadata.get("members", []):
-        lines.append(f"member {member['name']}: strength {member['strength']:g}")
+        lines.append(f"trigger words: {shown(', '.join(adapter.trigger_words))}")
+    for member in adapter.members:
+        lines.append(f"member {shown(member.name)}: strength {member.strength:g}")
     rows = [
         [site["address"], str(site["atoms"]), f"{site['importance_share']:.1%}", site["form"], bytes_text(site["bytes"]), site["path"]]
         for site in report["sites"]
@@ -159,9 +153,10 @@ def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> s
 
 
 def strongest_rows(adapter: SparseAdapter, count: int) -> list[list[str]]:
-    from ..sparsedict_core.addresses import format_address
+    from ..sparsedict_core.addresses import atom_addresses
+    from ..sparsedict_core.selection import strongest_atoms
     from ..sparsedict_core.site import firing_text
 
-    atoms = [(float(value), key, row) for key, site in adapter.sites.items() for row, value in enumerate(site.importance)]
-    atoms.sort(key=lambda atom: -atom[0])
-    return [[format_address(adapter, key, row), f"{value:.4g}", firing_text(adapter.sites[key], row)] for value, key, row in atoms[:count]]
+    atoms = strongest_atoms(adapter, count)
+    addresses = atom_addresses(adapter, [(key, row) for key, row, _ in atoms])
+    return [[address, f"{value:.4g}", firing_text(adapter.sites[key], row)] for address, (key, row, value) in zip(addresses, atoms)]

@@ -39,5 +39,5 @@ def rotated(adapter: SparseAdapter, coefficients: Mapping[str, Tensor], rotation
     sites = [rotate(site, coefficients[key], ROTATIONS[rotation]) if site.atoms else site.clone() for key, site in adapter.sites.items()]
     made = SparseAdapter(sites, adapter.config, adapter.component, dict(adapter.metadata), [replace(member) for member in adapter.members])
     made.aside = dict(adapter.aside)
-    made.metadata["lineage"] = [*made.metadata.get("lineage", []), {"operation": "rotate", "rotation": rotation}]
+    made.add_step({"operation": "rotate", "rotation": rotation})
     return made

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..sparsedict_core.addresses import format_address, site_labels
+from ..sparsedict_core.addresses import atom_addresses, site_labels
 from ..sparsedict_core.gains import alive
-from ..sparsedict_core.selection import SelectionResult, describe
+from ..sparsedict_core.selection import SelectionResult, describe, strongest_atoms
+from ..sparsedict_core.shown_text import shown
 from ..sparsedict_core.site import firing_text
 from .files import trigger_words
 from .socket import SparseDict
+
+MOST_STEPS, LONGEST = 20, 600  # lines on what was done to a file, and characters of one
 
 
 def kept(value: SparseDict) -> SelectionResult | None:
@@ -19,7 +22,8 @@ def kept(value: SparseDict) -> SelectionResult | None:
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """Columns of text, as wide as their widest cell; the first is left-aligned."""
+    """Columns of text, as wide as their widest cell; the first is left-aligned. Cells may come from a file, so they are escaped."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = []
     for row in [head, *rows]:
@@ -32,25 +36,25 @@ def as_text(value: SparseDict, strongest: int = 12) -> str:
     """What it is, what it was trained on, its sites and its strongest atoms."""
     adapter, metadata = value.adapter, value.adapter.metadata
     masks = alive(adapter, value.gains)
-    lines = [f"{metadata.get('title', value.name)}: {adapter.atom_count} atoms at {len(adapter.sites)} sites"]
+    lines = [f"{shown(metadata.get('title', value.name))}: {adapter.atom_count} atoms at {len(adapter.sites)} sites"]
     result = kept(value)
     if result is not None:
         lines.append(f"the selection {result.text}")
     moments = any(site.moments is not None for site in adapter.sites.values())
     lines.append(
-        f"base {metadata.get('base_family', 'unknown')}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
+        f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
         f"moments {'yes' if moments else 'no'}"
     )
     if trigger_words(value):
-        lines.append(f"trigger words: {trigger_words(value)}")
+        lines.append(f"trigger words: {shown(trigger_words(value))}")
     for member in adapter.members:
-        lines.append(f"member {member.name}: strength {member.strength:g}")
+        lines.append(f"member {shown(member.name)}: strength {member.strength:g}")
     training = metadata.get("training")
     if isinstance(training, dict):
-        lines.append("training: " + ", ".join(f"{key} {value}" for key, value in training.items() if isinstance(value, (str, int, float))))
-    for step in metadata.get("lineage", []):
+        lines.append(f"training: {in_words(training)}")
+    for step in adapter.lineage[-MOST_STEPS:]:
         if isinstance(step, dict):
-            lines.append("then: " + ", ".join(f"{key} {value}" for key, value in step.items() if isinstance(value, (str, int, float))))
+            lines.append(f"then: {in_words(step)}")
 
     whole = sum(float(site.importance.sum()) for site in adapter.sites.values())
     rows, labels = [], site_labels(adapter)
@@ -58,9 +62,14 @@ def as_text(value: SparseDict, strongest: int = 12) -> str:
         share = float(site.importance.sum()) / whole if whole > 0 else 0.0
         rows.append([labels[key], f"{int(masks[key].sum())}/{site.atoms}", f"{share:.1%}", f"{site.d_in}→{site.d_out}"])
     lines += ["", table(rows, ["site", "atoms", "importance", "widths"])]
-    atoms = [(float(x), key, row) for key, site in adapter.sites.items() for row, x in enumerate(site.importance) if masks[key][row]]
-    atoms.sort(key=lambda atom: -atom[0])
-    if atoms and atoms[0][0] > 0:
-        rows = [[format_address(adapter, key, row), f"{x:.4g}", firing_text(adapter.sites[key], row)] for x, key, row in atoms[:strongest]]
+    atoms = strongest_atoms(adapter, strongest, masks)
+    if atoms and atoms[0][2] > 0:
+        addresses = atom_addresses(adapter, [(key, row) for key, row, _ in atoms])
+        rows = [[address, f"{x:.4g}", firing_text(adapter.sites[key], row)] for address, (key, row, x) in zip(addresses, atoms)]
         lines += ["", table(rows, ["strongest", "importance", "fires at"])]
     return "\n".join(lines)
+
+
+def in_words(values: dict[str, object]) -> str:
+    """`steps 400, preset concept`: what is plain of a file's own words about itself."""
+    return shown(", ".join(f"{key} {value}" for key, value in values.items() if isinstance(value, (str, int, float))), LONGEST)

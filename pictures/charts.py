@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,9 @@ if TYPE_CHECKING:
 MISSING = "#e4e4e4"  # an atom that the file no longer has
 ACCENT, SECOND, FAINT = "#31688e", "#c8742b", "#b8b8b8"
 DOTS_PER_INCH = 110
+FEWEST_COLUMNS, MOST_COLUMNS, MOST_CELLS = 64, 800, 1 << 18  # of the map: no more columns than it has pixels
+MOST_LINES = 400  # between the map's rows; beyond, rows are as thin as they
+MOST_POINTS = 4096  # of a curve
 
 
 def figure(width: float, height: float) -> Any:
@@ -24,10 +26,9 @@ def rendered(drawing: Any) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(drawing).print_png(buffer)
-    buffer.seek(0)
-    return Image.open(buffer).convert("RGB")
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 
 
 def row_labels(adapter: Any) -> list[str]:
@@ -40,35 +41,48 @@ def row_labels(adapter: Any) -> list[str]:
 def importance_map(adapter: Any, selection: Any = None, title: str | None = None) -> Image.Image:
     """Layers × atoms, coloured by importance. Atoms outside `selection` (a SelectionResult) fade; atoms the file has lost are grey."""
     import numpy as np
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
+    from matplotlib.image import PcolorImage
 
     sites = list(adapter.sites.items())
-    columns = max((int(site.atom_ids.max()) + 1 for _, site in sites if len(site.atom_ids)), default=1)
-    values = np.full((len(sites), columns), np.nan)
-    faded = np.zeros_like(values)
+    last = max((int(site.atom_ids.max()) for _, site in sites if len(site.atom_ids)), default=0)
+    # Ids of a stranger's file may be any: where they are more than a picture has columns, one column shows the strongest of several.
+    each = 1 + last // max(FEWEST_COLUMNS, min(MOST_COLUMNS, MOST_CELLS // max(1, len(sites))))
+    values = np.full((len(sites), 1 + last // each), np.nan)
+    faded = np.zeros_like(values, dtype=np.float32)
     for row, (key, site) in enumerate(sites):
-        ids = site.atom_ids.cpu().numpy()
-        values[row, ids] = site.importance.detach().float().cpu().numpy()
+        places = site.atom_ids.cpu().numpy() // each
+        np.fmax.at(values[row], places, site.importance.detach().float().cpu().numpy())
         if selection is not None:
-            faded[row, ids] = 0.82 * ~np.asarray(selection.masks[key].cpu(), dtype=bool)
-    kept = int(np.isfinite(values).sum())
+            faded[row, places] = 0.82
+            faded[row, places[np.asarray(selection.masks[key].cpu(), dtype=bool)]] = 0
+    kept = sum(len(site.atom_ids) for _, site in sites)
 
-    drawing = figure(10, min(30.0, max(2.4, 1.3 + 0.27 * len(sites))))
+    drawing = figure(10, min(16.0, max(2.4, 1.3 + 0.27 * len(sites))))
     axes = drawing.subplots()
     axes.set_facecolor(MISSING)
     top = float(np.nanmax(values)) if kept else 0.0
     # The square root keeps the many weak atoms apart, which a linear scale shows as one dark field.
-    image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis", norm=PowerNorm(0.5, vmin=0, vmax=top or 1.0))
+    colours = ScalarMappable(PowerNorm(0.5, vmin=0, vmax=top or 1.0), "viridis")
+    # Coloured and placed here, as imshow works on its pixels in floating point: a hundred megabytes for a tall map.
+    cells = colours.to_rgba(values.astype(np.float32), bytes=True)
     if selection is not None:
-        axes.imshow(np.ones((*values.shape, 3)), alpha=faded, aspect="auto", interpolation="nearest")
+        cells[..., :3] = (cells[..., :3] + (255 - cells[..., :3]) * faded[..., None]).round()
+    right, bottom = values.shape[1] - 0.5, values.shape[0] - 0.5
+    image = PcolorImage(axes, np.arange(-0.5, right + 1), np.arange(-0.5, bottom + 1), cells)
+    image.set_in_layout(False)  # it fills the axes, and does not know its own extent
+    axes.add_image(image)
+    axes.set(xlim=(-0.5, right), ylim=(bottom, -0.5))
     step = max(1, -(-len(sites) // 60))
     axes.set_yticks(range(0, len(sites), step), row_labels(adapter)[::step], fontsize=8)
-    axes.set_yticks(np.arange(0.5, len(sites) - 1), minor=True)
-    axes.grid(which="minor", axis="y", color="white", linewidth=1.5)
-    axes.tick_params(which="minor", length=0)
-    axes.set_xlabel("atom")
+    if len(sites) <= MOST_LINES:
+        axes.set_yticks(np.arange(0.5, len(sites) - 1), minor=True)
+        axes.grid(which="minor", axis="y", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("atom" if each == 1 else f"atoms, {each} in a column")
     axes.set_title(title or _map_title(kept, selection), fontsize=10)
-    drawing.colorbar(image, ax=axes, label="importance: mean norm added", pad=0.01)
+    drawing.colorbar(colours, ax=axes, label="importance: mean norm added", pad=0.01)
     return rendered(drawing)
 
 
@@ -87,10 +101,11 @@ def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra:
     total = ordered.sum()
     carried = np.concatenate([[0.0], np.cumsum(ordered) / total if total > 0 else np.zeros_like(ordered)])
     shares = np.linspace(0, 1, len(carried))
+    drawn = slice(None) if len(carried) <= MOST_POINTS else np.linspace(0, len(carried) - 1, MOST_POINTS).astype(int)
 
     drawing = figure(6, 3.6)
     axes = drawing.subplots()
-    axes.plot(shares * 100, carried * 100, color=ACCENT, linewidth=2, label="importance")
+    axes.plot(shares[drawn] * 100, carried[drawn] * 100, color=ACCENT, linewidth=2, label="importance")
     for name, points in (extra or {}).items():
         axes.plot([100 * share for share, _ in points], [100 * value for _, value in points], marker="o", markersize=4, linewidth=1.5, label=name)
     for mark in marks:

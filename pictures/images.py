@@ -14,6 +14,7 @@ PAPER = (255, 255, 255)
 INK = (40, 40, 40)
 GAP = 6  # pixels between the images of a strip
 SMALLEST_SIDE = 128  # smaller images are enlarged in strips, or their labels would not fit
+MOST_LETTERS, MOST_LINES = 4000, 12  # of a label
 
 
 def to_image(tensor: Any) -> Image.Image:
@@ -47,6 +48,9 @@ def enlarged(image: Image.Image, side: int) -> Image.Image:
 
 def fitted(text: str, width: int, letters: Any) -> str:
     """The text, cut with an ellipsis where it is wider than `width` pixels."""
+    from ..sparsedict_core.shown_text import escaped
+
+    text = escaped(text[: max(1, width)])  # no letter is narrower than a pixel
     if letters.getlength(text) <= width:
         return text
     while text and letters.getlength(text + "…") > width:
@@ -61,7 +65,7 @@ def labelled(image: Image.Image, label: str, side: int = SMALLEST_SIDE) -> Image
     image = enlarged(image.convert("RGB"), side)
     size = max(11, image.width // 14)
     letters = font(size)
-    lines = label.split("\n")
+    lines = label[:MOST_LETTERS].split("\n")[:MOST_LINES]
     band = round(size * 1.35) * len(lines) + 4
     page = Image.new("RGB", (image.width, image.height + band), PAPER)
     page.paste(image, (0, 0))

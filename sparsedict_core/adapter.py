@@ -119,6 +119,16 @@ class SparseAdapter(nn.Module):
         words = self.metadata.get("trigger_words") or []
         return [words] if isinstance(words, str) else [str(word) for word in words]
 
+    @property
+    def lineage(self) -> list[Any]:
+        """What was done to it, oldest first; a file may hold anything under this name."""
+        steps = self.metadata.get("lineage")
+        return steps if isinstance(steps, list) else []
+
+    def add_step(self, step: dict[str, Any]) -> None:
+        """Add to the lineage."""
+        self.metadata["lineage"] = [*self.lineage, step]
+
     # -- parameters -----------------------------------------------------------------------------------------
 
     def trainable(self) -> SparseAdapter:

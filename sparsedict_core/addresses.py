@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -227,6 +228,12 @@ def format_address(adapter: SparseAdapter, key: str, position: int) -> str:
     """The address of the atom at row `position` of a site."""
     site = adapter.sites[key]
     return f"{site_label(adapter, site)}[{int(site.atom_ids[position])}]"
+
+
+def atom_addresses(adapter: SparseAdapter, atoms: Iterable[tuple[str, int]]) -> list[str]:
+    """The addresses of many atoms, given by site key and row."""
+    labels = site_labels(adapter)
+    return [f"{labels[key]}[{int(adapter.sites[key].atom_ids[row])}]" for key, row in atoms]
 
 
 def format_masks(adapter: SparseAdapter, masks: dict[str, Tensor]) -> str:

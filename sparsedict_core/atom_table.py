@@ -7,6 +7,7 @@ from typing import Any
 from .adapter import SparseAdapter
 from .addresses import site_labels
 from .greedy import greedy_order, has_moments
+from .shown_text import shown
 
 #: Digits that give a float32 back exactly, so that ties and thresholds fall as they do here.
 DIGITS = 9
@@ -20,9 +21,9 @@ def atom_table(adapter: SparseAdapter, greedy: bool = False) -> dict[str, Any]:
     """
     labels = site_labels(adapter)
     return {
-        "title": str(adapter.metadata.get("title", "")),
-        "trigger_words": adapter.trigger_words,
-        "base_family": str(adapter.metadata.get("base_family", "")),
+        "title": shown(adapter.metadata.get("title", "")),
+        "trigger_words": [shown(word) for word in adapter.trigger_words],
+        "base_family": shown(adapter.metadata.get("base_family", "")),
         "members": [member.name for member in adapter.members],
         "atoms": adapter.atom_count,
         "has_moments": has_moments(adapter),

@@ -9,12 +9,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any, NamedTuple
 
-#: Ids of a site's atoms are below it.
+#: Ids of a site's atoms are below it; of the atoms themselves, see `most_atoms`.
 MOST_ATOMS = 1 << 20
 #: Channels of a Linear, and the rank of a basis.
 MOST_WIDTH = 1 << 20
-#: Sites of an adapter, over all its members.
-MOST_SITES = 1 << 13
 MOST_MEMBERS = 1 << 8
 #: Fields of text in a file, characters of one of them, and of a site's path.
 MOST_FIELDS, LONGEST_FIELD, LONGEST_PATH = 1 << 9, 1 << 21, 1 << 9
@@ -23,6 +21,16 @@ MOST_FIELDS, LONGEST_FIELD, LONGEST_PATH = 1 << 9, 1 << 21, 1 << 9
 def most_header(size: int) -> int:
     """Bytes that the header of a file of `size` bytes may take. Objects made of JSON are up to 30 times as large as their text."""
     return (1 << 21) + size // 4
+
+
+def most_sites(size: int) -> int:
+    """Sites, over all members, of an adapter in a file of `size` bytes: each is an object with a dozen tensors, whatever is in them."""
+    return min(1 << 12, (1 << 10) + size // 4096)
+
+
+def most_atoms(size: int) -> int:
+    """Atoms, over all sites, of an adapter in a file of `size` bytes: lists of them are several objects each."""
+    return (1 << 16) + size // 64
 
 
 class Bounds(NamedTuple):

@@ -85,6 +85,6 @@ def _metadata(parts: Sequence[tuple[str, SparseAdapter, float]]) -> dict[str, An
         metadata["trigger_words"] = list(dict.fromkeys(words))
     metadata["title"] = " + ".join(str(adapter.metadata.get("title", name)) for name, adapter, _ in parts)
     metadata["lineage"] = [
-        {"operation": "compose", "members": [{"name": n, "lineage": a.metadata.get("lineage", [])} for n, a, _ in parts]}
+        {"operation": "compose", "members": [{"name": n, "lineage": a.lineage} for n, a, _ in parts]}
     ]
     return metadata

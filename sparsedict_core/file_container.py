@@ -49,12 +49,15 @@ class Container:
         self.path, self._stream = path, stream
         size = os.fstat(stream.fileno()).st_size
         header = self._header(size)
-        self.size = size - stream.tell()
+        self.file_size, self.size = size, size - stream.tell()  # bytes of the file, and of its tensors
         self.fields = self._texts(header.pop("__metadata__", {}))
         self.entries = self._checked(header)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, in memory of their own. Raises FileFormatError where one has values that are not finite."""
+        """All tensors, in memory of their own. Raises FileFormatError where one has values that are not finite, or a dtype that nobody here reads."""
+        for name, entry in self.entries.items():
+            if entry.dtype not in STORED:
+                raise FileFormatError(f"{self.path}: {shown(name)} is stored as {shown(entry.dtype, 40)}; it must be fp16, bf16, fp32 or int32.")
         try:
             data = bytearray(self.size)
         except (MemoryError, OverflowError) as error:
@@ -151,7 +154,8 @@ class Container:
     def _entry(self, name: str, value: Any) -> Entry:
         try:
             dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
-            if len(value) != 3 or len(shape) > _DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in (*shape, start, end)):
+            numbers = (*shape, start, end) if len(shape) <= _DIMENSIONS else ()
+            if len(value) != 3 or {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) >= 1 << 62:
                 raise ValueError("it has other fields than dtype, shape and data_offsets, or other values in them")
             size = _SIZES.get(dtype)
             if end < start or (size is not None and end - start != math.prod(shape) * size):

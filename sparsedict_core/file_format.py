@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .adapter import SparseAdapter
 from .atomic_write import write_atomically
+from .bounds import most_atoms
 from .errors import FileFormatError
 from .file_container import STORED, Container, Entry, open_container, unusable
 from .file_metadata import FileMetadata, SiteEntry, decode_metadata, encode_metadata
@@ -78,8 +79,9 @@ def save(
                 tensors[f"{key}.{row.name}"] = stored_tensor(path, f"{key}.{row.name}", row, tensor, row.dtype or dtype)
     tensors |= {ASIDE + name: tensor.contiguous() for name, tensor in adapter.aside.items()}
     fields = encode_metadata(adapter)
-    decode_metadata(path, fields)  # what could not be read again is not written
     data = _with_sorted_header(serialise(tensors, metadata=fields))
+    decode_metadata(path, fields, len(data))  # what could not be read again is not written
+    _check_atoms(path, adapter.atom_count, len(data))
     write_atomically(path, data)
     moments_bytes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".moments"))
     return SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
@@ -100,9 +102,14 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> SparseAdapter:
 
     Raises FileFormatError naming the file, and the key where one is wrong.
     """
+    return load_with_metadata(path, dtype)[0]
+
+
+def load_with_metadata(path: str | Path, dtype: torch.dtype | None = None) -> tuple[SparseAdapter, dict[str, Any]]:
+    """`load` and `read_metadata` of one moment."""
     path = Path(path)
     with open_container(path) as file:
-        meta = decode_metadata(path, file.fields)
+        meta = decode_metadata(path, file.fields, file.file_size)
         stored = _stored_names(file, meta)
         tensors = file.tensors()
     found = [{row.name: tensors.pop(name) for row, name in names} for names in stored]
@@ -110,7 +117,7 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> SparseAdapter:
     sites = [_site(entry, meta, values, dtype) for entry, values in zip(meta.sites, found, strict=True)]
     adapter = SparseAdapter(sites, meta.config, meta.component, meta.values, meta.members).requires_grad_(False)
     adapter.aside = {name.removeprefix(ASIDE): tensor for name, tensor in tensors.items()}
-    return adapter
+    return adapter, meta.to_dict()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     with open_container(path) as file:
-        return decode_metadata(path, file.fields).to_dict()
+        return decode_metadata(path, file.fields, file.file_size).to_dict()
 
 
 def _with_sorted_header(data: bytes) -> bytes:
@@ -175,16 +182,18 @@ def _stored_names(file: Container, meta: FileMetadata) -> list[list[tuple[Row, s
 
     Raises FileFormatError for a tensor that is missing, of no site, or of another dtype or shape.
     """
-    left, stored = dict(file.entries), []
+    left, stored, atoms = dict(file.entries), [], 0
     for entry in meta.sites:
         here: dict[Row, Entry] = {}
+        prefix = f"{entry.key}."
         for row in TABLE:
-            if (found := left.pop(f"{entry.key}.{row.name}", None)) is not None:
+            if (found := left.pop(prefix + row.name, None)) is not None:
                 here[row] = found
             elif not row.optional:
-                raise FileFormatError(f"{file.path}: tensor {shown(entry.key)}.{row.name} is missing; the file was changed or cut.")
-        _check_shapes(file.path, entry, here, meta.version)
-        stored.append([(row, f"{entry.key}.{row.name}") for row in here])
+                raise FileFormatError(f"{file.path}: tensor {shown(prefix + row.name)} is missing; the file was changed or cut.")
+        atoms += _check_shapes(file.path, entry, here, meta.version)
+        stored.append([(row, prefix + row.name) for row in here])
+    _check_atoms(file.path, atoms, file.file_size)
     foreign = [name for name in left if not name.startswith(ASIDE)]
     if foreign:
         raise FileFormatError(
@@ -194,21 +203,27 @@ def _stored_names(file: Container, meta: FileMetadata) -> list[list[tuple[Row, s
     return stored
 
 
-def _check_shapes(path: Path, entry: SiteEntry, here: Mapping[Row, Entry], version: int) -> None:
+def _check_shapes(path: Path, entry: SiteEntry, here: Mapping[Row, Entry], version: int) -> int:
+    """Returns how many atoms the site has."""
     sizes = site_sizes(entry.d_in, entry.d_out, {row.name: found.shape for row, found in here.items()})
     for row, found in here.items():
-        what = f"{path}: {shown(entry.key)}.{row.name}"
         # Version 1 kept the statistics in the file's own dtype, too.
         loose = row.dtype is None or (version == 1 and row.dtype.is_floating_point)
         kinds = DTYPES.values() if loose else (row.dtype,)
         if STORED.get(found.dtype) not in kinds:
             wanted = "fp16, bf16 or fp32" if loose else "int32" if row.dtype == torch.int32 else "fp32"
-            raise FileFormatError(f"{what} is stored as {shown(found.dtype, 40)}; it must be {wanted}.")
+            raise FileFormatError(f"{path}: {shown(entry.key)}.{row.name} is stored as {shown(found.dtype, 40)}; it must be {wanted}.")
         if found.shape != shape_of(row, sizes):
-            raise FileFormatError(f"{what} has shape {found.shape}, expected {shape_of(row, sizes)}; the file was changed.")
+            raise FileFormatError(f"{path}: {shown(entry.key)}.{row.name} has shape {found.shape}, expected {shape_of(row, sizes)}; the file was changed.")
     names = {row.name for row in here}
     if ("encoder.mean" in names) != ("encoder.scale" in names):
         raise FileFormatError(f"{path}: {shown(entry.key)}.encoder has only one of mean and scale; both or neither must be there.")
+    return sizes["atoms"][0]
+
+
+def _check_atoms(path: Path, atoms: int, size: int) -> None:
+    if atoms > most_atoms(size):
+        raise FileFormatError(f"{path}: {atoms:,} atoms are more than a file of {size:,} bytes may have ({most_atoms(size):,}); it is no adapter, or was changed.")
 
 
 def _check_values(path: Path, sites: list[SiteEntry], found: list[dict[str, Tensor]]) -> None:

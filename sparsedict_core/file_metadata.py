@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapter import Member
 from .addresses import DIGITS, MEMBER_NAME, STREAM_NAME
-from .bounds import LONGEST_PATH, MOST_MEMBERS, MOST_SITES, MOST_WIDTH, Bounds
+from .bounds import LONGEST_FIELD, LONGEST_PATH, MOST_MEMBERS, MOST_WIDTH, Bounds, most_sites
 from .config import AdapterConfig
 from .encoders import Encoder
 from .errors import FileFormatError, SparseDictError
@@ -134,11 +134,15 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
     except (TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"the adapter's metadata holds a value that JSON cannot: {error}.") from error
     # Text from a command line or a file name may hold bytes that are no UTF-8; no training run is lost for them.
-    return {key: text.encode(errors="replace").decode() for key, text in texts.items()}
+    texts = {key: text.encode(errors="replace").decode() for key, text in texts.items()}
+    for key, text in texts.items():
+        if len(text) > LONGEST_FIELD:
+            raise FileFormatError(f"the adapter's metadata field {shown(key)} has {len(text):,} characters, a file takes {LONGEST_FIELD:,}; shorten it.")
+    return texts
 
 
-def decode_metadata(path: Path, raw: dict[str, str]) -> FileMetadata:
-    """The inverse. Raises FileFormatError naming the file and the field."""
+def decode_metadata(path: Path, raw: dict[str, str], size: int) -> FileMetadata:
+    """The inverse, for a file of `size` bytes. Raises FileFormatError naming the file and the field."""
     if raw.get("format") != FORMAT:
         given = shown(raw.get("format", "missing"), 40)
         raise FileFormatError(f"{path} is no sparse dictionary (its format field is {given}); it may be a LoRA or a model.")
@@ -151,7 +155,7 @@ def decode_metadata(path: Path, raw: dict[str, str]) -> FileMetadata:
     named = written.get("encoder", config.encoder)
     if raw.get("encoder", named) != named:
         raise FileFormatError(f"{path}: field encoder says {raw['encoder']!r:.60}, config says {named!r:.60}; the file was changed.")
-    sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members})
+    sites = _sites(path, _json(path, raw, "sites"), {member.name for member in members}, most_sites(size))
     values = {key: value if key in _TEXT else _plain(value) for key, value in raw.items() if key not in _OWN}
     return FileMetadata(int(version), config, raw.get("component", ""), sites, members, values)
 
@@ -180,11 +184,11 @@ def _members(path: Path, rows: Any) -> tuple[Member, ...]:
     return tuple(members.values())
 
 
-def _sites(path: Path, rows: Any, members: set[str]) -> list[SiteEntry]:
+def _sites(path: Path, rows: Any, members: set[str], most: int) -> list[SiteEntry]:
     entries: dict[str, SiteEntry] = {}
     try:
-        if not isinstance(rows, list) or not 0 < len(rows) <= MOST_SITES:
-            raise ValueError(f"it names no site, or more than {MOST_SITES:,}")
+        if not isinstance(rows, list) or not 0 < len(rows) <= most:
+            raise ValueError(f"it names no site, or more than {most:,}, which are too many for a file of this size")
         for row in rows:
             entry = _site(row)
             if entry.key in entries or (entry.member is not None and entry.member not in members):

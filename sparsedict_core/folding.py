@@ -66,7 +66,7 @@ def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples],
     members = [replace(m, config=_dense(m.config, (site for site in sites if site.member == m.name))) for m in adapter.members]
     folded = SparseAdapter(sites, _dense(adapter.config, sites), adapter.component, copy.deepcopy(adapter.metadata), members)
     step = {"operation": "fold", "atoms": len(chosen), "of": adapter.atom_count, "with_gradients": _with_gradients(samples)}
-    folded.metadata["lineage"] = [*folded.metadata.get("lineage", []), step]
+    folded.add_step(step)
     return folded
 
 

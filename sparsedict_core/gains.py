@@ -78,5 +78,5 @@ def bake(adapter: SparseAdapter, gains: Mapping[str, Tensor] | None) -> SparseAd
         site.importance = site.importance * left.abs().to(site.importance)
     if removed or scaled:
         step = {"operation": "gains", "removed": removed, "scaled": scaled}
-        baked.metadata["lineage"] = [*baked.metadata.get("lineage", []), step]
+        baked.add_step(step)
     return baked

@@ -9,6 +9,7 @@ weighted energy.
 from __future__ import annotations
 
 import heapq
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from .errors import SelectionError
 from .site import SparseSite
 
 RIDGE = 1e-3
+WITHOUT = "so nothing can be told from them: select by importance and without refit, or train again"
 _BATCH_NUMBERS = 1 << 23
 
 
@@ -124,6 +126,8 @@ def greedy_order(adapter: SparseAdapter) -> GreedyOrder:
         if step + 1 < len(order_here):
             heapq.heappush(heap, (-gains_here[step + 1], index, step + 1))
     energy = torch.tensor(energies, dtype=torch.float64).cumsum(0) / (total or 1.0)
+    if len(energy) and not _is_share(float(energy[-1])):
+        raise SelectionError(f"the moments cannot be those of any coefficients, {WITHOUT}.")
     return GreedyOrder(atoms_in_order, energy)
 
 
@@ -137,7 +141,10 @@ def refit_matrix(gram: Tensor, mask: Tensor) -> Tensor:
         # Atoms that never fired say nothing about the others.
         return rows
     system = block + ridge * torch.eye(len(kept), dtype=gram.dtype)
-    return torch.linalg.solve(system, gram[kept] + ridge * rows)
+    try:
+        return torch.linalg.solve(system, gram[kept] + ridge * rows)
+    except torch.linalg.LinAlgError as error:
+        raise SelectionError(f"the moments cannot be those of any coefficients, {WITHOUT}.") from error
 
 
 @torch.no_grad()
@@ -177,4 +184,13 @@ def energy_kept(adapter: SparseAdapter, masks: dict[str, Tensor], refit: bool = 
         else:
             dropped = (~mask).nonzero().flatten()
             lost += float((gram[dropped][:, dropped] * products[dropped][:, dropped]).sum())
-    return 1.0 if total == 0 else 1.0 - lost / total
+    kept = 1.0 if total == 0 else 1.0 - lost / total
+    if not _is_share(kept):
+        warnings.warn(f"the file's moments cannot be those of any coefficients, {WITHOUT}.", stacklevel=2)
+        return None
+    return kept
+
+
+def _is_share(energy: float) -> bool:
+    """Whether it is a share of an energy, to rounding. What a file calls moments may have a sum below 0, or keep more than all."""
+    return -1e-3 <= energy <= 1 + 1e-3

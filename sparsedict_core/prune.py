@@ -33,5 +33,5 @@ def prune(adapter: SparseAdapter, result: SelectionResult, refit: bool = False) 
     step: dict[str, Any] = {"operation": "prune", "order": result.order, "refit": refit, "kept": result.kept, "of": result.total}
     if energy is not None:
         step["energy_kept"] = round(energy, 6)
-    smaller.metadata["lineage"] = [*smaller.metadata.get("lineage", []), step]
+    smaller.add_step(step)
     return smaller

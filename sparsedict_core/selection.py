@@ -5,6 +5,9 @@ The sets of a growing amount are nested, as all come from one order, so a slider
 
 from __future__ import annotations
 
+import bisect
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -93,6 +96,18 @@ def rank_atoms(adapter: SparseAdapter, order: str = "importance") -> list[tuple[
     if not bool((values > 0).any()):
         raise SelectionError("the adapter holds no importance yet; gather it on images or prompts before ranking its atoms.")
     return [places[i] for i in torch.argsort(values, descending=True, stable=True).tolist()]
+
+
+def strongest_atoms(adapter: SparseAdapter, count: int, masks: Mapping[str, Tensor] | None = None) -> list[tuple[str, int, float]]:
+    """(site key, row, importance) of the `count` most important atoms, of those where `masks` (m) are true; equal ones in the sites' order."""
+    values = [site.importance.detach().cpu().float() for site in adapter.sites.values()]
+    if masks is not None:
+        values = [value.masked_fill(~masks[key].cpu(), -1.0) for key, value in zip(adapter.sites, values, strict=True)]
+    every = torch.cat(values) if values else torch.zeros(0)
+    best = torch.argsort(every, descending=True, stable=True)[:count].tolist()
+    keys, starts = list(adapter.sites), [0, *itertools.accumulate(map(len, values))]
+    sites = [bisect.bisect_right(starts, place) - 1 for place in best]
+    return [(keys[site], place - starts[site], float(every[place])) for place, site in zip(best, sites, strict=True) if every[place] >= 0]
 
 
 def select(adapter: SparseAdapter, selection: Selection, refit: bool = False) -> SelectionResult:

@@ -173,7 +173,8 @@ class SparseSite(nn.Module):
     @property
     def standardised(self) -> bool:
         """Whether mean and scale are anything but 0 and 1. Looks at the values, so it is no question for every call."""
-        return bool(self.encoder_mean.any()) or bool((self.encoder_scale != 1).any())
+        mean, scale = (t[:1] if t.stride() == (0,) else t for t in (self.encoder_mean, self.encoder_scale))
+        return bool(mean.any()) or bool((scale != 1).any())
 
     @property
     def form(self) -> str:

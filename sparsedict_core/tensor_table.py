@@ -53,9 +53,10 @@ _STATISTICS = ("encoder.mean", "encoder.scale")
 
 def site_tensors(site: SparseSite) -> Iterator[tuple[Row, Tensor]]:
     """The site's tensors with their rows; what is the identity or absent is left out."""
+    left_out = () if site.standardised else _STATISTICS
     for row in TABLE:
         tensor = getattr(site, row.attribute)
-        if tensor is not None and (row.name not in _STATISTICS or site.standardised):
+        if tensor is not None and row.name not in left_out:
             yield row, tensor.detach()
 
 

@@ -70,7 +70,7 @@ def gate(
         calibrate(config, backend, gated, sets)
     gated.aside = dict(adapter.aside)
     missed, quiet = measured(gated, adapter, samples)
-    gated.metadata["lineage"] = [*gated.metadata.get("lineage", []), {"operation": "gate", "density": density, "missed": round(missed, 4), "quiet": round(quiet, 4)}]
+    gated.add_step({"operation": "gate", "density": density, "missed": round(missed, 4), "quiet": round(quiet, 4)})
     text = f"{gated.atom_count} atoms with thresholds: {missed:.1%} of the change is missed where the concept is, {quiet:.1%} of it is left on other prompts"
     return GateResult(gated, missed, quiet, text)
 

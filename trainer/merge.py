@@ -69,7 +69,7 @@ def merge(
     config = replace(batch or TrainConfig(), seed=seed, quiet_samples=quiet_samples)
     with out_of_memory_explained(config, healing=True):
         teach(merged, parts, backend, heal_steps, config, report, pictures)
-    merged.metadata["lineage"] = [*merged.metadata.get("lineage", []), {"operation": "heal", "steps": heal_steps}]
+    merged.add_step({"operation": "heal", "steps": heal_steps})
     return merged
 
 

@@ -108,7 +108,7 @@ def shrink(
         f"{method}: {small.atom_count} atoms, {reached:,} of {whole:,} {unit} ({reached / whole:.1%}, moments not counted), "
         f"{steps} healing steps; keeps {max(0.0, 1 - error):.1%} of what the adapter changes in the model's predictions{others}"
     )
-    small.metadata["lineage"] = [*small.metadata.get("lineage", []), {"operation": "shrink", "method": method, "error": round(error, 6)}]
+    small.add_step({"operation": "shrink", "method": method, "error": round(error, 6)})
     return ShrinkResult(small, method, reached, unit, reached / whole, error, text)
 
 
