@@ -6,6 +6,7 @@ from PIL import Image
 from toy_adapters import toy_adapter
 
 from sparsedict import pictures
+from sparsedict.sparsedict_core.errors import FileFormatError
 from sparsedict.sparsedict_core.selection import Selection, select
 
 
@@ -51,8 +52,8 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match=r"a\.png"):
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(FileFormatError, match=r"a\.png"):
         pictures.save_image(plain("blue"), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
