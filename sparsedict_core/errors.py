@@ -32,6 +32,10 @@ class CompositionError(SparseDictError):
     """Adapters that cannot be put into one."""
 
 
+class TagError(SparseDictError):
+    """A tag in a prompt that cannot be read or followed."""
+
+
 class TrainingError(SparseDictError):
     """A training run that cannot start or go on."""
 
