@@ -1,0 +1,47 @@
+"""SparseDict in AUTOMATIC1111 and the Forges: hands the pack's parts to the host. All else is in webui_host/."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from modules import script_callbacks, scripts, shared
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "sparsedict_extension"  # a name of its own: the host's Python may have the package `sparsedict` too
+
+
+def load_package() -> None:
+    """The folder above this file as a package. It is not put on sys.path: its folders have common names."""
+    if PACKAGE in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+load_package()
+host = importlib.import_module(f"{PACKAGE}.webui_host.host")
+
+
+class SparseDictScript(scripts.Script):
+    """The panel, which is always there."""
+
+    prompts = {}
+
+    def title(self):
+        return "SparseDict"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def after_component(self, component, **kwargs):
+        if kwargs.get("elem_id") in ("txt2img_prompt", "img2img_prompt"):
+            self.prompts[kwargs["elem_id"]] = component
+
+    def ui(self, is_img2img):
+        host.build_panel(self.prompts.get("img2img_prompt" if is_img2img else "txt2img_prompt"))
+        return []
+
+
+host.register(script_callbacks, shared)

@@ -1,0 +1,50 @@
+"""Routes of the web UIs: what adapters there are, and what is in one. They change nothing."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ..sparsedict_core.atom_table import atom_table
+from ..sparsedict_core.errors import SparseDictError
+from . import files
+
+LIST, INSPECT, REFRESH, THUMBNAIL = (f"/sparsedict/v1/{name}" for name in ("list", "inspect", "refresh", "thumbnail"))
+
+
+def register(app: Any) -> None:
+    """Add the routes to the host's FastAPI app."""
+    from fastapi import HTTPException, Response
+
+    def path_of(name: str) -> Any:
+        try:
+            return files.find(name, files.default_folder())
+        except SparseDictError as error:
+            raise HTTPException(404, str(error)) from error
+
+    def list_adapters() -> list[dict[str, Any]]:
+        return [{"name": name, "bytes": path.stat().st_size} for name, path in files.names(files.default_folder()).items()]
+
+    def inspect(name: str) -> dict[str, Any]:
+        path = path_of(name)
+        try:
+            return {"name": name, "hash": files.short_hash(path), **atom_table(files.read(path))}
+        except SparseDictError as error:
+            raise HTTPException(422, str(error)) from error
+
+    def thumbnail(name: str) -> Any:
+        from ..pictures.charts import importance_map
+
+        path = path_of(name)
+        try:
+            picture = importance_map(files.read(path))
+        except SparseDictError as error:
+            raise HTTPException(422, str(error)) from error
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "max-age=60"})
+
+    app.add_api_route(LIST, list_adapters, methods=["GET"])
+    app.add_api_route(REFRESH, list_adapters, methods=["POST"])
+    app.add_api_route(INSPECT, inspect, methods=["GET"])
+    app.add_api_route(THUMBNAIL, thumbnail, methods=["GET"], response_class=Response)

@@ -1,0 +1,70 @@
+"""The tag in the host's prompts: what AUTOMATIC1111 and the Forges call an extra network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.prompt_tags import NAME
+from . import files
+from .applied import AppliedTags
+
+APPLIED = AppliedTags()
+OPTION, STOP, WITHOUT = "sparsedict_on_mistake", "stop", "make it without"
+INFOTEXT = "SparseDict hashes"
+CHANGES = "sparsedict_changes"  # on the host's processing: options that an XYZ plot sets
+
+
+def diffusion_model(sd_model: Any) -> nn.Module:
+    """The denoiser of the host's loaded model. The Forges keep it in another place than AUTOMATIC1111."""
+    objects = getattr(sd_model, "forge_objects", None)
+    model = sd_model if objects is None else objects.unet
+    return model.model.diffusion_model
+
+
+def activate(p: Any, params_list: list[Any]) -> None:
+    """Put on what the prompt asks for; nothing where it asks for nothing. A mistake ends the picture or is said beside it."""
+    APPLIED.clear()
+    if not params_list:
+        return
+    from modules import shared
+
+    model = diffusion_model(getattr(p, "sd_model", None) or shared.sd_model)
+    try:
+        APPLIED.apply(model, [params.items for params in params_list], files.default_folder(), getattr(p, CHANGES, None))
+        p.extra_generation_params[INFOTEXT] = APPLIED.description()
+    except SparseDictError as error:
+        message = f"SparseDict: {error}"
+        p.comment(message)
+        if getattr(shared.opts, OPTION, STOP) == STOP:
+            # Not raised from here: the host would call again without tags, and draw.
+            APPLIED.refuse(model, message)
+        else:
+            p.extra_generation_params[INFOTEXT] = "none, see the comment"
+
+
+def make_network() -> Any:
+    """The object that the host registers."""
+    from modules import extra_networks
+
+    class SparseDictNetwork(extra_networks.ExtraNetwork):
+        def __init__(self) -> None:
+            super().__init__(NAME)
+
+        # Some hosts pass more: the step, what to include.
+        def activate(self, p: Any, params_list: list[Any], *args: Any, **kwargs: Any) -> None:
+            activate(p, params_list)
+
+        def deactivate(self, p: Any, *args: Any, **kwargs: Any) -> None:
+            APPLIED.clear()
+
+    return SparseDictNetwork()
+
+
+def on_cfg_denoiser(params: Any) -> None:
+    """Before each step of the sampling."""
+    total = getattr(params, "total_sampling_steps", 0) or 0
+    if total > 0:
+        APPLIED.at(min(1.0, params.sampling_step / total))
