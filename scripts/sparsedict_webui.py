@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import torch
 from modules import script_callbacks, scripts, shared
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,9 @@ def load_package() -> None:
     spec.loader.exec_module(package)
 
 
+OLDEST_TORCH = (2, 4)  # as in pyproject.toml
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+    raise RuntimeError(f"SparseDict needs PyTorch {'.'.join(map(str, OLDEST_TORCH))} or newer, this web UI has {torch.__version__}; its tags do nothing here")
 load_package()
 host = importlib.import_module(f"{PACKAGE}.webui_host.host")
 
@@ -27,7 +31,9 @@ host = importlib.import_module(f"{PACKAGE}.webui_host.host")
 class SparseDictScript(scripts.Script):
     """The panel, which is always there."""
 
-    prompts = {}
+    def __init__(self):
+        super().__init__()
+        self.prompts = {}
 
     def title(self):
         return "SparseDict"

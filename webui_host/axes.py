@@ -15,7 +15,7 @@ def setter(*names: str) -> Callable[[Any, Any, Any], None]:
     """An axis that sets the first of `names` in the tag and takes the others away."""
 
     def apply(p: Any, value: Any, values: Any) -> None:
-        rest = {name: None for name in names[1:]}
+        rest = dict.fromkeys(names[1:])
         setattr(p, CHANGES, {**getattr(p, CHANGES, {}), **rest, names[0]: value})
 
     return apply

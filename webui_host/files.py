@@ -73,6 +73,5 @@ def short_hash(path: Path) -> str:
     """The first twelve digits of the file's SHA-256, for the picture's own text."""
     key = _state(path)
     if key not in _hashes:
-        with path.open("rb") as file:
-            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        _hashes[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return _hashes[key]

@@ -1,0 +1,143 @@
+"""The host's calls in the orders that were observed on the real ones, replayed against what the pack hands to it.
+
+`test_a1111.py` and `test_forge.py` check on real hosts that these orders and signatures are theirs.
+"""
+
+import sys
+import types
+
+import pytest
+import torch
+from webui.models import WIDTH, unet, write
+
+from sparsedict.sparsedict_core.errors import TagError
+from sparsedict.webui_host import files, network
+
+
+class Params:
+    """The host's own split of `<sparsedict:a:b>`."""
+
+    def __init__(self, text):
+        self.items = text.split(":")
+
+
+class Processing:
+    def __init__(self, model):
+        self.sd_model = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=model))
+        self.extra_generation_params, self.comments = {}, []
+
+    def comment(self, text):
+        self.comments.append(text)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A fake of the host's packages: as much as the pack asks of them."""
+    options = types.SimpleNamespace(sparsedict_on_mistake=network.STOP)
+    shared = types.SimpleNamespace(opts=options, cmd_opts=types.SimpleNamespace(sparsedict_dir=str(tmp_path)), sd_model=None)
+    extra = types.SimpleNamespace(ExtraNetwork=type("ExtraNetwork", (), {"__init__": lambda self, name: setattr(self, "name", name)}))
+    package = types.ModuleType("modules")
+    package.shared, package.extra_networks, package.paths = shared, extra, types.SimpleNamespace(models_path=str(tmp_path))
+    monkeypatch.setitem(sys.modules, "modules", package)
+    write(tmp_path)
+    write(tmp_path, "animals/cat")
+    yield shared
+    network.APPLIED.clear()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return unet().requires_grad_(False)
+
+
+@pytest.fixture
+def drawn(host, model):
+    """Draws with a tag, as one of the host's passes does: activate, then the model, then deactivate."""
+    x, net = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(2)), network.make_network()
+
+    def draw(*tags, p=None, end=True):
+        p = p or Processing(model)
+        net.activate(p, [Params(tag) for tag in tags])
+        picture = model(x)
+        if end:
+            net.deactivate(p)
+        return picture
+
+    return draw
+
+
+def test_strength_nothing_and_the_tag_taken_away_are_the_base(drawn):
+    base, changed = drawn(), drawn("zorp:0.8")
+    assert not torch.equal(changed, base)
+    assert torch.equal(drawn("zorp:0.8"), changed) and torch.equal(drawn("zorp:0"), base) and torch.equal(drawn("zorp:keep=0"), base)
+    assert torch.equal(drawn(), base)
+
+
+def test_a_pass_without_an_end_leaves_nothing_to_the_next(drawn, model):
+    base = drawn()
+    drawn("zorp", end=False)  # the picture failed or was interrupted
+    assert torch.equal(drawn(), base)
+    once = drawn("zorp")
+    drawn("zorp", end=False)  # a second pass activates again before the one end
+    assert torch.equal(drawn("zorp"), once) and torch.equal(drawn(), base)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_several_tags_compose_and_names_have_folders(drawn):
+    both = drawn("zorp:0.5", "animals/cat:0.5")
+    assert not torch.equal(both, drawn("zorp:0.5")) and torch.equal(drawn("cat:0.5"), drawn("animals/cat:0.5"))
+
+
+@pytest.mark.parametrize("tag", ["zrop", "zorp:much", "zorp:atoms=L99", "zorp:keep=7"])
+def test_a_mistake_stops_the_picture_with_the_tag_in_the_sentence(drawn, model, tag):
+    base = drawn()
+    p = Processing(model)
+    with pytest.raises(TagError, match=f"<sparsedict:{tag}>"):
+        drawn(tag, p=p)
+    assert f"<sparsedict:{tag}>" in p.comments[0]
+    assert torch.equal(drawn(), base)
+
+
+def test_or_the_picture_is_made_without_and_says_so(drawn, model, host):
+    base = drawn()
+    host.opts.sparsedict_on_mistake = network.WITHOUT
+    p = Processing(model)
+    assert torch.equal(drawn("zrop", p=p), base)
+    assert "near names are zorp" in p.comments[0] and "none" in p.extra_generation_params[network.INFOTEXT]
+
+
+def test_the_pictures_text_names_the_file_by_its_hash(drawn, model, tmp_path):
+    p = Processing(model)
+    drawn("zorp", p=p)
+    assert p.extra_generation_params[network.INFOTEXT] == f"zorp: {files.short_hash(tmp_path / 'zorp.safetensors')}"
+
+
+def test_start_and_end_follow_the_steps(host, model):
+    net = network.make_network()
+    net.activate(Processing(model), [Params("zorp:start=0.25:end=0.75")])
+    acting = []
+    for step in range(4):
+        network.on_cfg_denoiser(types.SimpleNamespace(sampling_step=step, total_sampling_steps=4))
+        acting.append(network.APPLIED.now[0].attachment.enabled)
+    assert acting == [False, True, True, False]
+
+
+def test_an_axis_changes_the_first_tag(drawn, model):
+    p = Processing(model)
+    setattr(p, network.CHANGES, {"strength": 0.25, "keep": 0.5, "top": None})
+    assert torch.equal(drawn("zorp:2:top=3", p=p), drawn("zorp:0.25:keep=0.5"))
+
+
+def test_other_hosts_may_pass_more(host, model):
+    net = network.make_network()
+    net.activate(Processing(model), [], 3, include=["a"], exclude=[])
+    net.deactivate(Processing(model), "more")
+
+
+def test_a_file_added_or_changed_is_seen_without_a_restart(drawn, tmp_path):
+    first = drawn("zorp")
+    with pytest.raises(TagError):
+        drawn("new")
+    write(tmp_path, "new")
+    assert torch.equal(drawn("new"), first)
