@@ -71,6 +71,7 @@ def look(
     from ..sparsedict_core.addresses import format_address
     from ..sparsedict_core.fired import fired_atoms
     from ..sparsedict_core.importance import ImportanceStats
+    from ..sparsedict_core.token_grid import has_places
 
     adapter = attachment.adapter
     maps: dict[str, Tensor] = {}
@@ -95,7 +96,7 @@ def look(
                 noisy = backend.add_noise(latents, noise, level_row)
                 backend.predict(noisy, level_row, conditioning)
 
-    places = {key: total / levels for key, total in maps.items() if adapter.sites[key].name.stream != "text"}
+    places = {key: total / levels for key, total in maps.items() if has_places(adapter.sites[key].name.stream)}
     atoms = [
         {"address": format_address(adapter, atom.key, atom.row), "norm": atom.norm, "relative": atom.relative, "fires": atom.fires, "map": atom.map}
         for atom in fired_atoms(stats, adapter, places, latent_size)

@@ -13,6 +13,7 @@ from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.fired import FiredAtom, fired_atoms
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
+from ..sparsedict_core.token_grid import has_places
 from .injection import KEY, applied_to
 from .sites import host_family
 
@@ -71,7 +72,7 @@ class Probe:
         return PARTS[min(len(PARTS) - 1, max(0, step) * len(PARTS) // (len(sigmas) - 1))]
 
     def _gather(self, key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
-        if not self._rows or site.atoms == 0 or site.name.stream == "text":
+        if not self._rows or site.atoms == 0 or not has_places(site.name.stream):
             return
         strengths = coefficients.detach()[self._rows].abs().float().mean(0).reshape(-1, coefficients.shape[-1]).cpu()
         self._maps[key] = self._maps[key] + strengths if key in self._maps else strengths

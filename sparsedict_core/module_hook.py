@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from .errors import SiteError
 from .functional import add_decoded, decode, encode, rectified
@@ -155,7 +157,7 @@ def _fused(prepared: PreparedSite, x: Tensor, output: Tensor, strength: float, o
 
 def _owned(module: nn.Module, hook: ModuleHook, output: Tensor) -> bool:
     """Whether `output` may be written to: a Linear made it just now, no gradient needs it, and nobody was shown it before us."""
-    if torch.is_grad_enabled() or type(output) is not Tensor or not output.is_contiguous() or _transformed():
+    if torch.is_grad_enabled() or type(output) is not Tensor or not output.is_contiguous() or _transformed() or _watched():
         return False
     if type(module).forward not in FRESH_FORWARDS or not _plain_forward(module) or torch_module._global_forward_hooks:
         return False
@@ -169,9 +171,12 @@ def _owned(module: nn.Module, hook: ModuleHook, output: Tensor) -> bool:
 
 def _transformed() -> bool:
     """Whether a mode or a transform (vmap, jvp, make_fx, …) sees each operation: it may keep tensors, and its own must not be kept."""
-    return bool(
-        torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or torch._C._functorch.peek_interpreter_stack() is not None
-    )
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _watched() -> bool:
+    """Whether a mode sees each call of a function; the one that stands for a default device keeps nothing."""
+    return bool(torch._C._len_torch_function_stack()) and not all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
 
 
 # -- slices -----------------------------------------------------------------------------------------------------

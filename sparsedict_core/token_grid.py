@@ -1,9 +1,18 @@
-"""Where in a picture a model's tokens are."""
+"""Where in a picture a model's tokens are, and which sites have such."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+#: Parts of a stream's name that tell of words rather than places: a text's own Linears, and keys and values made from a text.
+_WORDS = (("text",), ("cross", "k"), ("cross", "v"), ("add_k",), ("add_v",))
+
+
+def has_places(stream: str | None) -> bool:
+    """Whether the tokens of a site are a picture's."""
+    parts = (stream or "").split(".")
+    return not any(all(word in parts for word in words) for words in _WORDS)
 
 
 def on_grid(tokens: Tensor, latent_size: tuple[int, ...], text_first: bool = True) -> Tensor | None:

@@ -5,7 +5,7 @@ import torch
 
 from sparsedict.sparsedict_core.errors import AddressError, SiteError
 from sparsedict.sparsedict_core.gains import alive, bake, parse_gains, resolve_gains
-from sparsedict.sparsedict_core.token_grid import on_grid, thumbnail
+from sparsedict.sparsedict_core.token_grid import has_places, on_grid, thumbnail
 
 
 def test_gains_are_parsed_in_order():
@@ -78,3 +78,9 @@ def test_a_map_is_made_small_enough_to_be_shown():
     assert small[0, 0] == 128 and small[-1, -1] == 255 and int((small > 0).sum()) == 2  # the last place stands alone in its window
     assert torch.equal(thumbnail(torch.tensor([[0.0, 1.0], [2.0, 4.0]])), torch.tensor([[0, 64, 128, 255]], dtype=torch.uint8).reshape(2, 2))
     assert not thumbnail(torch.zeros(3, 3)).any()
+
+
+def test_which_sites_are_places_of_a_picture():
+    places = [None, "self", "cross", "image", "image.q", "cross.q", "self.k", "image.ff.up", "ff.down", "dual.v"]
+    assert all(map(has_places, places))
+    assert not any(map(has_places, ["text", "text.q", "text.ff.up", "cross.k", "cross.v", "cross.add_k", "image.add_v"]))

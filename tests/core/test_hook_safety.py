@@ -12,6 +12,7 @@ import torch
 from core.tiny_adapters import INNER, WIDTH, TinyModel, make_adapter
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsedict.sparsedict_core.compose import compose
@@ -92,15 +93,37 @@ def test_a_mode_keeps_what_it_saw(model, x, frozen):
     assert len(mode.kept) >= 3 and all(torch.equal(*pair) for pair in mode.kept)
 
 
+class KeepingCalls(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is nn.functional.linear and out.shape[-1] == WIDTH:
+            self.kept.append((out, out.clone()))
+        return out
+
+
+@torch.no_grad()
+def test_a_mode_of_functions_keeps_what_it_saw(model, x, frozen):
+    with frozen.attach(model), KeepingCalls() as mode:
+        model(x)
+    assert len(mode.kept) >= 3 and all(torch.equal(*pair) for pair in mode.kept)
+
+
 @torch.no_grad()
 def test_in_place_where_nobody_looks(model, x, frozen, monkeypatch):
     from sparsedict.sparsedict_core import module_hook
 
     calls = []
     monkeypatch.setattr(module_hook, "add_decoded", lambda *args: calls.append(args[-1]) or add_decoded(*args))
-    with frozen.attach(model), make_adapter(model, 1).requires_grad_(False).attach(model):
+    with frozen.attach(model), make_adapter(model, 1).requires_grad_(False).attach(model) as second:
         model(x)
-    assert calls == [True] * 6
+        assert calls == [True] * 6
+        with torch.device("cpu"):  # a default device is a mode, too
+            model(x)
+        assert calls == [True] * 12 and second._prepared["transformer.blocks.0.to_out.0"]._cached is not None
 
 
 # -- transforms -----------------------------------------------------------------------------------------------------
