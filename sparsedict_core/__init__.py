@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .adapter import Member, SparseAdapter
 from .addresses import format_address, format_masks, parse_addresses
+from .attached import Attached, attached
 from .attachment import Attachment
 from .base_check import check_base
 from .compose import compose

@@ -94,13 +94,19 @@ class SparseAdapter(nn.Module):
         strength: float = 1.0,
         component: str | None = None,
         resolve: Callable[[str], Place | nn.Module | None] | None = None,
+        name: str | None = None,
     ) -> Attachment:
         """Hook this adapter to `model`: the denoiser itself, or a pipeline-like object that has it as `component`.
 
         `component` is the model's own name for what the file calls `self.component`; `resolve` leads from a site's path
         to the host's module or place, for hosts that name their modules otherwise. Several adapters can be attached at once.
+        On a pipeline, or with a `name`, the base is checked first and `attached(model)` finds the adapter again (`attached.attach_named`).
         Raises SiteError if any site is not found (with the near names) or has other widths; nothing stays hooked then.
         """
+        if resolve is None and component is None and (name is not None or not isinstance(model, nn.Module)):
+            from .attached import attach_named
+
+            return attach_named(self, model, strength, name)
         names = {key: site.name for key, site in self.sites.items()}
         if resolve is None:
             places = find_places(model, names, self.component, component)
@@ -128,6 +134,12 @@ class SparseAdapter(nn.Module):
     def add_step(self, step: dict[str, Any]) -> None:
         """Add to the lineage."""
         self.metadata["lineage"] = [*self.lineage, step]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the layers × atoms map."""
+        from .notebook_view import html
+
+        return html(self)
 
     # -- parameters -----------------------------------------------------------------------------------------
 

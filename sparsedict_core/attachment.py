@@ -191,6 +191,25 @@ class Attachment:
 
     # -- life -----------------------------------------------------------------------------------------------
 
+    @property
+    def attached(self) -> bool:
+        """Whether it is on its model still."""
+        return bool(self._hooked)
+
+    @torch.no_grad()
+    def take(self, other: SparseAdapter) -> bool:
+        """Copy another adapter's values into this one's tensors, so that compiled code goes on with them. False, with nothing
+        changed, where its sites, their sizes or their encoders differ."""
+        mine, theirs = self.adapter.sites, other.sites
+        if mine.keys() != theirs.keys() or self.adapter.members != other.members or not all(mine[key].alike(theirs[key]) for key in mine):
+            return False
+        for key, site in mine.items():
+            site.take(theirs[key])
+        self.adapter.metadata = dict(other.metadata)
+        for prepared in self._prepared.values():
+            prepared.refresh()
+        return True
+
     def detach(self) -> None:
         """Take the hooks away, and let go of what was on the device for them; once more does no harm."""
         for module, handle in self._hooked:

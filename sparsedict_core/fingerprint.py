@@ -31,6 +31,7 @@ def fingerprint(model: Any, sites: Iterable[SiteName], component: str = "") -> s
     for place, (module, rows) in sorted(places.items(), key=lambda item: item[0]):
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
+            kinds.add("packed")  # quantised in a form of its own
             continue
         if rows is not None:
             weight = weight[slice(*rows)]

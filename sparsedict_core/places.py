@@ -100,6 +100,9 @@ def _place(root: Any, path: str, rows: tuple[int, int] | None) -> Place | None:
             if last in parts and isinstance(getattr(root, fused, None), nn.Module):
                 return _slice(root, fused, parts, parts.index(last))
     module = getattr(root, last, None)
+    # PEFT puts a LoRA around a Linear and takes it away again: what it is around stays.
+    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
     return Place(module, rows) if isinstance(module, nn.Module) else None
 
 

@@ -114,6 +114,15 @@ class PreparedSite:
             return
         self._moved, self._moved_key = raw.on(device), [_version(t) for t in raw]
 
+    def refresh(self) -> None:
+        """Write the site's tensors, which were changed in place, into what `move` made of them: compiled code holds that."""
+        raw = self.site.tensors()
+        for kept, new in zip(self._moved or (), raw, strict=False):
+            if isinstance(kept, Tensor):
+                kept.copy_(new)
+        self._moved_key = [_version(t) for t in raw]
+        self._base = self._base_key = self._cached = self._cache_key = None
+
     def release(self) -> None:
         """Let go of what was made for calls."""
         self._moved = self._base = self._base_from = self._base_key = self._cached = self._cache_key = None

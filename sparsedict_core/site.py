@@ -59,6 +59,10 @@ def firing_text(site: SparseSite, row: int) -> str:
     return "–" if site.firing is None else f"{float(site.firing[row]):.1%}"
 
 
+#: What an update is computed from; a site's other tensors tell of it.
+TENSORS = ("encoder_weight", "encoder_basis", "encoder_bias", "encoder_mean", "encoder_scale", "threshold", "dictionary_weight", "dictionary_basis")
+
+
 def _optional(tensor: Tensor | None) -> nn.Parameter | None:
     return None if tensor is None else nn.Parameter(tensor)
 
@@ -305,6 +309,23 @@ class SparseSite(nn.Module):
         self.encoder_bias = nn.Parameter(raw.encoder_bias.to(weight), requires_grad=weight.requires_grad)
         self.encoder_mean = self.encoder_mean.new_zeros(1).expand(self.d_in)
         self.encoder_scale = self.encoder_scale.new_ones(1).expand(self.d_in)
+
+    def alike(self, other: SparseSite) -> bool:
+        """Whether `other`'s values fit into this site's tensors: the same encoder, shapes and types."""
+        pairs = list(zip(self.tensors(), other.tensors(), strict=True))
+        same = all((a is None) == (b is None) and (a is None or b is None or (a.shape == b.shape and a.dtype == b.dtype)) for a, b in pairs)
+        return same and self.encoder == other.encoder
+
+    @torch.no_grad()
+    def take(self, other: SparseSite) -> None:
+        """Copy the values of a site that is `alike` into this one's own tensors."""
+        for name, mine in [*self.named_parameters(), *self.named_buffers()]:
+            if name in TENSORS and mine.stride() != (0,):
+                mine.copy_(getattr(other, name))
+        copy = other.clone()
+        for name, buffer in copy.named_buffers():
+            if name not in TENSORS or getattr(self, name).stride() == (0,):
+                setattr(self, name, buffer)
 
     def clone(self, member: str | None = None) -> SparseSite:
         """A copy with tensors of its own; under `member` when it goes into a composed adapter."""

@@ -19,6 +19,9 @@ from .site import SiteName
 from .streams import choose, name_outputs, name_sites
 from .tokens import is_convolution
 
+#: Under which names pipelines hold their denoiser.
+COMPONENTS = ("transformer", "unet")
+
 
 @dataclass(frozen=True)
 class Discovery:
@@ -33,6 +36,17 @@ class Discovery:
     own_names: str = ""
 
 
+def denoiser_of(model: Any) -> nn.Module:
+    """A pipeline's denoiser, or the model itself, as it was before torch.compile. Raises SiteError for what has none."""
+    if not isinstance(model, nn.Module):
+        inner = next((found for name in COMPONENTS if isinstance(found := getattr(model, name, None), nn.Module)), None)
+        if inner is None:
+            raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give a pipeline, or the denoiser itself.")
+        model = inner
+    found: nn.Module = getattr(model, "_orig_mod", model)
+    return found
+
+
 def discover_sites(model: Any, wanted: str = "out", run: Callable[[], Any] | None = None) -> Discovery:
     """The sites of a denoiser, or of a pipeline that has one as `transformer` or `unet`.
 
@@ -41,10 +55,7 @@ def discover_sites(model: Any, wanted: str = "out", run: Callable[[], Any] | Non
     without `run`, for a model without any attention output, and for a kind that the model hasn't.
     """
     if not isinstance(model, nn.Module):
-        inner = getattr(model, "transformer", None) or getattr(model, "unet", None)
-        if not isinstance(inner, nn.Module):
-            raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give the denoiser itself.")
-        model = inner
+        model = denoiser_of(model)
     known_already = getattr(model, "discovery", None)  # a host's model under other names says itself what its sites are
     model = getattr(model, "_orig_mod", model)  # torch.compile
     found = known_already if isinstance(known_already, Discovery) else _written_down(model) or _seen(model, run)

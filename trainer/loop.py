@@ -27,6 +27,7 @@ from .data import ConceptData
 from .distribution import Processes
 from .forward import recomputed_blocks
 from .memory import explain_out_of_memory, first_line
+from .notebook import NotebookProgress, in_notebook
 from .optimisers import make_optimiser
 from .out_file import check_begun, check_out, comparable, identity
 from .previews import Previews, check_prompts
@@ -42,15 +43,21 @@ from .training_sets import build_sets, concept_data, prior_data, tell_data
 SMOOTHING = 0.95
 
 
-def train(config: TrainConfig, backend: Backend, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
-    """Train an adapter and save it at `config.out`.
+def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
+    """Train an adapter and save it at `config.out`. `backend` may be a loaded diffusers pipeline, which is given back as it was.
 
     `data` hands the images over in memory, else they are read from `config.images`. Raises DataError for unusable images,
     TrainingError for bad settings, for a loss that is not finite (the last good checkpoint stays) and for a run that was
     stopped before its first step was done. What goes wrong after the last step leaves the adapter all the same.
     """
+    if not hasattr(backend, "encode_images"):
+        from .backends.of_pipeline import borrowed
+
+        with borrowed(backend) as own:
+            return train(config, own, data, callbacks)
     processes, out = Processes(backend.device), Path(config.out)
-    report = callbacks or (ConsoleProgress(config.tensorboard, preview_files.folder_of(out)) if processes.main else Callbacks())
+    progress = NotebookProgress if in_notebook() else ConsoleProgress
+    report = callbacks or (progress(config.tensorboard, preview_files.folder_of(out)) if processes.main else Callbacks())
     try:
         check_out(config, out)
         with only_run_in(checkpoint.folder_of(out)) if processes.main else contextlib.nullcontext():

@@ -49,6 +49,10 @@ class End:
     cut_short: bool  # by the host
     signal: int | None  # that hurried it
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return self.adapter._repr_html_()
+
 
 def ranked_and_saved(
     config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], report: Callbacks, processes: Processes,

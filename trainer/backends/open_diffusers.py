@@ -63,7 +63,7 @@ def pipeline_name(folder: Path) -> str:
     return str(name)
 
 
-def backend_class(pipeline: str, path: Path) -> type[DiffusersBackend]:
+def backend_class(pipeline: str, path: Path | str) -> type[DiffusersBackend]:
     """The backend of a pipeline class. Raises SparseDictError for one that none is for."""
     if pipeline not in BACKENDS:
         raise SparseDictError(f"{path} is a {pipeline}, which cannot be trained here. {supported()}")
