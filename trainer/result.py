@@ -40,6 +40,10 @@ class TrainResult:
     interrupted: bool = False  # by the host, while the importance was gathered: the adapter is whole, and whoever asked wants nothing more
     signal: int | None = None  # that the run, or its ranking, was ended early by: Ctrl-C's is 2
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return self.adapter._repr_html_()
+
 
 @dataclass(frozen=True)
 class End:
@@ -48,10 +52,6 @@ class End:
     stats: ImportanceStats
     cut_short: bool  # by the host
     signal: int | None  # that hurried it
-
-    def _repr_html_(self) -> str:
-        """For notebooks."""
-        return self.adapter._repr_html_()
 
 
 def ranked_and_saved(
