@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .common import ADAPTER, Share, UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .convert import export, format_option
 from .healing import healing_batch, healing_options
 
 
@@ -17,10 +18,11 @@ from .healing import healing_batch, healing_options
 @click.option("--heal-steps", type=click.IntRange(0), default=None, help="Training steps after the atoms are gone.  [default: as the share needs]")
 @healing_options
 @model_options
+@format_option
 @out_option(help="The smaller adapter, .safetensors.")
 def command(
     adapter: Path, share: float, images: Path | None, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
-    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, out: Path, overwrite: bool,
+    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, file_format: str, out: Path, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make the smallest file that keeps the concept (needs the base model).
 
@@ -44,6 +46,9 @@ def command(
 
     batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
     result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
+    if file_format == "lora":
+        click.echo(f"{result.text}\n{export(result.adapter, out, overwrite, (model, device, dtype), images=images)}")
+        return
     # Moments would be most of a small file, and it is as small as it is to get.
     report = save(result.adapter, out, dtype=weight_dtype(before), overwrite=overwrite, moments=False)
     click.echo(result.text)

@@ -83,7 +83,7 @@ class LoraFile:
             self.modules.setdefault(name, LoraModule(name)).keys[_SIDES[factor["side"]]] = key
         elif part is not None and part["part"] == "alpha":
             alphas[part["name"]] = key
-        elif part is not None:
+        elif part is not None and not (part["part"] == "diff" and len(self.shape(key)) < 2):  # a norm's vector is no Linear
             what = "dora" if part["part"] in ("dora_scale", "lora_magnitude_vector") else part["part"]
             self.modules.setdefault(part["name"], LoraModule(part["name"])).keys[what] = key
         else:

@@ -1,6 +1,6 @@
 """How long a LoRA of SDXL's size takes to become a dictionary, and how much memory; what it costs at work beside the same LoRA in peft.
 
-The conversion runs in a process of its own, whose peak is compared with that of one that imports the same and stops.
+The conversion runs in a process of its own; its peak is counted from the moment when all is imported and the base is open.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ import diffusers
 from sparsedict.lora.base import open_base
 from sparsedict.lora.convert import convert_file
 base = open_base({base!r})
-before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-if {work}:
-    convert_file({lora!r}, base, {out!r}, dtype=torch.{dtype}, overwrite=True)
-print(json.dumps([time.perf_counter() - began, 1024 * before, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+before, began, worked = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
+convert_file({lora!r}, base, {out!r}, dtype=torch.{dtype}, overwrite=True)
+print(json.dumps([time.perf_counter() - began, time.process_time() - worked, 1024 * before, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
 
 
@@ -68,15 +67,13 @@ def sdxl_lora(folder: Path, path: Path, rank: int = RANK) -> int:
 
 
 def converting(folder: Path, lora: Path, dtype: str, threads: int) -> dict[str, Any]:
-    """Seconds, and bytes above what importing takes, of a conversion in a process of its own."""
+    """Seconds, and the peak of bytes above what was there before, of a conversion in a process of its own."""
 
-    def run(work: bool) -> list[float]:
-        code = _WORK.format(base=str(folder), lora=str(lora), out=str(folder / f"{dtype}.safetensors"), dtype=dtype, threads=threads, work=work)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-        return [float(value) for value in json.loads(done.stdout.splitlines()[-1])]
-
-    idle, busy = run(False), run(True)
-    return {"seconds": busy[0], "peak_bytes": busy[2] - idle[2], "file_bytes": lora.stat().st_size, "made_bytes": (folder / f"{dtype}.safetensors").stat().st_size}
+    made = folder / f"{dtype}.safetensors"
+    code = _WORK.format(base=str(folder), lora=str(lora), out=str(made), dtype=dtype, threads=threads)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    seconds, cpu_seconds, before, after = json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": after - before, "file_bytes": lora.stat().st_size, "made_bytes": made.stat().st_size}
 
 
 def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2) -> None:
@@ -90,8 +87,8 @@ def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2)
             found[dtype] = converting(folder, lora, dtype, threads)
             one = found[dtype]
             say(
-                f"{modules} modules of rank {RANK}, {one['file_bytes'] / 1e6:.0f} MB, to {dtype}: {one['seconds']:.1f} s on {threads} threads, "
-                f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file above importing"
+                f"{modules} modules of rank {RANK}, {one['file_bytes'] / 1e6:.0f} MB, to {dtype}: {one['seconds']:.1f} s ({one['cpu_seconds']:.1f} s of CPU) on {threads} threads, "
+                f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file above the start"
             )
     found["applied"] = applied(say)
     write_atomically(results / TABLE / "sdxl.json", json.dumps(found, indent=1).encode())

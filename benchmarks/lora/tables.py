@@ -56,15 +56,15 @@ def conversion_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Time and memory of converting, and the cost at work."""
     about = results[0]
     rows = [
-        [kind, f"{about[kind]['seconds']:.1f}", f"{about[kind]['peak_bytes'] / about[kind]['file_bytes']:.2f}", f"{about[kind]['made_bytes'] / 1e6:.0f}"]
+        [kind, f"{about[kind]['seconds']:.1f}", f"{about[kind]['cpu_seconds']:.1f}", f"{about[kind]['peak_bytes'] / about[kind]['file_bytes']:.2f}", f"{about[kind]['made_bytes'] / 1e6:.0f}"]
         for kind in ("float16", "float32")
     ]
     work = about["applied"]
     return "\n\n".join(
         [
             f"A LoRA of SDXL's size: {about['modules']} Linears at rank {about['rank']}, fp16, {about['float16']['file_bytes'] / 1e6:.0f} MB, on {about['threads']} threads of a CPU. "
-            "The peak is the process's above that of one which imports the same and stops.",
-            table(("dictionary in", "seconds", "peak memory, × the file", "MB written"), rows),
+            "The peak is counted from the moment when all is imported and the base is open; the machine had other work.",
+            table(("dictionary in", "seconds", "CPU seconds", "peak memory, × the file", "MB written"), rows),
             f"At work on {work['sites']} Linears of SDXL's widths, CPU seconds of one thread: {work['ratio']:.3f} × the same LoRA unmerged in peft "
             f"(a step takes {work['seconds']['base']:.2f} s without, {work['seconds']['peft']:.2f} s with it in peft, {work['seconds']['dictionary']:.2f} s as a dictionary; {work['repeats']} turns).",
         ]

@@ -128,6 +128,39 @@ def test_every_weight_of_flux_and_the_like(comfy, tmp_path):
             assert float(left.abs().max()) < 1e-4, (family, name)
 
 
+def test_what_the_hosts_own_trainer_writes(comfy, tmp_path):
+    """TrainLoraNode adapts every matrix, and norms and biases, which no dictionary holds: these are kept and named."""
+    from safetensors.torch import load_file, save_file
+
+    host = nodes_train()
+    one = {
+        "model": tiny_models.load("sd3"), "batch_size": 1, "steps": 1, "grad_accumulation_steps": 1, "learning_rate": 1e-2, "rank": 2, "optimizer": "Adam",
+        "loss_function": "MSE", "seed": 1, "training_dtype": "bf16", "lora_dtype": "fp32", "algorithm": next(iter(host.adapter_maps)),
+        "gradient_checkpointing": False, "existing_lora": "[None]",
+    }  # fmt: skip
+    with torch.inference_mode():
+        made = host.TrainLoraNode.execute(
+            latents=[tiny_models.latent("sd3", seed=0)], positive=[tiny_models.conditioning("sd3")], **{name: [value] for name, value in one.items()}
+        )
+    tensors = {key: tensor.clone() for key, tensor in made.args[1].items()}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(tmp_path / "host.safetensors"))
+    patcher = host_adapters.loaded("sd3")
+    adapter, report = import_lora(tmp_path / "host.safetensors", patcher, 64)
+    assert report.kinds["lora"] == len(adapter.sites) > 20
+    assert report.aside and all(tensors[key].ndim < 2 for key in report.aside) and "change nothing here" in report.text
+    few = {key: tensor for key, tensor in load_file(str(tmp_path / "host.safetensors")).items() if key not in report.aside}
+    save_file(few, str(tmp_path / "matrices.safetensors"))
+    theirs = tiny_models.sample(by_the_host(patcher, tmp_path / "matrices.safetensors"), "sd3")
+    torch.testing.assert_close(tiny_models.sample(apply_adapter(patcher, adapter), "sd3"), theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
+def nodes_train():
+    """The host's file of training nodes, which is no package's module."""
+    import comfy_extras.nodes_train
+
+    return comfy_extras.nodes_train
+
+
 def test_files_of_another_model(comfy, tmp_path):
     path = kohya_file(host_adapters.loaded("wan"), tmp_path / "wan.safetensors")
     with pytest.raises(FileFormatError, match="none of its") as caught:

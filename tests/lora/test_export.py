@@ -77,6 +77,21 @@ def test_back_and_forth(case, tmp_path):
             torch.testing.assert_close(up @ down, whole, rtol=1e-6, atol=1e-6 * float(whole.abs().max()))
 
 
+def test_peft_loads_its_own_folder(tmp_path):
+    from peft import PeftModel
+
+    torch.manual_seed(0)
+    model, inputs = DENOISERS["sd3"][0]()
+    base = Base.of(model.eval())
+    adapter, _ = lora_to_adapter(write(kohya_style(random_lora(linears(model), size=0.1)), tmp_path / "lora.safetensors"), base)
+    few = prune(adapter, select(adapter, Selection(keep=0.6)))  # of different ranks
+    export_lora(few, tmp_path / "folder", "peft", dtype=torch.float32)
+    with few.attach(model, component="transformer"):
+        ours = output(model, inputs)
+    tuned = PeftModel.from_pretrained(model, str(tmp_path / "folder"))
+    torch.testing.assert_close(output(tuned, inputs), ours, rtol=1e-4, atol=1e-5)
+
+
 def test_pruned_composed_and_cut(tmp_path):
     torch.manual_seed(0)
     base = Base.of(DENOISERS["sd15"][0]()[0])
