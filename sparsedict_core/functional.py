@@ -155,6 +155,25 @@ def site_update(x: Tensor, tensors: SiteTensors, encoder: Encoder, gains: Tensor
     return update if strength == 1.0 else strength * update
 
 
+def widened(values: Tensor) -> Tensor:
+    """In float64 for sums over many tokens, where they are; Apple's GPUs know no float64, so on the CPU there."""
+    return values.cpu().double() if values.device.type == "mps" else values.double()
+
+
+def row_energies(coefficients: Tensor, weight: Tensor, basis: Tensor | None) -> Tensor:
+    """E‖ΔO‖² per channel of each row, (B) in fp32, for C (B, ..., m) and D = W or W·B.
+
+    As c·(D·Dᵀ)·cᵀ, summed over the tokens: its backward keeps C, or C·W where there is a basis, and no ΔO, which can fill a card.
+    """
+    with torch.autocast(coefficients.device.type, enabled=False):
+        if basis is not None:
+            coefficients, weight = torch.matmul(coefficients, weight.to(coefficients)), basis
+        tokens = coefficients.reshape(coefficients.shape[0], -1, coefficients.shape[-1]).float()  # (B, T, k)
+        weight = weight.float()
+        moments = torch.bmm(tokens.transpose(1, 2), tokens)  # (B, k, k)
+        return (moments * (weight @ weight.T)).sum((1, 2)) / max(1, tokens.shape[1] * weight.shape[1])
+
+
 def dense_is_smaller(atoms: int, rank: int, width: int) -> bool:
     """Whether (atoms, width) takes no more numbers than (atoms, rank) and (rank, width)."""
     return atoms * width <= atoms * rank + rank * width

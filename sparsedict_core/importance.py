@@ -16,6 +16,7 @@ from torch import Tensor
 from .adapter import SparseAdapter
 from .attachment import Attachment
 from .errors import SparseDictError
+from .functional import widened
 from .site import SparseSite
 
 #: (timestep bucket, prompt)
@@ -24,22 +25,28 @@ Label = tuple[Hashable, Hashable]
 
 @dataclass
 class SiteSums:
-    """Sums over tokens, float64, on the CPU."""
+    """Sums over tokens, float64, on the device that they were gathered on: a GPU is not waited for at each site."""
 
     coefficients: Tensor  # Σ|C| (m)
     fired: Tensor  # Σ [C ≠ 0] (m)
-    output_norm: float = 0.0  # Σ‖O‖₂
+    output_norm: Tensor  # Σ‖O‖₂ ()
     tokens: int = 0
 
     @classmethod
     def zeros(cls, atoms: int) -> SiteSums:
-        return cls(torch.zeros(atoms, dtype=torch.float64), torch.zeros(atoms, dtype=torch.float64))
+        return cls(torch.zeros(atoms, dtype=torch.float64), torch.zeros(atoms, dtype=torch.float64), torch.zeros((), dtype=torch.float64))
 
-    def add(self, other: SiteSums) -> None:
-        self.coefficients = self.coefficients + other.coefficients
-        self.fired = self.fired + other.fired
-        self.output_norm += other.output_norm
-        self.tokens += other.tokens
+    def add(self, other: SiteSums) -> SiteSums:
+        """The sum of both, where the other is."""
+        return SiteSums(
+            self.coefficients.to(other.coefficients.device) + other.coefficients,
+            self.fired.to(other.fired.device) + other.fired,
+            self.output_norm.to(other.output_norm.device) + other.output_norm,
+            self.tokens + other.tokens,
+        )
+
+    def cpu(self) -> SiteSums:
+        return SiteSums(self.coefficients.cpu(), self.fired.cpu(), self.output_norm.cpu(), self.tokens)
 
 
 class ImportanceStats:
@@ -52,12 +59,14 @@ class ImportanceStats:
         self._rows: dict[str, int] = {}
         self._bucket: Hashable | Sequence[Hashable] = None
         self._prompt: Hashable | Sequence[Hashable] = None
+        self._grouped: dict[tuple[int, torch.device], list[tuple[Label, Tensor | None]]] = {}
 
     # -- gathering ------------------------------------------------------------------------------------------
 
     def label(self, bucket: Hashable | Sequence[Hashable] = None, prompt: Hashable | Sequence[Hashable] = None) -> ImportanceStats:
         """Name what the next forwards show: one label, or a list with one for each row of the batch."""
         self._bucket, self._prompt = bucket, prompt
+        self._grouped = {}
         return self
 
     @contextmanager
@@ -74,25 +83,28 @@ class ImportanceStats:
         rows = c.shape[0] if c.ndim > 1 else 1
         c = c.reshape(rows, -1, c.shape[-1]).float()
         o = output.detach().reshape(rows, c.shape[1], -1).float()
-        for label, index in self._groups(rows):
-            part = c if index is None else c[index]
-            norm = (o if index is None else o[index]).norm(dim=-1).sum()
-            sums = self._sums.setdefault(key, {}).setdefault(label, SiteSums.zeros(site.atoms))
-            sums.add(
-                SiteSums(
-                    part.abs().sum(dim=(0, 1)).cpu().double(),
-                    (part != 0).sum(dim=(0, 1)).cpu().double(),
-                    float(norm),
-                    part.shape[0] * part.shape[1],
-                )
+        by_label = self._sums.setdefault(key, {})
+        for label, index in self._groups(rows, c.device):
+            part = c if index is None else c.index_select(0, index)
+            norms = (o if index is None else o.index_select(0, index)).norm(dim=-1)
+            sums = SiteSums(
+                widened(part.abs().sum(dim=(0, 1))), widened((part != 0).sum(dim=(0, 1))), widened(norms.sum()), part.shape[0] * part.shape[1]
             )
+            by_label[label] = by_label[label].add(sums) if label in by_label else sums
         if self.moments:
             flat = c.reshape(-1, c.shape[-1])
-            gram = (flat.T @ flat).cpu().double()
+            gram = widened(flat.T @ flat)
             self._gram[key] = self._gram[key] + gram if key in self._gram else gram
             self._rows[key] = self._rows.get(key, 0) + rows
 
-    def _groups(self, rows: int) -> list[tuple[Label, list[int] | None]]:
+    def _groups(self, rows: int, device: torch.device) -> list[tuple[Label, Tensor | None]]:
+        """The labels with the rows that they name; None: all. Kept until other labels are given."""
+        if (rows, device) not in self._grouped:
+            index = [(label, None if own is None else torch.tensor(own).to(device, non_blocking=True)) for label, own in self._labelled(rows)]
+            self._grouped[rows, device] = index
+        return self._grouped[rows, device]
+
+    def _labelled(self, rows: int) -> list[tuple[Label, list[int] | None]]:
         def spread(label: Hashable | Sequence[Hashable], what: str) -> list[Hashable] | None:
             if not isinstance(label, (list, tuple)):
                 return None
@@ -114,9 +126,9 @@ class ImportanceStats:
         for key, by_label in other._sums.items():
             mine = self._sums.setdefault(key, {})
             for label, sums in by_label.items():
-                mine.setdefault(label, SiteSums.zeros(len(sums.coefficients))).add(sums)
+                mine[label] = sums.add(mine[label]) if label in mine else sums
         for key, gram in other._gram.items():
-            self._gram[key] = self._gram[key] + gram if key in self._gram else gram.clone()
+            self._gram[key] = self._gram[key] + gram.to(self._gram[key].device) if key in self._gram else gram.clone()
             self._rows[key] = self._rows.get(key, 0) + other._rows[key]
         return self
 
@@ -144,8 +156,8 @@ class ImportanceStats:
             raise SparseDictError(f"no statistics for site {key}, bucket {bucket!r}, prompt {prompt!r}; run the model within collect().")
         total = SiteSums.zeros(len(chosen[0].coefficients))
         for sums in chosen:
-            total.add(sums)
-        return total
+            total = total.add(sums)
+        return total.cpu()
 
     def mean_coefficients(self, key: str, bucket: Hashable = None, prompt: Hashable = None) -> Tensor:
         """E|C| per token, (m)."""
@@ -165,7 +177,7 @@ class ImportanceStats:
     def relative(self, adapter: SparseAdapter, key: str, bucket: Hashable = None, prompt: Hashable = None) -> Tensor:
         """Importance relative to the mean ‖O‖₂ of the site, (m)."""
         sums = self.sums(key, bucket, prompt)
-        mean_norm = sums.output_norm / max(1, sums.tokens)
+        mean_norm = float(sums.output_norm) / max(1, sums.tokens)
         return self.contribution(adapter, key, bucket, prompt) / max(mean_norm, 1e-12)
 
     def layers(self, adapter: SparseAdapter, bucket: Hashable = None, prompt: Hashable = None) -> dict[int, float]:

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from .adapter import SparseAdapter
 from .errors import SparseDictError
+from .functional import widened
 from .places import places_of
 from .site import SiteName
 from .tokens import first_tensor, input_tokens
 
 
 class InputStatistics:
-    """Count, mean and squared deviations per channel, float64, by `SiteName.place`."""
+    """Count, mean and squared deviations per channel, float64, on the device that they were gathered on, by `SiteName.place`."""
 
     def __init__(self) -> None:
         self.count: dict[str, int] = {}
@@ -63,6 +64,7 @@ class InputStatistics:
             self.count[path], self.mean[path], self.squares[path] = count, mean.clone(), squares.clone()
             return
         total = self.count[path] + count
+        mean, squares = mean.to(self.mean[path].device), squares.to(self.mean[path].device)
         delta = mean - self.mean[path]
         self.squares[path] = self.squares[path] + squares + delta.square() * (self.count[path] * count / total)
         self.mean[path] = self.mean[path] + delta * (count / total)
@@ -94,4 +96,4 @@ def _moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
     if not len(flat):
         return 0, flat.sum(0), flat.sum(0)
     variance, mean = torch.var_mean(flat, dim=0, correction=0)
-    return len(flat), mean.cpu().double(), variance.cpu().double() * len(flat)
+    return len(flat), widened(mean), widened(variance) * len(flat)

@@ -126,7 +126,7 @@ class ModuleHook:
             gained = coefficients * prepared.gains[: coefficients.shape[-1]].to(coefficients)
         update = decode(gained, tensors.dictionary_weight, tensors.dictionary_basis)
         if session is not None and session.density is not None:
-            session.observe(call.key, site, u, coefficients, update)
+            session.observe(call.key, site, u, coefficients)
         for tap in taps:
             tap(call.key, site, x, coefficients, update, output)
         if strength == 0 or prepared.silent:

@@ -1,4 +1,4 @@
-"""What only training needs from an attached adapter: updates with their graph, densities, thresholds that move.
+"""What only training needs from an attached adapter: energies of the updates, densities, thresholds that move.
 
 A step is `begin` → forward → `end_forward` (→ backward), for each micro-batch, then `commit`. Thresholds move in `commit`
 only, and prefix and density stay until then, so a checkpointed block recomputes in the backward what it did before;
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .attachment import Attachment
 from .errors import TrainingError
-from .functional import magnitude_quantile, magnitude_subsample
+from .functional import magnitude_quantile, magnitude_subsample, row_energies
 from .site import SparseSite
 
 
@@ -23,7 +23,7 @@ from .site import SparseSite
 class ForwardRecord:
     """What one forward left, by site key. A site that is called twice in a forward keeps the last call."""
 
-    updates: dict[str, Tensor] = field(default_factory=dict)  #: ΔO (B, ..., d_out) at strength 1, with its graph
+    energies: dict[str, Tensor] = field(default_factory=dict)  #: E‖ΔO‖² per channel of each row (B), with its graph, where wanted
     density: dict[str, Tensor] = field(default_factory=dict)  #: share of non-zero coefficients, 0-dim, detached
     subsamples: dict[str, Tensor] = field(default_factory=dict)  #: |u| (B, n), only of sites that ran all atoms
 
@@ -31,8 +31,10 @@ class ForwardRecord:
 class TrainingSession:
     """The training state of one attachment. Takes it over until `close()`."""
 
-    def __init__(self, attachment: Attachment) -> None:
+    def __init__(self, attachment: Attachment, energies: bool = False) -> None:
+        """`energies`: whether records hold them."""
         self.attachment = attachment
+        self.energies = energies
         self.recording = False
         self.density: float | None = None
         self._prefixes: dict[str, int] = {}
@@ -112,12 +114,17 @@ class TrainingSession:
         """How many atoms the site may use now; None: all."""
         return self._prefixes.get(key)
 
-    def observe(self, key: str, site: SparseSite, u: Tensor, coefficients: Tensor, update: Tensor) -> None:
+    def observe(self, key: str, site: SparseSite, u: Tensor, coefficients: Tensor) -> None:
         """Record one call of a site. While a block is computed again for the backward, nothing is recorded."""
+        energies = None
+        if self.energies and torch.is_grad_enabled():
+            # The second time too: it must keep the same tensors for the backward as the first time.
+            energies = row_energies(coefficients, site.dictionary_weight[: u.shape[-1]], site.dictionary_basis)
         if not self.recording:
             return
         record = self._record
-        record.updates[key] = update
+        if energies is not None:
+            record.energies[key] = energies
         record.density[key] = coefficients.detach().count_nonzero() / max(1, coefficients.numel())
         # A prefix holds the strongest atoms; its quantile would not be the site's.
         if site.encoder.running and u.shape[-1] == site.atoms:

@@ -60,22 +60,29 @@ class Batch:
     kind: Tensor  # (B,) of CONCEPT, PRIOR, QUIET; stays on the CPU, where what is done with the rows is decided
     weights: Tensor | None = None  # (B, 1, h, w) of the loss; None: the same everywhere
 
+    def rows(self, chosen: slice | Tensor) -> Batch:
+        """Some of the rows."""
+        conditioning = {name: value[chosen] for name, value in self.conditioning.items()}
+        weights = None if self.weights is None else self.weights[chosen]
+        return Batch(self.latents[chosen], self.noise[chosen], self.levels[chosen], conditioning, self.kind[chosen], weights)
+
     def part(self, first: int, stride: int) -> Batch:
         """Every stride-th row; parts of a batch hold equal shares of each kind where those divide."""
-        rows = slice(first, None, stride)
-        return Batch(
-            self.latents[rows], self.noise[rows], self.levels[rows], {k: v[rows] for k, v in self.conditioning.items()}, self.kind[rows],
-            None if self.weights is None else self.weights[rows],
-        )  # fmt: skip
+        return self.rows(slice(first, None, stride))
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in `count` parts of equal size."""
         return [self.part(first, count) for first in range(count)]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        cast = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in self.conditioning.items()}
-        weights = None if self.weights is None else self.weights.to(device)
-        return Batch(self.latents.to(device, dtype), self.noise.to(device, dtype), self.levels.to(device), cast, self.kind, weights)
+        """On the device, without waiting for it."""
+
+        def moved(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+            return value.to(device, dtype or value.dtype, non_blocking=True)
+
+        cast = {name: moved(value, dtype if value.is_floating_point() else None) for name, value in self.conditioning.items()}
+        weights = None if self.weights is None else moved(self.weights)
+        return Batch(moved(self.latents, dtype), moved(self.noise, dtype), moved(self.levels), cast, self.kind, weights)
 
 
 def encode_rows(backend: Backend, images: list[Tensor], captions: list[list[str]]) -> Rows:

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.functional import decode
 from ..sparsedict_core.importance import ImportanceStats
 from ..sparsedict_core.site import SparseSite
 from .backends.base import Backend
 from .batches import CONCEPT, Batch, TrainingSet, draw_batch
 from .config import TrainConfig
-from .forward import autocast
+from .forward import autocast, recomputed_blocks
 
-BATCHES = 6  # method: about six
+BATCHES = 6  # about six are enough (docs/method.md)
 BUCKETS = 4
-RESPONSE_ROWS = 8
+# Rows that are probed for the sites' responses, each with a random direction of its own. Measured: benchmarks/world/responses.py.
+PROBED_ROWS = 64
 # Sites' energies are weighted by the root of what the model's prediction answers to them: between counting every site's energy alike,
 # which keeps what the model hardly hears, and the answer itself, which is of one site taken away alone.
 RESPONSE_POWER = 0.5
@@ -36,22 +38,22 @@ def calibrate(
 ) -> ImportanceStats:
     """Set the adapter's importance and moments from the concept's rows of a few batches; returns the statistics.
 
-    With `responses` the moments of each site are weighted by how much the model's prediction answers to it, at the cost of
-    one small forward a site: the greedy order over all sites then spends its atoms where the picture changes.
-    Once there is a batch, `hurried` may end it: it says whether whoever waits does not want to any more.
+    With `responses` the moments of each site are weighted by how much the model's prediction answers to it: the greedy order over
+    all sites then spends its atoms where the picture changes. Once there is a batch, `hurried` may end it: it says whether whoever
+    waits does not want to any more.
     """
     stats = ImportanceStats(moments=True)
     generator = torch.Generator().manual_seed(config.seed + 991)
     with adapter.attach(backend.denoiser, component=backend.component) as attachment, stats.collect(attachment):
         for number in range(batches):
-            batch = draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype)
-            rows = (batch.kind == CONCEPT).nonzero().flatten()
+            rows = concept_part(draw_batch(config, backend, sets, generator))
             # Buckets by rank of the level, as families count levels in units of their own.
-            order = batch.levels[rows].float().argsort().argsort()
-            buckets = [int(i) * BUCKETS // len(rows) for i in order.tolist()]
-            for first in range(0, len(rows), config.rows):
-                stats.label(bucket=buckets[first : first + config.rows])
-                predicted(config, backend, batch, rows[first : first + config.rows])
+            order = rows.levels.float().argsort().argsort()
+            buckets = [int(i) * BUCKETS // len(order) for i in order.tolist()]
+            for first in range(0, len(order), config.rows):
+                part = slice(first, first + config.rows)
+                stats.label(bucket=buckets[part])
+                predicted(config, backend, rows.rows(part).to(backend.device, backend.dtype))
             if progress is not None:
                 progress(number + 1, batches)
             if hurried():
@@ -66,38 +68,69 @@ def calibrate(
     return stats
 
 
-@torch.no_grad()
 def site_responses(
-    config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], hurried: Callable[[], bool]
+    config: TrainConfig, backend: Backend, adapter: SparseAdapter, sets: list[TrainingSet], hurried: Callable[[], bool], wanted: int = PROBED_ROWS
 ) -> dict[str, float]:
-    """By site: ‖change of the prediction without the site's update‖² / ‖update‖², over a few of the concept's rows. Our choice.
+    """By site: ‖change of the prediction without the site's update‖² / ‖update‖² to first order, over `wanted` of the concept's rows.
+    Our choice.
 
-    Nothing where it was `hurried` before all sites were known: weights at some of them alone would set those apart.
+    One backward tells it of all sites: for a random direction p of the prediction, (∂(p·prediction)/∂O · ΔO)² is ‖∂prediction/∂O · ΔO‖²
+    on average over p. Nothing where it was `hurried` before all rows were probed.
     """
-    batch = draw_batch(config, backend, sets, torch.Generator().manual_seed(config.seed + 992)).to(backend.device, backend.dtype)
-    rows = (batch.kind == CONCEPT).nonzero().flatten()[:RESPONSE_ROWS]
-    energy: dict[str, float] = {}
-    answers: dict[str, float] = {}
+    device = backend.device
+    generator = torch.Generator().manual_seed(config.seed + 992)
+    sums = {key: torch.zeros(2, device=device) for key in adapter.sites}  # answers, energies
+    forward = False
 
-    def note(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
-        energy[key] = energy.get(key, 0.0) + float(update.float().square().sum())
+    def probe(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
+        # ΔO itself would be large to keep until the backward.
+        held = coefficients.detach()
 
-    with adapter.attach(backend.denoiser, component=backend.component) as attachment:
-        for part in rows.split(config.rows):
-            attachment.set_gains(None)
-            with attachment.tap(note):
-                whole = predicted(config, backend, batch, part)
-            for key, site in adapter.sites.items():
-                if hurried():
-                    return {}
-                attachment.set_gains({key: torch.zeros(site.atoms)})
-                answers[key] = answers.get(key, 0.0) + float((whole - predicted(config, backend, batch, part)).square().sum())
-    return {key: answers[key] / energy[key] if energy.get(key, 0.0) > 0 else 0.0 for key in adapter.sites}
+        def answer(gradient: Tensor) -> None:
+            change = decode(held, site.dictionary_weight.to(held), None if site.dictionary_basis is None else site.dictionary_basis.to(held))
+            sums[key][0] += (gradient.float() * change.float()).flatten(1).sum(1).square().sum()
+
+        if forward:  # and not where a block is computed again
+            sums[key][1] += update.detach().float().square().sum()
+        if update.requires_grad:
+            update.register_hook(answer)
+
+    biases = [site.encoder_bias.requires_grad_() for site in adapter.sites.values() if site.atoms]  # so that there is a graph
+    done = 0
+    try:
+        with (
+            recomputed_blocks(backend, config.gradient_checkpointing),
+            adapter.attach(backend.denoiser, component=backend.component) as attachment,
+            attachment.tap(probe),
+            torch.enable_grad(),
+        ):
+            while done < wanted:
+                rows = concept_part(draw_batch(config, backend, sets, generator))
+                for first in range(0, len(rows.levels), config.rows):
+                    if hurried():
+                        return {}
+                    part = rows.rows(slice(first, min(first + config.rows, wanted - done + first))).to(device, backend.dtype)
+                    forward = True
+                    made = predicted(config, backend, part)
+                    forward = False
+                    signs = torch.randint(0, 2, made.shape, generator=generator) * 2.0 - 1
+                    torch.autograd.grad(made, biases, signs.to(made.device, non_blocking=True), allow_unused=True)
+                    done += len(part.levels)
+                    if done >= wanted:
+                        break
+    finally:
+        adapter.requires_grad_(False)
+    found = torch.stack(list(sums.values())).tolist()  # the one wait
+    return {key: answer / energy if energy > 0 else 0.0 for key, (answer, energy) in zip(sums, found, strict=True)}
 
 
-def predicted(config: TrainConfig, backend: Backend, batch: Batch, rows: Tensor) -> Tensor:
-    """The prediction for some rows of a batch, (n, c, h, w) in fp32."""
-    levels = batch.levels[rows]
+def concept_part(batch: Batch) -> Batch:
+    """The concept's rows of a batch."""
+    return batch.rows((batch.kind == CONCEPT).nonzero().flatten())
+
+
+def predicted(config: TrainConfig, backend: Backend, batch: Batch) -> Tensor:
+    """The prediction for a batch, (n, c, h, w) in fp32."""
     with autocast(config, backend):
-        noisy = backend.add_noise(batch.latents[rows], batch.noise[rows], levels)
-        return backend.predict(noisy, levels, {k: v[rows] for k, v in batch.conditioning.items()}).float()
+        noisy = backend.add_noise(batch.latents, batch.noise, batch.levels)
+        return backend.predict(noisy, batch.levels, batch.conditioning).float()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.training_state import TrainingSession
 from .backends.base import Backend
 from .batches import QUIET, Batch, TrainingSet, counts, draw_batch
 from .config import TrainConfig
@@ -19,7 +20,6 @@ from .distribution import Processes
 from .forward import noise_loss
 from .losses import QuietTerm
 from .nested import draw_prefixes
-from .recording import LoopSession
 from .revival import DeadAtoms
 from .schedules import lr_factor, quiet_weight, target_density
 
@@ -65,8 +65,8 @@ class TrainingStep:
         self.config, self.backend, self.adapter, self.processes = config, backend, attachment.adapter, processes
         self.optimiser, self.dead = optimiser, dead
         self.parameters = [parameter for _, parameter in self.adapter.trainable_parameters()]
-        self.quiet = counts(config, has_prior)[2] > 0
-        self.session = LoopSession(attachment, self.quiet)
+        self.quiet_rows = counts(config, has_prior)[2]
+        self.session = TrainingSession(attachment, energies=self.quiet_rows > 0)
         self._losses: list[Tensor] = []
         self._densities: list[Tensor] = []
         self._ratios: list[Tensor] = []
@@ -77,15 +77,15 @@ class TrainingStep:
         self.optimiser.zero_grad(set_to_none=True)
         self._losses, self._densities, self._ratios = [], [], []
         parts = config.gradient_accumulation * processes.world
-        quiet_term = QuietTerm(plan.batch.kind == QUIET, parts, processes.mean)
+        quiet_term = QuietTerm(self.quiet_rows, config.batch_size - self.quiet_rows, parts, processes.mean)
         for micro in range(config.gradient_accumulation):
             part = plan.batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(self.backend.device, self.backend.dtype)
             self.session.begin(plan.density, plan.prefixes, rows=config.batch_size)
             loss = noise_loss(config, self.backend, part)
             record = self.session.end_forward()
             self._losses.append(loss.detach())
-            if self.quiet:
-                term = quiet_term.of_energies(list(self.session.energies.values()), part.kind == QUIET)
+            if self.quiet_rows:
+                term = quiet_term(list(record.energies.values()), part.kind == QUIET)
                 self._ratios.append(term.detach())
                 # A fresh dictionary is zero, and a ratio of zeros says nothing.
                 if plan.step > 0:

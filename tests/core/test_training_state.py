@@ -19,13 +19,15 @@ def test_record_and_commit(model, x):
     adapter = make_adapter(model)
     with adapter.attach(model) as attachment:
         plain = model(x)
-        session = TrainingSession(attachment)
+        session = TrainingSession(attachment, energies=True)
         session.begin(density=0.2)
-        assert torch.allclose(model(x), plain, atol=1e-6)
+        updates = {}
+        with attachment.tap(lambda key, site, x, c, update, output: updates.update({key: update.detach()})):
+            assert torch.allclose(model(x), plain, atol=1e-6)
         record = session.end_forward()
-        assert list(record.updates) == list(adapter.sites)
-        assert record.updates[next(iter(adapter.sites))].shape == (3, 30, 16)
-        sum(u.square().mean() for u in record.updates.values()).backward()
+        assert list(record.energies) == list(adapter.sites)
+        assert all(torch.allclose(record.energies[key], update.square().flatten(1).mean(1), rtol=1e-4) for key, update in updates.items())
+        sum(energy.sum() for energy in record.energies.values()).backward()
         assert all(p.grad is not None for p in adapter.parameters())
         for key, site in adapter.sites.items():
             assert 0 < record.density[key].item() < 1 and not record.density[key].requires_grad
@@ -85,13 +87,13 @@ def test_prefix_runs_the_first_atoms_and_lasts_until_commit(model, x):
         attachment.set_gains({key: (torch.arange(24) < 5).float()})
         masked = model(x)
         attachment.set_gains(None)
-        session = TrainingSession(attachment)
+        session = TrainingSession(attachment, energies=True)
         session.begin(0.1, {key: 5})
         assert torch.allclose(model(x), masked, atol=1e-5)
         record = session.end_forward()
         assert key not in record.subsamples and len(record.subsamples) == 2
         assert torch.allclose(model(x), masked, atol=1e-5)
-        record.updates[key].sum().backward()
+        record.energies[key].sum().backward()
         assert not adapter.sites[key].dictionary_weight.grad[5:].any()
         session.commit()
         assert not torch.equal(model(x), masked)
@@ -105,13 +107,13 @@ def test_a_checkpointed_block_recomputes_the_same_and_records_once(model, x):
         adapter = make_adapter(model)
         calls = []
         with adapter.attach(model) as attachment, attachment.tap(lambda *args, calls=calls: calls.append(args[0])):
-            session = TrainingSession(attachment)
+            session = TrainingSession(attachment, energies=True)
             session.begin(0.1, {next(iter(adapter.sites)): 7})
             y = checkpoint(model, x.clone().requires_grad_(), use_reentrant=False) if use_checkpoint else model(x)
             record = session.end_forward()
-            recorded = dict(record.updates)
-            (y.square().mean() + sum(u.square().mean() for u in record.updates.values())).backward()
-            assert record.updates == recorded and len(session._pending[list(adapter.sites)[1]]) == 1
+            recorded = dict(record.energies)
+            (y.square().mean() + sum(energy.sum() for energy in record.energies.values())).backward()
+            assert record.energies == recorded and len(session._pending[list(adapter.sites)[1]]) == 1
             session.commit()
         assert len(calls) > 3 if use_checkpoint else len(calls) == 3
         gradients.append([p.grad for p in adapter.parameters()] + [torch.tensor(thresholds(adapter))])
