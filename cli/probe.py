@@ -47,8 +47,7 @@ def command(
     backend = open_model(model, device, dtype)
     noise = seeded_noise(backend, [seed], parse_size(size, backend))
     with attached(backend, [AdapterSpec("", adapter, strength)]) as [(_, _, attachment)]:
-        image, atoms = look(backend, attachment, prompt, noise, seed, levels, steps, guidance)
-    atoms = atoms[:top]
+        image, atoms = look(backend, attachment, prompt, noise, seed, levels, steps, guidance, top)
     mapped = [atom for atom in atoms if atom["map"] is not None]
     save_image(coefficient_map(image, [atom["map"] for atom in mapped], [f"{atom['address']}\n{atom['norm']:.3g}" for atom in mapped], columns=6), out)
 
@@ -62,9 +61,10 @@ def command(
 
 
 def look(
-    backend: Backend, attachment: Attachment, prompt: str, noise: Tensor, seed: int, levels: int, steps: int | None, guidance: float | None
+    backend: Backend, attachment: Attachment, prompt: str, noise: Tensor, seed: int, levels: int, steps: int | None, guidance: float | None,
+    top: int,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """The picture (PIL) and all atoms that fire, strongest first, each with its map (h, w) or None."""
+    """The picture (PIL) and the `top` atoms that fire most strongly, each with its map (h, w) or None."""
     import torch
 
     from ..pictures import to_image
@@ -99,6 +99,6 @@ def look(
     places = {key: total / levels for key, total in maps.items() if has_places(adapter.sites[key].name.stream)}
     atoms = [
         {"address": format_address(adapter, atom.key, atom.row), "norm": atom.norm, "relative": atom.relative, "fires": atom.fires, "map": atom.map}
-        for atom in fired_atoms(stats, adapter, places, latent_size)
+        for atom in fired_atoms(stats, adapter, places, latent_size, mapped=top)[:top]
     ]
     return image, atoms

@@ -15,7 +15,7 @@ from .healing import healing_batch, healing_options
 @click.argument("adapter", type=ADAPTER)
 @click.option("--to", "share", type=Share(), required=True, metavar="SHARE", help="Size of the new file as a share of the old: 10% or 0.1.")
 @click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="The training images: healing steps then use them.")
-@click.option("--heal-steps", type=click.IntRange(0), default=None, help="Training steps after the atoms are gone.  [default: as the share needs]")
+@click.option("--heal-steps", type=click.IntRange(0), default=None, help="Training steps after the atoms are gone.  [default: 150]")
 @healing_options
 @model_options
 @format_option

@@ -15,7 +15,7 @@ from .errors import SparseDictError
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Shapes and encoder of an adapter; the defaults are our choice (docs: method, recipe).
+    """Shapes and encoder of an adapter; the defaults are our choice (docs/method.md).
 
     Raises SparseDictError for a value out of range or an unknown encoder.
     """

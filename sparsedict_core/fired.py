@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,14 +23,14 @@ class FiredAtom:
     relative: float
     fires: float
     by_bucket: list[float]
-    map: Tensor | None  # (h, w), None for what is not in a place
+    map: Tensor | None = None  # (h, w); None for what is not in a place, and for what is weaker than those that have one
 
 
 def fired_atoms(
     stats: ImportanceStats, adapter: SparseAdapter, maps: Mapping[str, Tensor], latent_size: tuple[int, ...], *, prompt: Hashable = None,
-    buckets: Sequence[Hashable] = (), gains: Mapping[str, Tensor] | None = None, text_first: bool = True,
+    buckets: Sequence[Hashable] = (), gains: Mapping[str, Tensor] | None = None, text_first: bool = True, mapped: int = 256,
 ) -> list[FiredAtom]:  # fmt: skip
-    """All atoms that added something for `prompt`. `maps`: mean |C| (tokens, m) by site key, for the sites whose tokens are in a place;
+    """All atoms that added something for `prompt`, the strongest `mapped` that are in a place with a map. `maps`: mean |C| (tokens, m) by site key, for the sites whose tokens are in a place;
     `latent_size` (h, w) or (frames, h, w). `gains` are what the atoms were used with."""
     found, seen = [], stats.buckets
     for key in stats.site_keys:
@@ -45,8 +45,11 @@ def fired_atoms(
         for row in norms.argsort(descending=True).tolist():
             if norms[row] <= 0:
                 break
-            place = on_grid(maps[key][:, row], latent_size, text_first) if key in maps else None
-            found.append(
-                FiredAtom(key, row, float(norms[row]), float(relative[row]), float(fires[row]), [float(part[row]) for part in parts], place)
-            )
-    return sorted(found, key=lambda atom: -atom.norm)
+            found.append(FiredAtom(key, row, float(norms[row]), float(relative[row]), float(fires[row]), [float(part[row]) for part in parts]))
+    found.sort(key=lambda atom: -atom.norm)
+    for number, atom in enumerate(found):
+        if mapped and atom.key in maps:
+            place = on_grid(maps[atom.key][:, atom.row], latent_size, text_first)
+            found[number] = replace(atom, map=place)
+            mapped -= place is not None
+    return found

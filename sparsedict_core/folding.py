@@ -1,6 +1,6 @@
 """Another way to a small adapter: new atoms along the principal directions of what the adapter really adds.
 
-Our choice (docs: method, folding). Works on samples of the sites' inputs and updates; the healing steps that follow, with the
+Our choice (docs/method.md). Works on samples of the sites' inputs and updates; the healing steps that follow, with the
 base at hand, are the trainer's.
 """
 

@@ -1,7 +1,7 @@
 """The compressor: a nested order of all atoms by orthogonal matching pursuit, and the ridge refit of those kept.
 
 Both need only G = E[CᵀC] and the dictionaries: T = E[CᵀΔO] is G·D, and norms of rows of T are taken in a basis of D's row
-space, so the cost does not grow with the model's width. Our choice (docs: method, recipe). Float64 throughout.
+space, so the cost does not grow with the model's width. Our choice (docs/method.md). Float64 throughout.
 A site's G may carry a weight (trainer/calibrate.py): within the site nothing depends on it, over all sites "energy" then is the
 weighted energy.
 """

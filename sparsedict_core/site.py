@@ -133,7 +133,7 @@ class SparseSite(nn.Module):
         generator: torch.Generator | None = None,
         encoder: Encoder | None = None,
     ) -> SparseSite:
-        """A fresh site, in float32, whose update is exactly zero (our choice, docs: method, recipe).
+        """A fresh site, in float32, whose update is exactly zero (our choice).
 
         Factored: B_e ~ N(0, 1/d), W_e and W_d ~ N(0, 1/r), B_d = 0. Dense: W_e ~ N(0, 1/d), D = 0.
         """

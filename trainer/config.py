@@ -87,7 +87,7 @@ class TrainConfig:
         widget=Widget(18, "out", choices=("out", "out,q,k,v", "out,q,k,v,ff", "all"), note="More sites make a larger file."),
     )  # fmt: skip
     # -- the quiet term
-    # The method's 0.1 costs fidelity on the embedded base and buys no stillness; 0.03 is what the search chose (benchmarks/RESULTS.md).
+    # The 0.1 of the study before (docs/method.md) costs fidelity on the embedded base and buys no stillness; 0.03 is what the search chose (benchmarks/RESULTS.md).
     quiet_weight: float = option(
         0.03, "Weight of the quiet term, which keeps other prompts as they are; 0 turns it off.", "--quiet-weight", bounds=POSITIVE
     )
@@ -116,7 +116,7 @@ class TrainConfig:
     prior_images: str | Path | None = option(None, "Folder of prior-preservation images.", "--reg-data-dir", "--prior-images", path=True)
     prior_caption: str | None = option(None, "Caption of prior-preservation images without a .txt; never the concept's own word.", "--prior-caption")
     prior_share: float = option(0.25, "Share of a batch's rows that are prior-preservation images.", bounds=SHARE)
-    # -- dead atoms are started anew where they are the most use
+    # -- dead atoms get a fresh random encoder row
     revive_after: int = option(100, "Steps without firing after which an atom is started anew; 0 turns it off.", bounds=ANY_COUNT)
     # -- memory
     precision: str = option(
@@ -167,7 +167,7 @@ class TrainConfig:
 
     @property
     def rate(self) -> float:
-        """The learning rate; the method's for this kind of run where none is given."""
+        """The learning rate; where none is given, what suits this kind of run (docs/method.md)."""
         if self.learning_rate is not None:
             return self.learning_rate
         return 1e-2 if self.quiet else 5e-3

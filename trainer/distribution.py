@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +26,15 @@ class Processes:
     def main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def local_main(self) -> bool:
+        """The first of its machine, which keeps what the others of it need too."""
+        return self._accelerator is None or self._accelerator.is_local_main_process
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes."""
+        return value if self._accelerator is None else self._accelerator.reduce(value, reduction="sum")
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean over processes."""
         return value if self._accelerator is None else self._accelerator.reduce(value, reduction="mean")
@@ -47,12 +54,3 @@ class Processes:
         """Until every process is here."""
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The main process runs the block before the others, which then find its cache."""
-        if self._accelerator is None:
-            yield
-        else:
-            with self._accelerator.main_process_first():
-                yield

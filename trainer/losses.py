@@ -35,7 +35,7 @@ LOUDEST = 3.0
 
 
 class QuietTerm:
-    """Mean over sites of E‖ΔO‖² on quiet rows / E‖ΔO‖² on the others (denominator detached); our choice (method).
+    """Mean over sites of E‖ΔO‖² on quiet rows / E‖ΔO‖² on the others (denominator detached); our choice (docs/method.md).
 
     Where that ratio is above LOUDEST its whole gradient is used, bounded: LOUDEST · d log ratio. With the denominator detached, what
     quietens such a site takes as much from the concept's rows, the ratio stays, and the pull grows without end as both vanish.

@@ -3,7 +3,7 @@
 Side by side, each adapter also answers to the other's word, which its training never held. Healing distils: on each member's own
 pictures and captions the merge learns to predict what that member predicts alone, on quiet rows what the base predicts. Where both
 words are asked for, it learns both changes at once, the second held back where the first is at work. Only the members' tensors change,
-no atom and no address. Our choice (method, merging: "a short joint healing").
+no atom and no address. Our choice (docs/method.md).
 
 For concepts. A style acts on prompts without its word too, which healing takes for a fault: compose it plainly (benchmarks, E4).
 """

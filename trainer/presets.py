@@ -10,7 +10,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A look on everything: quiet rows would hush what should be everywhere.
     "style": {"quiet_weight": 0.0, "density": 0.2},
     # One picture and its caption, to be edited by prompt. Statistics come from the base's own samples all the same.
-    # The quiet term would keep the rest stiller, but with one image it costs much of the subject (method, editing).
+    # The quiet term would keep the rest stiller, but with one image it costs much of the subject (docs/method.md).
     # The rate is what the search chose (benchmarks/RESULTS.md, E3).
     "edit": {"quiet_weight": 0.0, "nested": 0.5, "learning_rate": 1e-2},
 }

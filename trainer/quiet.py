@@ -24,6 +24,7 @@ from . import samples_cache
 from .backends.base import Backend
 from .callbacks import Interrupted
 from .config import TrainConfig
+from .distribution import Processes
 
 CHUNK = 16
 LEAST = 16  # quiet samples of an aspect bucket with few images
@@ -54,7 +55,7 @@ def spare_words(config: TrainConfig, backend: Backend) -> list[str]:
 
 
 def quiet_prompts(config: TrainConfig, backend: Backend, count: int | None = None, first: int = 0) -> list[str]:
-    """`count` prompts of quiet samples from number `first` on, the list taken in turn; one in eight is empty (method)."""
+    """`count` prompts of quiet samples from number `first` on, the list taken in turn; one in eight is empty (docs/method.md)."""
     prompts = config.quiet_prompts or backend.quiet_prompts() or PROMPTS_FILE.read_text("utf-8").split("\n")
     prompts = [prompt.strip() for prompt in prompts if prompt.strip()]
     if not prompts:
@@ -82,8 +83,11 @@ def turns(count: int, share: float) -> int:
 def load_or_make(
     config: TrainConfig, backend: Backend, size: tuple[int, int], folder: Path, progress: Callable[[int, int], None] | None = None,
     count: int | None = None, first: int = 0, should_stop: Callable[[], bool] = lambda: False, warn: Callable[[str], None] = lambda text: None,
+    processes: Processes | None = None,
 ) -> QuietSamples:  # fmt: skip
     """`count` quiet samples at a latent size (h, w), from the cache or from the base's own sampler; prompts from number `first` on.
+
+    Several processes make a share each, so that none waits for another longer than one call of the sampler takes.
 
     `progress(done, total)` counts samples, within a batch by the sampler's steps. A file of the cache that cannot be used is named to
     `warn` and made anew; where the cache cannot be written, that is told too. Raises Interrupted when told to stop.
@@ -91,8 +95,10 @@ def load_or_make(
 
     at_work = (0, 0)  # samples that are done, and those that the sampler makes now
 
+    processes = processes or Processes(backend.device)
+
     def ask(step: int, steps: int) -> None:
-        if should_stop():
+        if processes.world == 1 and should_stop():
             raise Interrupted
         if progress is not None:
             progress(at_work[0] + at_work[1] * step // steps, len(prompts))
@@ -107,27 +113,33 @@ def load_or_make(
     identity = json.dumps(parts_of_it)
     path = folder / f"quiet-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
     cached = _read(path, (len(prompts), backend.latent_channels, *size), warn)
-    if cached is not None:
+    # Whoever lacks them, all make them.
+    if not processes.any(cached is None) and cached is not None:
         return QuietSamples(cached, prompts)
-    parts = []
+    made = torch.zeros(len(prompts), backend.latent_channels, *size, device=backend.device)
+    number = 0
     for done in range(0, len(prompts), CHUNK):
         chunk = prompts[done : done + CHUNK]
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + done)
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
         for first_row in range(0, len(chunk), config.rows):
             rows = slice(first_row, first_row + config.rows)
+            number += 1
+            if number % processes.world != processes.rank:
+                continue
             at_work = (done + first_row, len(chunk[rows]))
             with torch.no_grad():
                 latents = backend.sample(chunk[rows], noise[rows].to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
-            parts.append(latents.float().cpu())
-    latents = torch.cat(parts)
+            made[done + first_row : done + first_row + len(latents)] = latents.float()
+    latents = processes.sum(made).cpu()
     if not bool(torch.isfinite(latents).all()):
         raise TrainingError("the base model's own samples hold NaN or infinity; try another precision (fp32, bf16) for the base.")
-    try:
-        write_atomically(path, to_bytes({"latents": latents.contiguous()}))
-    except FileFormatError as error:
-        warn(f"the base's samples could not be kept for later runs: {error}")
-    samples_cache.trim(folder)
+    if processes.local_main:
+        try:
+            write_atomically(path, to_bytes({"latents": latents.contiguous()}))
+        except FileFormatError as error:
+            warn(f"the base's samples could not be kept for later runs: {error}")
+        samples_cache.trim(folder)
     return QuietSamples(latents, prompts)
 
 

@@ -1,4 +1,4 @@
-"""Dead atoms: counted on the adapter's device, and started anew from where the site's inputs are."""
+"""Dead atoms: counted on the adapter's device, and given a fresh random encoder row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The smallest file at a wanted size: greedy order + refit, or folding into new atoms; then healing with the base at hand.
 
 Healing distils: the small adapter learns to predict what the whole one predicts, on the concept's rows and on quiet rows. The
-thresholds stay as they are. Both ways are healed alike and the one with the smaller error is kept. Our choice (method).
+thresholds stay as they are. Both ways are healed alike and the one with the smaller error is kept. Our choice (docs/method.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .training_sets import build_sets, pictures_of
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3
 HEAL_QUIET_SAMPLES = 48
-FEW_ATOMS = 0.03  # below this share healing is needed (method); with images at hand it always runs
+FEW_ATOMS = 0.03  # below this share healing is needed (docs/method.md); with images at hand it always runs
 SAMPLE_BATCHES = 4
 CHECK_BATCHES = 4
 TOKENS = 64  # of a row that folding sees at a site: all of the embedded base's; of large pictures all would not fit into any memory

@@ -89,9 +89,8 @@ def build_sets(
         if config.quiet_samples > 0:
             report.on_stage("quiet samples", f"{count} pictures of the base itself at {bucket.size[1]}×{bucket.size[0]}, cached in {cache}")
             size = (int(concept.latents.shape[-2]), int(concept.latents.shape[-1]))
-            with processes.main_first():
-                told = partial(report.on_progress, "quiet samples")
-                samples = load_or_make(config, backend, size, cache, told, count, made, report.should_stop, report.on_warning)
+            progress = partial(report.on_progress, "quiet samples")
+            samples = load_or_make(config, backend, size, cache, progress, count, made, report.should_stop, report.on_warning, processes)
             made += count
             quiet.append(samples)
             rows = quiet_rows(backend, samples) if config.quiet else None

@@ -22,9 +22,10 @@ from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.batches import concept_rows, draw_batch
 from sparsedict.trainer.data import make_buckets, random_part
+from sparsedict.trainer.distribution import Processes
 from sparsedict.trainer.forward import recomputed_blocks
 from sparsedict.trainer.losses import QuietTerm, min_snr_weights, quiet_term
-from sparsedict.trainer.quiet import bucket_counts, quiet_prompts
+from sparsedict.trainer.quiet import bucket_counts, load_or_make, quiet_prompts
 from sparsedict.trainer.revival import DeadAtoms
 from sparsedict.trainer.training_sets import buckets_for, build_sets
 
@@ -193,7 +194,7 @@ def test_quiet_samples_are_shared_out_to_the_buckets(tmp_path):
     backend = open_backend(save_tiny("sd3", tmp_path / "base"))
     data = ConceptData.from_tensors([torch.zeros(3, 32, 32), torch.zeros(3, 24, 40), torch.zeros(3, 32, 32)], "a zorp")
     config = small_run.settings(tmp_path, quiet_samples=20, resolution=32)
-    sets, quiet = build_sets(config, backend, data, SimpleNamespace(main_first=backend_lock), Callbacks())
+    sets, quiet = build_sets(config, backend, data, Processes(backend.device), Callbacks())
     assert [len(q.latents) for q in quiet] == [16, 16] and quiet[0].captions != quiet[1].captions
     sizes = {tuple(draw_batch(config, backend, sets, torch.Generator().manual_seed(seed)).latents.shape[-2:]) for seed in range(12)}
     assert len(sizes) == 2  # batches of both buckets, each with quiet rows of its own size
@@ -207,12 +208,26 @@ def test_a_base_of_one_size_gets_every_picture_at_that_size(tmp_path, backend):
         train(small_run.settings(tmp_path, resolution=128), backend, data, Callbacks())
 
 
-class backend_lock:
-    def __enter__(self):
-        return self
+class Share(Processes):
+    """One of several processes; `others` is what they have made."""
 
-    def __exit__(self, *exc):
-        return None
+    def __init__(self, device, rank, world, others=0):
+        super().__init__(device)
+        self.rank, self.world, self.others = rank, world, others
+
+    def sum(self, value):
+        return value + self.others
+
+
+def test_quiet_samples_are_made_by_all_processes_together(tmp_path, backend, monkeypatch):
+    config = small_run.settings(tmp_path, quiet_samples=20, batch_size=4)
+    alone = load_or_make(config, backend, (16, 16), tmp_path / "alone").latents
+    asked, sample = [], type(backend).sample
+    monkeypatch.setattr(type(backend), "sample", lambda self, captions, *more, **named: asked.append(len(captions)) or sample(self, captions, *more, **named))
+    shares = [load_or_make(config, backend, (16, 16), tmp_path / str(rank), processes=Share(backend.device, rank, 3)).latents for rank in range(3)]
+    assert sorted(asked) == [4] * 5 and torch.equal(sum(shares), alone)
+    # No more than one call of the sampler apart.
+    assert sorted(int((share != 0).flatten(1).any(1).sum()) for share in shares) == [4, 8, 8]
 
 
 def test_quiet_prompts_with_words_that_the_base_never_learned(backend):

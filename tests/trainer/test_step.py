@@ -177,7 +177,7 @@ def test_processes_that_do_the_same_step_as_one_alone(tmp_path, backend):
     found = []
     for processes in (Processes(backend.device), Counted(backend.device)):
         torch.manual_seed(0)
-        step, plan, generator, attachment = begun(tmp_path, backend, processes, batch_size=4, nested=0.0)
+        step, plan, generator, attachment = begun(tmp_path, backend, processes, batch_size=4, nested=0.0, revive_after=0)
         step.processes.world = 1  # the same rows
         with attachment:
             for number in range(3):
