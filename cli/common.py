@@ -42,7 +42,7 @@ def model_options(function: Callable) -> Callable:
         click.option("--model", default="demo", show_default=True, metavar="NAME|PATH",
                      help="The base: a diffusers folder, a single .safetensors (SD1.5, SDXL), or `demo`, the model inside this package."),
         click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: a GPU where there is one]"),
-        click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="[default: bf16 on a GPU, fp32 on a CPU]"),
+        click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="[default: bf16 on a GPU that computes it, else fp32]"),
     )(function)  # fmt: skip
 
 
@@ -104,7 +104,14 @@ def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     check_device(chosen)
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if chosen.type == "cuda" else "fp32")])
+    return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if computes_bf16(chosen) else "fp32")])
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has it in hardware: emulated, it is far slower than fp32."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check_device(device: torch.device) -> None:

@@ -20,6 +20,13 @@ def autocast(config: TrainConfig, backend: Backend) -> contextlib.AbstractContex
     return torch.autocast(backend.device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
 
 
+def check_gradients(backend: Backend, config: TrainConfig | None = None) -> None:
+    """Refuse a base in fp16, where the gradients of a mean over a picture vanish. Raises TrainingError."""
+    if backend.dtype == torch.float16 and (config is None or config.precision != "bf16"):
+        way = " or set precision to bf16 (--mixed-precision bf16)" if config else ""
+        raise TrainingError(f"the base computes in fp16, in which gradients vanish; load it in bf16 or fp32 (--dtype){way}.")
+
+
 def noise_loss(config: TrainConfig, backend: Backend, batch: Batch) -> Tensor:
     """The model's own loss over all rows of a batch."""
     with autocast(config, backend):

@@ -24,6 +24,7 @@ from .calibrate import calibrate
 from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
+from .forward import check_gradients
 from .memory import out_of_memory_explained
 from .merge import Lesson, Part, learn
 from .progress import ConsoleProgress
@@ -56,6 +57,7 @@ def gate(
     Raises SiteError where `adapter` has thresholds already, TrainingError without images and trigger words, and where memory runs out.
     """
     report = callbacks or ConsoleProgress()
+    check_gradients(backend)
     gated_site = next((key for key, site in adapter.sites.items() if site.atoms and not is_linear(site)), None)
     if gated_site is not None:
         raise SiteError(f"{gated_site} has thresholds already; only a dictionary without any, such as a LoRA's, can be given some.")

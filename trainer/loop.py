@@ -25,7 +25,7 @@ from .callbacks import Callbacks, Interrupted, StepReport
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
-from .forward import recomputed_blocks
+from .forward import check_gradients, recomputed_blocks
 from .memory import explain_out_of_memory, first_line
 from .notebook import NotebookProgress, in_notebook
 from .optimisers import make_optimiser
@@ -75,6 +75,7 @@ def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None 
 def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report: Callbacks, processes: Processes) -> TrainResult:
     """`train`, which says so where an interruption gets through."""
     out = Path(config.out)
+    check_gradients(backend, config)
     check_prompts(config, backend)
     data = concept_data(config, backend) if data is None else data
     check_split(config, config.prior_images is not None, processes.world)

@@ -23,7 +23,7 @@ from .batches import CONCEPT, Batch, TrainingSet, draw_batch
 from .calibrate import calibrate
 from .callbacks import Callbacks
 from .config import TrainConfig
-from .forward import recomputed_blocks
+from .forward import check_gradients, recomputed_blocks
 from .memory import out_of_memory_explained
 from .own_pictures import PICTURES, captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
@@ -66,6 +66,7 @@ def merge(
     merged = compose([(part.name, part.adapter, part.strength) for part in parts])
     if heal_steps == 0 or len(parts) < 2:
         return merged
+    check_gradients(backend)
     config = replace(batch or TrainConfig(), seed=seed, quiet_samples=quiet_samples)
     with out_of_memory_explained(config, healing=True):
         teach(merged, parts, backend, heal_steps, config, report, pictures)

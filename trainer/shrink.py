@@ -28,7 +28,7 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
-from .forward import recomputed_blocks
+from .forward import check_gradients, recomputed_blocks
 from .memory import out_of_memory_explained
 from .own_pictures import captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
@@ -77,6 +77,8 @@ def shrink(
     """
     report = callbacks or ConsoleProgress()
     steps = HEAL_STEPS if heal_steps is None else heal_steps
+    if steps:
+        check_gradients(backend)
     if unit not in SIZES:
         raise SelectionError(f"a size is counted in {' or '.join(SIZES)}, not in {unit!r}.")
     size = SIZES[unit]

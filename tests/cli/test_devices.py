@@ -24,7 +24,20 @@ def opened_on(monkeypatch):
         common.open_model("demo", device, None)
         return seen[0][0]
 
+    monkeypatch.setattr(common, "computes_bf16", lambda device: False)
     return call
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_bf16_is_the_default_where_the_gpu_computes_it(monkeypatch, computes):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or computes)
+    monkeypatch.setattr(common, "check_device", lambda device: None)
+    monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype: seen.append((device.type, dtype)))
+    for device in ("cuda", "cpu"):
+        common.open_model("demo", device, None)
+    assert seen == [("cuda", torch.bfloat16 if computes else torch.float32), ("cpu", torch.float32)]
 
 
 @pytest.mark.parametrize("device", [None, "cuda"])

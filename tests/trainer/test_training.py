@@ -256,6 +256,15 @@ def test_other_encoders_train(tmp_path, backend, more):
     assert result.path.exists() and {site.threshold.item() for site in result.adapter.sites.values()} == {1.0 if more["encoder"] == "soft" else 0.0}
 
 
+def test_an_fp16_base_is_refused_with_the_way_out(tmp_path, backend, monkeypatch):
+    adapter = run(tmp_path / "whole", backend, steps=1).adapter
+    monkeypatch.setattr(type(backend), "dtype", torch.float16)
+    monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
+    for call in (lambda: run(tmp_path, backend), lambda: shrink(adapter, backend, 0.5, data=small_run.creature_data(), callbacks=Callbacks())):
+        with pytest.raises(TrainingError, match="fp16, in which gradients vanish; load it in bf16 or fp32"):
+            call()
+
+
 def test_an_encoder_that_is_gone_is_named(tmp_path, backend):
     with pytest.raises(SparseDictError, match=r"jumprelu.* version 0\.1\.0.*quantile"):
         run(tmp_path, backend, encoder="jumprelu")
