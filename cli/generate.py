@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .common import UserError, check_out, model_options, open_model, out_option, parse_size, sampling_options
-from .selecting import amount_options, order_option, parse_gain, selection_of
+from .selecting import amount_options, order_option, selection_of
 
 
 @click.command("generate")
@@ -39,6 +39,7 @@ def command(
       sparsedict generate "a zorp" -a zorp.safetensors --gain "L3[17]=0,L2=1.5" --out pictures/
     """
     from ..pictures import image_strip
+    from ..sparsedict_core.gains import parse_gains
     from .sampling import attached, parse_spec, sample, seeded_noise
     from .selecting import apply_gains
 
@@ -83,19 +84,6 @@ def command(
         across = count * 2 if compare else count if count > 1 else len(images)
         save_with_text(image_strip(images, labels, columns=min(across, 8)), out, prompt=" | ".join(prompts), seed=seed, model=model)
     click.echo(f"{out}: {len(images)} picture{'s' if len(images) > 1 else ''}")
-
-
-def parse_gains(text: str) -> list[tuple[str, float]]:
-    """`L3[0,5]=0,L2=1.5` → [("L3[0,5]", 0), ("L2", 1.5)]: a comma after a number begins the next one."""
-    parts = text.split("=")
-    if len(parts) <= 2:
-        return [parse_gain(text)]
-    pairs, addresses = [], parts[0]
-    for middle in parts[1:-1]:
-        value, _, following = middle.partition(",")
-        pairs.append(parse_gain(f"{addresses}={value}"))
-        addresses = following
-    return [*pairs, parse_gain(f"{addresses}={parts[-1]}")]
 
 
 def write_folder(out: Path, images: list, overwrite: bool) -> None:

@@ -86,6 +86,7 @@ def describe(path: Path, adapter: SparseAdapter, metadata: dict[str, Any], resul
 
 
 def site_row(adapter: SparseAdapter, site: SparseSite, label: str, whole: float) -> dict[str, Any]:
+    from ..sparsedict_core.addresses import ranges
     from ..sparsedict_core.tensor_table import site_tensors
 
     sizes = {row.name: tensor.numel() * tensor.element_size() for row, tensor in site_tensors(site)}
@@ -117,17 +118,6 @@ def bytes_by_form(adapter: SparseAdapter, site: SparseSite) -> dict[str, int]:
     if rank is not None:
         forms["factored"] = size * (rank * (site.d_in + site.d_out) + 2 * atoms * rank)
     return forms
-
-
-def ranges(numbers: list[int]) -> str:
-    """`0-15,40`."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> str:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Number, Share, UserError, finite, options
+from .common import Number, Share, options
 
 if TYPE_CHECKING:
     from ..sparsedict_core.adapter import SparseAdapter
     from ..sparsedict_core.attachment import Attachment
     from ..sparsedict_core.selection import Selection
-
-ORDERS = ("importance", "greedy")
 
 
 def amount_options(function: Callable) -> Callable:
@@ -31,7 +29,7 @@ def amount_options(function: Callable) -> Callable:
 
 
 def order_option(default: str | None, help: str) -> Callable:
-    return click.option("--order", type=click.Choice(ORDERS), default=default, show_default=default is not None, help=help)
+    return click.option("--order", metavar="[importance|greedy]", default=default, show_default=default is not None, help=help)
 
 
 def selection_of(order: str | None, **given: Any) -> Selection | None:
@@ -45,17 +43,6 @@ def selection_of(order: str | None, **given: Any) -> Selection | None:
         # `--layers L4-L9` alone means all atoms there.
         given = {**given, "keep": 1.0}
     return Selection(order=order or "importance", **given)
-
-
-def parse_gain(text: str) -> tuple[str, float]:
-    """`L3[5]=0.5` → the addresses and the gain."""
-    addresses, _, value = text.rpartition("=")
-    try:
-        if addresses:
-            return addresses, finite(float(value))
-    except ValueError:
-        pass
-    raise UserError(f"--gain {text!r}: write addresses and a number, such as L3[5]=0.5")
 
 
 def apply_gains(attachment: Attachment, adapter: SparseAdapter, selection: Selection | None, gains: Sequence[tuple[str, float]]) -> str | None:

@@ -152,7 +152,7 @@ def _sites_of(adapter: SparseAdapter, address: Address) -> list[SparseSite]:
     layers = sorted({site.name.layer for site in sites})
     for number in (address.first, address.last):
         if number not in layers:
-            raise AddressError(f"address {address.text!r}: there is no layer L{number}; the layers are {_ranges(layers, 'L')}.")
+            raise AddressError(f"address {address.text!r}: there is no layer L{number}; the layers are {ranges(layers, 'L')}.")
     sites = [site for site in sites if address.first <= site.name.layer <= address.last]
     if address.stream is not None:
         streams = sorted({site.name.stream or UNNAMED for site in sites})
@@ -187,14 +187,14 @@ def _atoms_of(adapter: SparseAdapter, site: SparseSite, address: Address) -> Ten
         if not bool(here.any()):
             label = site_label(adapter, site)
             what = f"atom {start}" if start == end else f"atom from {start} to {end}"
-            has = f"its atoms are {_ranges(sorted(ids.tolist()))}" if len(ids) else "it has no atoms left"
+            has = f"its atoms are {ranges(sorted(ids.tolist()))}" if len(ids) else "it has no atoms left"
             raise AddressError(f"address {address.text!r}: {label} has no {what}; {has}.")
         mask |= here
     return mask
 
 
-def _ranges(numbers: list[int], prefix: str = "") -> str:
-    """`0-15,40`; long lists are cut."""
+def ranges(numbers: list[int], prefix: str = "") -> str:
+    """`0-15,40`, with the prefix before each number."""
     parts: list[str] = []
     start = previous = None
     for number in [*numbers, None]:
@@ -246,5 +246,5 @@ def format_masks(adapter: SparseAdapter, masks: dict[str, Tensor]) -> str:
             parts.append(labels[key])
         elif bool(mask.any()):
             ids = sorted(site.atom_ids.cpu()[mask].tolist())
-            parts.append(f"{labels[key]}[{_ranges(ids)}]")
+            parts.append(f"{labels[key]}[{ranges(ids)}]")
     return ",".join(parts)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from .shown_text import MOST_SAID, shown
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error that is shown inside another's sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+
+
 class SparseDictError(Exception):
     """Parent of every error that SparseDict raises on purpose. Its text may quote a stranger's file, so it is escaped and bounded here."""
 

@@ -66,6 +66,17 @@ def save(
     """
     path = Path(path)
     check_target(path, dtype, overwrite)
+    data, report = _serialised(adapter, path, dtype, moments)
+    write_atomically(path, data)
+    return report
+
+
+def stored_size(adapter: SparseAdapter, dtype: torch.dtype = torch.float16, moments: bool = True) -> int:
+    """Bytes of the file that `save` would write; nothing is written."""
+    return _serialised(adapter, Path("adapter.safetensors"), dtype, moments)[1].bytes
+
+
+def _serialised(adapter: SparseAdapter, path: Path, dtype: torch.dtype, moments: bool) -> tuple[bytes, SaveReport]:
     tensors: dict[str, Tensor] = {}
     forms: dict[str, str] = {}
     for key, site in adapter.sites.items():
@@ -82,9 +93,8 @@ def save(
     data = _with_sorted_header(serialise(tensors, metadata=fields))
     decode_metadata(path, fields, len(data))  # what could not be read again is not written
     _check_atoms(path, adapter.atom_count, len(data))
-    write_atomically(path, data)
     moments_bytes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".moments"))
-    return SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
+    return data, SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
 
 
 def check_target(path: Path, dtype: torch.dtype, overwrite: bool) -> None:

@@ -34,35 +34,31 @@ class SiteSamples:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Direction:
+    """What one new atom may be."""
+
     score: float
     key: str
-    direction: Tensor  # (d_out), unit
+    vector: Tensor  # (d_out), unit
     target: Tensor  # (N): the coefficient that the atom should have
 
 
 @torch.no_grad()
-def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples], atoms: int) -> SparseAdapter:
+def fold_into_new_atoms(
+    adapter: SparseAdapter, samples: dict[str, SiteSamples], atoms: int, directions: list[Direction] | None = None, fitted: bool = True
+) -> SparseAdapter:
     """A new adapter of `atoms` dense atoms over all sites, best directions first; new atoms get ids that no atom had before.
 
-    A direction v scores |E[(ΔO·v)(∂L/∂ΔO·v)]|, without gradients E[(ΔO·v)²]; a one-sided encoder needs an atom for each sign.
+    `directions`, of the same adapter and samples, spares looking for them again. Not `fitted`: encoders stay 0, for whoever wants shapes.
     Raises SelectionError for a number below 1, missing samples, or ids that are used up.
     """
     if atoms < 1:
         raise SelectionError(f"{atoms} new atoms were asked for; give a number of 1 or more.")
-    candidates: list[_Candidate] = []
-    for key, site in adapter.sites.items():
-        if site.atoms == 0:
-            continue
-        if key not in samples:
-            raise SelectionError(f"no samples were given for site {key}; collect them at every site of the adapter.")
-        candidates += _candidates(key, site, samples[key])
-    # Python's sort is stable, so equal scores stay in the sites' order.
-    chosen = sorted(candidates, key=lambda c: -c.score)[:atoms]
+    chosen = (find_directions(adapter, samples) if directions is None else directions)[:atoms]
     sites = []
     for key, site in adapter.sites.items():
         mine = [c for c in chosen if c.key == key]
-        sites.append(_folded(site, samples[key], mine, _first_free(adapter, site)) if mine else _empty(site))
+        sites.append(_folded(site, samples[key], mine, _first_free(adapter, site), fitted) if mine else _empty(site))
     members = [replace(m, config=_dense(m.config, (site for site in sites if site.member == m.name))) for m in adapter.members]
     folded = SparseAdapter(sites, _dense(adapter.config, sites), adapter.component, copy.deepcopy(adapter.metadata), members)
     step = {"operation": "fold", "atoms": len(chosen), "of": adapter.atom_count, "with_gradients": _with_gradients(samples)}
@@ -70,7 +66,25 @@ def fold_into_new_atoms(adapter: SparseAdapter, samples: dict[str, SiteSamples],
     return folded
 
 
-def _candidates(key: str, site: SparseSite, sample: SiteSamples) -> list[_Candidate]:
+@torch.no_grad()
+def find_directions(adapter: SparseAdapter, samples: dict[str, SiteSamples]) -> list[Direction]:
+    """The principal directions of all sites' updates, best first.
+
+    A direction v scores |E[(ΔO·v)(∂L/∂ΔO·v)]|, without gradients E[(ΔO·v)²]; a one-sided encoder needs an atom for each sign.
+    Raises SelectionError for missing samples.
+    """
+    found: list[Direction] = []
+    for key, site in adapter.sites.items():
+        if site.atoms == 0:
+            continue
+        if key not in samples:
+            raise SelectionError(f"no samples were given for site {key}; collect them at every site of the adapter.")
+        found += _candidates(key, site, samples[key])
+    # Python's sort is stable, so equal scores stay in the sites' order.
+    return sorted(found, key=lambda direction: -direction.score)
+
+
+def _candidates(key: str, site: SparseSite, sample: SiteSamples) -> list[Direction]:
     # All updates lie in the dictionary's row space, which is far narrower than the model where there is a basis.
     source = site.dictionary_weight if site.dictionary_basis is None else site.dictionary_basis
     frame = torch.linalg.qr(source.detach().cpu().double().T).Q  # (d_out, q)
@@ -86,7 +100,7 @@ def _candidates(key: str, site: SparseSite, sample: SiteSamples) -> list[_Candid
             active = c.clamp(min=0) if site.encoder.one_sided else c
             score = active.square().mean() if slope is None else (active * slope[:, i]).mean().abs()
             if float(active.abs().max()) > 0:
-                found.append(_Candidate(float(score), key, sign * direction, c))
+                found.append(Direction(float(score), key, sign * direction, c))
     return found
 
 
@@ -96,15 +110,10 @@ def _first_free(adapter: SparseAdapter, site: SparseSite) -> int:
     return max(int(site.atom_ids.max()) + 1, configs.get(site.member, adapter.config).atoms)
 
 
-def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate], first: int) -> SparseSite:
+def _folded(site: SparseSite, sample: SiteSamples, chosen: list[Direction], first: int, fitted: bool) -> SparseSite:
     count, dtype, device = len(chosen), site.encoder_weight.dtype, site.encoder_weight.device
     threshold = site.threshold.detach().cpu().double()
-    wanted = site.encoder.preactivations_for(torch.stack([c.target for c in chosen], dim=1), threshold)  # (N, k)
-    x = _standardised(site, sample.x)
-    if sample.quiet is not None:
-        quiet = _standardised(site, sample.quiet)
-        x, wanted = torch.cat([x, quiet]), torch.cat([wanted, wanted.new_zeros(len(quiet), count)])
-    weight, bias = _ridge(x, wanted)
+    weight, bias = _fitted(site, sample, chosen, threshold) if fitted else (threshold.new_zeros(site.d_in, count), threshold.new_zeros(count))
     if first + count > MOST_ATOMS:
         raise SelectionError(f"{site.key} has no ids left for {count} new atoms, they end at {MOST_ATOMS - 1:,}; fold an earlier file of this adapter.")
     folded = SparseSite(
@@ -113,7 +122,7 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate], fir
         encoder_weight=weight.T.to(device, dtype).contiguous(),
         encoder_basis=None,
         encoder_bias=bias.to(device, dtype),
-        dictionary_weight=torch.stack([c.direction for c in chosen]).to(device, dtype),
+        dictionary_weight=torch.stack([c.vector for c in chosen]).to(device, dtype),
         dictionary_basis=None,
         encoder_mean=site.encoder_mean.clone(),
         encoder_scale=site.encoder_scale.clone(),
@@ -121,11 +130,23 @@ def _folded(site: SparseSite, sample: SiteSamples, chosen: list[_Candidate], fir
         atom_ids=torch.arange(first, first + count, dtype=torch.int32, device=device),
         member=site.member,
     )
-    c = folded.coefficients(sample.x.detach().to(device, torch.float32))
-    folded.importance = c.abs().mean(0).float() * folded.dictionary_norms()
-    folded.firing = (c != 0).float().mean(0)
+    folded.firing = torch.zeros(count, device=device)
+    if fitted:
+        c = folded.coefficients(sample.x.detach().to(device, torch.float32))
+        folded.importance = c.abs().mean(0).float() * folded.dictionary_norms()
+        folded.firing = (c != 0).float().mean(0)
     folded.requires_grad_(site.encoder_weight.requires_grad)
     return folded
+
+
+def _fitted(site: SparseSite, sample: SiteSamples, chosen: list[Direction], threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """The encoder (weight (d_in, k), bias (k)) of atoms along `chosen`, silent on quiet inputs."""
+    wanted = site.encoder.preactivations_for(torch.stack([c.target for c in chosen], dim=1), threshold)  # (N, k)
+    x = _standardised(site, sample.x)
+    if sample.quiet is not None:
+        quiet = _standardised(site, sample.quiet)
+        x, wanted = torch.cat([x, quiet]), torch.cat([wanted, wanted.new_zeros(len(quiet), len(chosen))])
+    return _ridge(x, wanted)
 
 
 def _standardised(site: SparseSite, x: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 
 from ..demo_model.architecture import LATENT_SIZE, build_transformer
 from ..demo_model.codec import CHANNELS, PatchCodec
@@ -24,7 +24,7 @@ from ..demo_model.pipeline import WEIGHTS, load_part
 from ..demo_model.scenes import caption, random_scene, render
 from ..demo_model.text_encoder import WordEncoder
 from ..demo_model.vocabulary import CONTEXT_LENGTH, tokenize
-from .muon import Muon
+from ..sparsedict_core.atomic_write import write_atomically
 
 BATCH = 128
 CAPTION_DROPOUT = 0.1
@@ -34,9 +34,7 @@ ADAM_RATE = 1.5e-3
 
 
 def save_atomic(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary))
-    os.replace(temporary, path)
+    write_atomically(path, serialised({k: v.contiguous() for k, v in tensors.items()}))
 
 
 def fitted_codec(path: Path) -> PatchCodec:
@@ -86,7 +84,7 @@ def main() -> None:
     transformer, words = model[0], model[1]
     matrices, rest = parameter_groups(model)
     optimisers = [
-        Muon(matrices, lr=MUON_RATE),
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     ]
     rates = [MUON_RATE, ADAM_RATE]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import FileFormatError, TrainingError
+from ..sparsedict_core.errors import FileFormatError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from . import checkpoint
@@ -26,7 +26,7 @@ from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
 from .forward import check_gradients, recomputed_blocks
-from .memory import explain_out_of_memory, first_line
+from .memory import explain_out_of_memory
 from .notebook import NotebookProgress, in_notebook
 from .optimisers import make_optimiser
 from .out_file import check_begun, check_out, comparable, identity

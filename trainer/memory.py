@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.errors import TrainingError, first_line
 from .config import TrainConfig
 
 P = ParamSpec("P")
@@ -54,11 +54,6 @@ def out_of_memory_explained(config: TrainConfig, healing: bool = False) -> Itera
             raise
         kept = "" if healing else " Checkpoints that were written are kept."
         raise TrainingError(f"out of memory ({first_line(error)}); {advice(config, healing)}.{kept}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Of an error that is shown inside another's sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def explain_out_of_memory(function: Callable[P, R]) -> Callable[P, R]:

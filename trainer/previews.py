@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.errors import TrainingError, first_line
 from .backends.base import Backend, StepCallback
 from .callbacks import Interrupted
 from .config import TrainConfig
-from .memory import first_line, is_out_of_memory
+from .memory import is_out_of_memory
 from .stopping import interruptions
 
 

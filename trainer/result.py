@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.errors import FileFormatError, first_line
 from ..sparsedict_core.file_format import save
 from ..sparsedict_core.importance import ImportanceStats
 from . import checkpoint
@@ -19,7 +19,6 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
-from .memory import first_line
 from .stopping import interrupt_flag, interruptions
 
 MAX_CAPTIONS = 32  # in the file

@@ -6,8 +6,7 @@ thresholds stay as they are. Both ways are healed alike and the one with the sma
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,11 @@ import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import SelectionError
-from ..sparsedict_core.file_format import save
-from ..sparsedict_core.folding import SiteSamples, fold_into_new_atoms
+from ..sparsedict_core.file_format import stored_size
+from ..sparsedict_core.folding import SiteSamples, find_directions, fold_into_new_atoms
 from ..sparsedict_core.greedy import has_moments
 from ..sparsedict_core.prune import prune
-from ..sparsedict_core.selection import Selection, select
+from ..sparsedict_core.selection import describe, rank_atoms
 from ..sparsedict_core.site import SparseSite
 from .backends.base import Backend
 from .batches import CONCEPT, Batch, TrainingSet, draw_batch
@@ -90,15 +89,16 @@ def shrink(
         sets = training_sets(config, backend, adapter, data, report)
         samples = collected(adapter, backend, config, sets)
 
-    # The search over sizes makes many adapters from one set of samples.
-    ways: dict[str, Callable[[int], SparseAdapter]] = {"folding": partial(fold_into_new_atoms, adapter, samples)}
+    directions = find_directions(adapter, samples)
+    ways = {"folding": Way(lambda count, fitted: fold_into_new_atoms(adapter, samples, count, directions, fitted), min(len(directions), adapter.atom_count))}
     if has_moments(adapter):
-        ways = {"greedy": partial(greedy_atoms, adapter), **ways}
+        order = rank_atoms(adapter, "greedy")
+        ways = {"greedy": Way(partial(greedy_atoms, adapter, order), len(order)), **ways}
     else:
         report.on_warning("the file has no moments, so atoms cannot be taken in the greedy order; folding alone is tried.")
     found: list[tuple[float, str, SparseAdapter]] = []
-    for method, make in ways.items():
-        small = fitting(adapter, f"{unit} ({method})", share * whole, make, size)
+    for method, way in ways.items():
+        small = fitting(way, share * whole, size, f"{unit} ({method})")
         with out_of_memory_explained(config, healing=True):
             heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
             found.append((distance(small, adapter, backend, config, sets), method, small))
@@ -116,33 +116,50 @@ def shrink(
 
 def size_of(adapter: SparseAdapter) -> int:
     """Bytes of the file, without moments."""
-    with tempfile.TemporaryDirectory() as folder:
-        return save(adapter, Path(folder) / "size.safetensors", moments=False).bytes
+    return stored_size(adapter, moments=False)
 
 
 #: What a size is counted in.
 SIZES: dict[str, Callable[[SparseAdapter], int]] = {"bytes": size_of, "parameters": SparseAdapter.parameter_count}
 
 
-def fitting(
-    adapter: SparseAdapter, what: str, limit: float, make: Callable[[int], SparseAdapter], size: Callable[[SparseAdapter], int]
-) -> SparseAdapter:
+@dataclass(frozen=True)
+class Way:
+    """One way to fewer atoms."""
+
+    make: Callable[[int, bool], SparseAdapter]  # with so many atoms; not fitted, it has their shapes alone
+    most: int
+
+
+def fitting(way: Way, limit: float, size: Callable[[SparseAdapter], int], what: str) -> SparseAdapter:
     """The adapter with the most atoms whose size is within `limit`; sizes grow with the number of atoms. `what` is for the error."""
-    low, high = 0, adapter.atom_count
+    low, high = 0, way.most
     while low < high:
         middle = (low + high + 1) // 2
-        if size(make(middle).compact()) <= limit:
+        if size(way.make(middle, False).compact()) <= limit:
             low = middle
         else:
             high = middle - 1
+    # What is written of the fit takes some bytes too.
+    while low > 0 and size((small := way.make(low, True)).clone().compact()) > limit:
+        low -= 1
     if low == 0:
         raise SelectionError(f"not one atom fits into {limit:,.0f} {what}; ask for a larger share.")
-    return make(low)
+    return small
 
 
-def greedy_atoms(adapter: SparseAdapter, count: int) -> SparseAdapter:
-    """The first `count` atoms of the greedy order, refitted."""
-    return prune(adapter, select(adapter, Selection(top=count, order="greedy"), refit=True), refit=True)
+def greedy_atoms(adapter: SparseAdapter, order: Sequence[tuple[str, int]], count: int, fitted: bool = True) -> SparseAdapter:
+    """The first `count` atoms of the greedy order, refitted where `fitted`."""
+    masks = {key: torch.zeros(site.atoms, dtype=torch.bool) for key, site in adapter.sites.items()}
+    for key, row in order[:count]:
+        masks[key][row] = True
+    if fitted:
+        return prune(adapter, describe(adapter, masks, "greedy", refit=True), refit=True)
+    small = adapter.clone()
+    for key, site in small.sites.items():
+        site.keep(masks[key])
+        site.fold()
+    return small
 
 
 @torch.no_grad()

@@ -331,6 +331,26 @@ def test_pictures_are_read_as_the_training_read_them(tmp_path, backend, training
     assert pictures_of(adapter, tmp_path, backend)[0].captions == [wanted]
 
 
+def test_shrinking_orders_once_and_writes_nothing(tmp_path, backend, monkeypatch):
+    from sparsedict.sparsedict_core import file_format, folding, selection
+
+    adapter = run(tmp_path, backend, steps=4).adapter
+    calls = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append(name) or function(*args))
+
+    counted(selection, "greedy_order")
+    counted(folding, "_candidates")
+    counted(folding, "_ridge")
+    counted(file_format, "write_atomically")
+    shrink(adapter, backend, 0.2, data=small_run.creature_data(), heal_steps=0, callbacks=Callbacks())
+    sites = len(adapter.sites)
+    assert calls.count("greedy_order") == 1 and calls.count("_candidates") == sites and "write_atomically" not in calls
+    assert calls.count("_ridge") <= 2 * sites  # and not at every size that is looked at
+
+
 def test_schedules():
     config = TrainConfig(steps=100)
     assert target_density(config, 0) == 1 and target_density(config, 50) == pytest.approx(0.1) == target_density(config, 99)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from ...demo_model.architecture import build_transformer, transformer_config
@@ -14,6 +14,7 @@ from ...demo_model.codec import PatchCodec
 from ...demo_model.stickers.scene import SIZE
 from ...demo_model.stickers.words import CONTEXT_LENGTH, VOCABULARY
 from ...demo_model.text_encoder import WordEncoder
+from ...sparsedict_core.atomic_write import write_atomically
 
 PATCH = 6
 LATENT_SIZE = SIZE // PATCH
@@ -43,6 +44,4 @@ def load_base(work: Path, device: torch.device | str = "cpu") -> nn.ModuleList:
 
 def store(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, str(temporary))
-    os.replace(temporary, path)
+    write_atomically(path, serialised({key: value.detach().contiguous().cpu() for key, value in tensors.items()}))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...sparsedict_core.errors import SparseDictError
+from ...sparsedict_core.errors import SparseDictError, first_line
 from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import discover_sites
 from .base import Conditioning, StepCallback
@@ -318,9 +318,3 @@ def quiet_about_dtype() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)
         yield
-
-
-def first_line(error: BaseException) -> str:
-    """Of an error that is shown inside another's sentence."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ...sparsedict_core.errors import SparseDictError
-from .diffusers_common import DiffusersBackend, first_line, quiet_about_dtype
+from ...sparsedict_core.errors import SparseDictError, first_line
+from .diffusers_common import DiffusersBackend, quiet_about_dtype
 
 #: Pipeline class in model_index.json → module and class of the backend. A new family is one line and one file.
 BACKENDS = {
