@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_run import settings
+from small_run import run, settings
 
 from sparsedict.sparsedict_core.errors import FileFormatError
 from sparsedict.trainer import quiet, samples_cache
@@ -68,6 +68,15 @@ def test_the_longest_unused_goes_first(tmp_path):
     samples_cache.used(tmp_path / "quiet-a.safetensors")
     assert samples_cache.trim(tmp_path, 250) == 200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.safetensors", "quiet-a.safetensors", "quiet-d.safetensors"]
+
+
+def test_runs_share_one_folder_and_leave_nothing_beside_their_adapters(tmp_path, backend, monkeypatch):
+    monkeypatch.setenv("SPARSEDICT_CACHE", str(tmp_path / "cache"))
+    run(tmp_path / "one", backend, steps=1, cache=None)
+    monkeypatch.setattr(type(backend), "sample", lambda *a, **k: pytest.fail("sampled again"))
+    run(tmp_path / "two", backend, steps=1, cache=None)
+    assert len(samples_cache.kept_in(tmp_path / "cache")) == 1
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["a.checkpoints", "a.safetensors"]
 
 
 def test_where_the_cache_is(monkeypatch):
