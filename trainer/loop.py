@@ -29,7 +29,7 @@ from .forward import check_gradients, recomputed_blocks
 from .memory import explain_out_of_memory
 from .notebook import NotebookProgress, in_notebook
 from .optimisers import make_optimiser
-from .out_file import check_begun, check_out, comparable, identity
+from .out_file import check_begun, check_out, check_place, comparable, identity
 from .previews import Previews, check_prompts
 from .progress import ConsoleProgress
 from .quiet import QuietSamples, measure_inputs
@@ -59,8 +59,9 @@ def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None 
     progress = NotebookProgress if in_notebook() else ConsoleProgress
     report = callbacks or (progress(config.tensorboard, preview_files.folder_of(out)) if processes.main else Callbacks())
     try:
-        check_out(config, out)
+        check_place(out)
         with only_run_in(checkpoint.folder_of(out)) if processes.main else contextlib.nullcontext():
+            check_out(config, out)
             return run(config, backend, data, report, processes)
     except interruptions(backend) as error:
         kept = checkpoint.newest(checkpoint.folder_of(out))

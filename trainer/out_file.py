@@ -42,24 +42,29 @@ def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in free}
 
 
-def check_out(config: TrainConfig, out: Path) -> None:
-    """Refuse a place that cannot be written to, or holds what another run has left, before the training, not after it."""
+def check_place(out: Path) -> None:
+    """Refuse a place that cannot be written to, before the training, not after it."""
     if out.suffix.lower() != SUFFIX:
         raise TrainingError(f"{out} should end in {SUFFIX}; choose another out.")
-    folder = checkpoint.folder_of(out)
-    kept = checkpoint.newest(folder)
-    if not (config.overwrite or (config.resume and kept is not None)):
-        if out.exists():
-            nothing = f", and there is no checkpoint in {folder} to go on from" if config.resume else ""
-            raise TrainingError(f"{out} exists{nothing}; choose another out, or set overwrite.")
-        if kept is not None:
-            raise TrainingError(f"{kept} is left of an earlier run; go on from it with resume, choose another out, or set overwrite.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"the folder {out.parent} cannot be made ({error.strerror}); choose another out.") from error
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise TrainingError(f"{out} cannot be written; choose another out, a file in a folder that is writable.")
+
+
+def check_out(config: TrainConfig, out: Path) -> None:
+    """Refuse a place that holds what another run has left."""
+    folder = checkpoint.folder_of(out)
+    kept = checkpoint.newest(folder)
+    if config.overwrite or (config.resume and kept is not None):
+        return
+    if out.exists():
+        nothing = f", and there is no checkpoint in {folder} to go on from" if config.resume else ""
+        raise TrainingError(f"{out} exists{nothing}; choose another out, or set overwrite.")
+    if kept is not None:
+        raise TrainingError(f"{kept} is left of an earlier run; go on from it with resume, choose another out, or set overwrite.")
 
 
 def check_begun(config: TrainConfig, out: Path, settings: dict[str, Any], kept: Path) -> None:
