@@ -114,7 +114,7 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
 
 #: Settings that may differ between a run and its continuation. All but `steps` leave the numbers as they are; the schedules follow `steps`.
-_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images", "gradient_checkpointing"}  # fmt: skip
+_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "cache", "images", "skip_unreadable", "gradient_checkpointing"}  # fmt: skip
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -133,7 +133,9 @@ def read(
 ) -> RunState:
     """Put a checkpoint's state into the run's parts. Raises CheckpointError if it is damaged or of another run's settings."""
     tensors, metadata = _opened(path)
-    stored, plain = metadata["config"], json.loads(json.dumps(config))
+    plain = json.loads(json.dumps(config))
+    # A setting that the version of then did not have was what is its default now.
+    stored = {**json.loads(json.dumps(TrainConfig().to_dict())), **metadata["config"]}
     for name, what in ORIGINS.items():
         if name in plain and stored.get(name) != plain[name]:
             raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")

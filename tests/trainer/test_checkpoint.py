@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from toy_adapters import toy_adapter
 
 from sparsedict.sparsedict_core.errors import CheckpointError
-from sparsedict.trainer import checkpoint
+from sparsedict.trainer import TrainConfig, checkpoint
 from sparsedict.trainer.revival import DeadAtoms
 
 SETTINGS = {"steps": 6, "learning_rate": 0.01, "base_fingerprint": "toy"}
@@ -152,3 +152,10 @@ def test_the_newest_is_that_of_the_most_steps(tmp_path):
         checkpoint.write(tmp_path, SETTINGS, *run.parts(), checkpoint.RunState(**{**vars(run.state), "step": step}), keep=2)
     (tmp_path / "step-mine.safetensors").touch()
     assert checkpoint.newest(tmp_path).name == "step-1000000.safetensors"
+
+
+def test_a_setting_that_came_later_was_its_default_before(kept):
+    default = TrainConfig().random_crops
+    assert read(kept, {**SETTINGS, "random_crops": default})[1].step == 2
+    with pytest.raises(CheckpointError, match=f"random_crops = {default}, this run has 3"):
+        read(kept, {**SETTINGS, "random_crops": 3})

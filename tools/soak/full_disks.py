@@ -42,6 +42,8 @@ def _tried(training: SmallTraining, unbroken: Unbroken, folder: Path) -> list[st
     code = training.ended(training.start(folder, log))
     wrong = [] if code in (FINISHED, REFUSED) else [f"{disk.name}: {log.read_text()[-400:]}"]
     wrong += damaged_files(folder) + [f"{disk.name}: {text}" for text in left_over(folder)]
+    if code == FINISHED:
+        return wrong + unbroken.compared(folder)
     _mount(disk, ROOM, "remount,")
     folder.mkdir(exist_ok=True)
     return wrong + unbroken.gone_on(folder, log)

@@ -67,6 +67,10 @@ class Unbroken:
         code = self.training.ended(self.training.start(folder, log, resume=(folder / "a.checkpoints").exists()))
         if code != FINISHED:
             return [f"{folder} did not go on: {log.read_text()[-400:]}"]
+        return self.compared(folder)
+
+    def compared(self, folder: Path) -> list[str]:
+        """What is wrong with a run that has come to its end."""
         made = load_file(folder / "a.safetensors")
         alike = made.keys() == self.tensors.keys() and all(torch.equal(value, self.tensors[name]) for name, value in made.items())
         return ([] if alike else [f"{folder} is not the unbroken run"]) + left_over(folder)
