@@ -11,6 +11,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ...sparsedict_core.errors import SparseDictError, first_line
 from ...sparsedict_core.fingerprint import fingerprint
-from ...sparsedict_core.site_discovery import discover_sites
+from ...sparsedict_core.site_discovery import Discovery, discover_sites
 from .base import Conditioning, StepCallback
 
 #: Tokens of a CLIP text encoder.
@@ -49,24 +50,47 @@ class DiffusersBackend(ABC):
                 # Not to `dtype`: some text encoders keep single layers in fp32 on purpose.
                 part.to(self.device).eval().requires_grad_(False)
         self.denoiser: nn.Module = getattr(pipeline, self.component)
-        self.family: str = discover_sites(self.denoiser).family
         self.scheduler_config = pipeline.scheduler.config
         self.vae = pipeline.vae
         if dtype == torch.float16 and self.vae.config.get("force_upcast", True):
             self.vae.to(torch.float32)  # such VAEs overflow in fp16 and give black pictures
-        self.latent_channels: int = self.vae.config.latent_channels
-        self.latent_scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.latent_channels, self.latent_scale = self.codec_shape(self.vae)
+
+    @classmethod
+    def codec_shape(cls, vae: Any) -> tuple[int, int]:
+        """Channels of the latents, and pixels of a cell's side."""
+        return vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def pipeline_kind(cls) -> Any:
+        """diffusers' class."""
+        import diffusers
+
+        return getattr(diffusers, cls.pipeline_class)
+
+    @cached_property
+    def family(self) -> str:
+        """By the denoiser's class."""
+        return self.watch().family
+
+    def watch(self) -> Discovery:
+        """The denoiser's sites; of a class that nobody wrote down they are seen in a step, after which they are known everywhere."""
+        return discover_sites(self.denoiser, run=self._blank_step)
+
+    @torch.no_grad()
+    def _blank_step(self) -> None:
+        side = 8 * self.size_multiple // self.latent_scale
+        levels = torch.full((1,), 0.5, device=self.device)
+        self.predict(torch.zeros(1, self.latent_channels, side, side, device=self.device), levels, self.blank_conditioning(1))
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
         """From a diffusers folder; nothing is downloaded. Raises SparseDictError where the folder is incomplete."""
-        import diffusers
-
         path = Path(path)
         options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
         try:
             with quiet_about_dtype():
-                pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(str(path), **options, **cls.load_options(path))
+                pipeline = cls.pipeline_kind().from_pretrained(str(path), **options, **cls.load_options(path))
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
             raise SparseDictError(
                 f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
@@ -86,26 +110,36 @@ class DiffusersBackend(ABC):
 
         The mean of the VAE's distribution: equal pictures have equal latents, so they can be kept.
         """
-        latents = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist.mode()
-        scale, shift = self._latent_scaling()
-        return ((latents - shift) * scale).to(self.dtype)
+        return self.to_latents(images.to(self.device, self.vae.dtype)).to(self.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(B, c, h, w) → (B, 3, H, W) in [-1, 1]."""
+        return self.to_images(latents.to(self.device, self.vae.dtype)).clamp(-1, 1).to(self.dtype)
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        """The same, in the VAE's own dtype."""
         scale, shift = self._latent_scaling()
-        latents = latents.to(self.device, self.vae.dtype) / scale + shift
-        return self.vae.decode(latents).sample.clamp(-1, 1).to(self.dtype)
+        return (self.vae.encode(images).latent_dist.mode() - shift) * scale
+
+    def to_images(self, latents: Tensor) -> Tensor:
+        """The inverse of `to_latents`."""
+        scale, shift = self._latent_scaling()
+        return self.vae.decode(latents / scale + shift).sample
 
     def _latent_scaling(self) -> tuple[float, float]:
         config = self.vae.config
         return config.scaling_factor, config.get("shift_factor") or 0.0
 
+    def encode_captions(self, captions: list[str]) -> Conditioning:
+        """Tensors with one row a caption."""
+        return self.encode_text(captions)
+
     # The family's own
 
     @abstractmethod
-    def encode_captions(self, captions: list[str]) -> Conditioning:
-        """Tensors with one row a caption."""
+    def encode_text(self, captions: list[str]) -> Conditioning:
+        """`encode_captions` by the pipeline's text encoders."""
 
     @abstractmethod
     def blank_conditioning(self, rows: int) -> Conditioning:
@@ -151,6 +185,10 @@ class DiffusersBackend(ABC):
         """Conditioning, and the strength of classifier-free guidance that is left to do (1 = none)."""
         return conditioning, guidance
 
+    def guided(self, conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance of predictions (B, c, h, w)."""
+        return unconditional + guidance * (conditional - unconditional)
+
     # Sampling
 
     @torch.no_grad()
@@ -189,7 +227,7 @@ class DiffusersBackend(ABC):
             predicted = self.predict(doubled, self.levels_of(timestep, len(doubled)), conditioning).float()
             if guided:
                 said, unsaid = predicted.chunk(2)
-                predicted = unsaid + guidance * (said - unsaid)
+                predicted = self.guided(said, unsaid, guidance)
             x = scheduler.step(predicted, timestep, x, **step_options).prev_sample
             if callback is not None:
                 callback(index + 1, len(scheduler.timesteps))
@@ -271,7 +309,7 @@ class FlowBackend(DiffusersBackend):
     def _shift(self, latent_size: tuple[int, int]) -> float:
         config = self.scheduler_config
         if not config.get("use_dynamic_shifting"):
-            return config.get("shift") or 1.0
+            return config.get("shift") or config.get("flow_shift") or 1.0
         mu = self._mu(latent_size)
         # Both of the scheduler's forms are t·s/(1 + (s − 1)·t); they differ in what s is.
         return mu if config.get("time_shift_type", "exponential") == "linear" else math.exp(mu)
@@ -304,6 +342,18 @@ class FlowBackend(DiffusersBackend):
 
     def levels_of(self, timestep: Tensor, count: int) -> Tensor:
         return (timestep.to(self.device, torch.float32) / self.scheduler_config.num_train_timesteps).expand(count)
+
+
+def token_limit(tokenizer: Any, most: int) -> int:
+    """Tokens that captions are cut or filled up to: the tokenizer's own limit, `most` at most. A processor's tokenizer counts."""
+    return min(most, getattr(getattr(tokenizer, "tokenizer", tokenizer), "model_max_length", most))
+
+
+def filled_up(rows: Tensor, length: int) -> Tensor:
+    """(B, n, ...) cut to `length` or filled up with zeros."""
+    if rows.shape[1] >= length:
+        return rows[:, :length]
+    return torch.cat([rows, rows.new_zeros(len(rows), length - rows.shape[1], *rows.shape[2:])], dim=1)
 
 
 def weights_variant(folder: Path) -> str | None:

@@ -32,7 +32,7 @@ class FluxBackend(FlowBackend):
         self.default_size = self.latent_scale * self.patch * round(tokens**0.5)
 
     @torch.no_grad()
-    def encode_captions(self, captions: list[str]) -> Conditioning:
+    def encode_text(self, captions: list[str]) -> Conditioning:
         context, pooled, _ = self.pipeline.encode_prompt(captions, device=self.device, max_sequence_length=self.text_length)
         conditioning = {"context": context.to(self.dtype), "pooled": pooled.to(self.dtype)}
         if self.embeds_guidance:

@@ -22,6 +22,12 @@ _KL = {
 }  # fmt: skip
 _KL16 = {**_KL, "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 0.3611, "shift_factor": 0.1159}
 
+_DC = {
+    "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3, "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+    "encoder_layers_per_block": (2, 2, 2, 3, 3, 3), "encoder_qkv_multiscales": ((), (), (), (), (), ()), "upsample_block_type": "interpolate",
+    "downsample_block_type": "Conv", "decoder_qkv_multiscales": ((), (), (), (5,), (5,), (5,)), "scaling_factor": 0.41407,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FullSize:
@@ -51,4 +57,22 @@ FULL_SIZES: dict[str, FullSize] = {
         {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192, "qk_norm": "rms_norm"}, vae_config=_KL16,
     ),
     "flux": FullSize("FluxPipeline", "FluxTransformer2DModel", 4.89e9, {"guidance_embeds": True}, vae_config=_KL16),
+    "flux2": FullSize("Flux2Pipeline", "Flux2Transformer2DModel", 24.0e9, vae="AutoencoderKLFlux2"),
+    "flux2-klein-4b": FullSize(
+        "Flux2KleinPipeline", "Flux2Transformer2DModel", 4.02e9,
+        {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680, "guidance_embeds": False}, "AutoencoderKLFlux2",
+    ),
+    "flux2-klein-9b": FullSize(
+        "Flux2KleinPipeline", "Flux2Transformer2DModel", 8.19e9,
+        {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288, "guidance_embeds": False}, "AutoencoderKLFlux2",
+    ),
+    "qwen_image": FullSize("QwenImagePipeline", "QwenImageTransformer2DModel", 8.29e9, vae="AutoencoderKLQwenImage"),
+    "z_image": FullSize("ZImagePipeline", "ZImageTransformer2DModel", 4.02e9, vae_config=_KL16),
+    "chroma": FullSize("ChromaPipeline", "ChromaTransformer2DModel", 4.76e9, vae_config=_KL16),
+    "lumina2": FullSize("Lumina2Pipeline", "Lumina2Transformer2DModel", 2.61e9, {"cap_feat_dim": 2304, "axes_lens": (300, 512, 512)}, vae_config=_KL16),
+    "sana": FullSize("SanaPipeline", "SanaTransformer2DModel", 2.61e9, vae="AutoencoderDC", vae_config=_DC),
+    "wan-1.3b": FullSize(
+        "WanPipeline", "WanTransformer3DModel", 5.68e9, {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}, "AutoencoderKLWan"
+    ),
+    "wan-14b": FullSize("WanPipeline", "WanTransformer3DModel", 5.68e9, vae="AutoencoderKLWan"),
 }  # fmt: skip

@@ -18,6 +18,14 @@ BACKENDS = {
     "StableDiffusionXLPipeline": ("sdxl", "SDXLBackend"),
     "StableDiffusion3Pipeline": ("sd3", "SD3Backend"),
     "FluxPipeline": ("flux", "FluxBackend"),
+    "Flux2Pipeline": ("flux2", "Flux2Backend"),
+    "Flux2KleinPipeline": ("flux2", "Flux2KleinBackend"),
+    "QwenImagePipeline": ("qwen_image", "QwenImageBackend"),
+    "ZImagePipeline": ("z_image", "ZImageBackend"),
+    "ChromaPipeline": ("chroma", "ChromaBackend"),
+    "Lumina2Pipeline": ("lumina2", "Lumina2Backend"),
+    "SanaPipeline": ("sana", "SanaBackend"),
+    "WanPipeline": ("wan", "WanBackend"),
 }
 
 #: Single files that can be opened: pipeline class → a tensor that only its checkpoints have, and the repository that
@@ -37,10 +45,14 @@ def open_diffusers(path: str | Path, device: str | torch.device = "cpu", dtype: 
     Raises SparseDictError for what is neither, is of another family, or is incomplete.
     """
     path = Path(path)
-    if path.is_dir():
-        return backend_class(pipeline_name(path), path).load(path, device, dtype)
     if not path.exists():
         raise SparseDictError(f"there is no model at {path}; give a diffusers folder or a .safetensors file.")
+    backend = backend_class(pipeline_name(path), path).load(path, device, dtype) if path.is_dir() else open_file(path, device, dtype)
+    backend.watch()
+    return backend
+
+
+def open_file(path: Path, device: str | torch.device, dtype: torch.dtype) -> DiffusersBackend:
     if path.suffix.lower() != ".safetensors":
         raise SparseDictError(f"{path} is neither a folder nor a .safetensors file; give a diffusers folder or a .safetensors file. {supported()}")
     return open_single_file(path, device, dtype)

@@ -24,7 +24,7 @@ class SD15Backend(DiscreteBackend):
         return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
     @torch.no_grad()
-    def encode_captions(self, captions: list[str]) -> Conditioning:
+    def encode_text(self, captions: list[str]) -> Conditioning:
         context, _ = self.pipeline.encode_prompt(captions, self.device, 1, do_classifier_free_guidance=False)
         return {"context": context.to(self.dtype)}
 

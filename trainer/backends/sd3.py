@@ -35,7 +35,7 @@ class SD3Backend(FlowBackend):
         return {f"{part}{number}": None for number in missing for part in ("text_encoder", "tokenizer")}
 
     @torch.no_grad()
-    def encode_captions(self, captions: list[str]) -> Conditioning:
+    def encode_text(self, captions: list[str]) -> Conditioning:
         config, pipeline = self.denoiser.config, self.pipeline
         encoders = [(pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)]
         length = pipeline.tokenizer_max_length

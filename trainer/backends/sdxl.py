@@ -24,7 +24,7 @@ class SDXLBackend(DiscreteBackend):
         return {"add_watermarker": False}
 
     @torch.no_grad()
-    def encode_captions(self, captions: list[str]) -> Conditioning:
+    def encode_text(self, captions: list[str]) -> Conditioning:
         context, _, pooled, _ = self.pipeline.encode_prompt(captions, device=self.device, do_classifier_free_guidance=False)
         return {"context": context.to(self.dtype), "pooled": pooled.to(self.dtype)}
 

@@ -1,0 +1,58 @@
+"""Qwen-Image. Captions are cut or filled up to one length, so that rows of any captions go together; a mask tells what is filling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import Conditioning
+from .diffusers_common import filled_up, token_limit
+from .flux import pack, unpack
+from .video_codec import VideoCodecBackend
+
+
+class QwenImageBackend(VideoCodecBackend):
+    """Conditioning: `context` (B, tokens, d), `mask` (B, tokens) with 1 where there is text."""
+
+    pipeline_class = "QwenImagePipeline"
+    component = "transformer"
+    default_size = 1024
+    default_steps = 50
+    default_guidance = 4.0
+
+    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
+        super().__init__(pipeline, device, dtype)
+        self.text_length = token_limit(pipeline.tokenizer, 256)
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> Conditioning:
+        context, mask = self.pipeline.encode_prompt(captions, device=self.device)
+        if mask is None:
+            mask = torch.ones(context.shape[:2], device=context.device)
+        return {"context": filled_up(context, self.text_length).to(self.dtype), "mask": filled_up(mask, self.text_length).to(self.dtype)}
+
+    def blank_conditioning(self, rows: int) -> Conditioning:
+        context = torch.zeros(rows, self.text_length, self.denoiser.config.joint_attention_dim, dtype=self.dtype)
+        return {"context": context, "mask": torch.ones(rows, self.text_length, dtype=self.dtype)}
+
+    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
+        return {**super().timestep_options(steps, latent_size), "sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+    def guided(self, conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+        """As long as the conditional prediction of each token, as its pipeline does it."""
+        height, width = conditional.shape[-2:]
+        conditional, unconditional = pack(conditional), pack(unconditional)
+        both = unconditional + guidance * (conditional - unconditional)
+        return unpack(both * (conditional.norm(dim=-1, keepdim=True) / both.norm(dim=-1, keepdim=True)), height, width)
+
+    def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
+        context, mask = conditioning["context"].to(self.device, self.dtype), conditioning["mask"].to(self.device).bool()
+        height, width = noisy.shape[-2:]
+        flow = self.denoiser(
+            hidden_states=pack(noisy.to(self.device, self.dtype)), encoder_hidden_states=context, encoder_hidden_states_mask=mask,
+            timestep=levels.to(self.device, self.dtype), img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
+        ).sample  # fmt: skip
+        return unpack(flow, height, width).to(noisy.dtype)
