@@ -1,4 +1,4 @@
-"""Where samples that a base has made once are kept for all runs: one folder with a limit, from which the longest unused goes first."""
+"""Where samples that a base has made once, and what it encoded, are kept for all runs: one folder with a limit, from which the longest unused goes first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 LIMIT = 4_000_000_000  # bytes
-PATTERN = "quiet-*.safetensors"
+PATTERNS = ("quiet-*.safetensors", "encoded-*.safetensors")
 
 
 def default_folder() -> Path:
@@ -33,7 +33,7 @@ def default_folder() -> Path:
 def kept_in(folder: Path) -> dict[Path, os.stat_result]:
     """The samples' files with what the system says of them, the longest unused first."""
     found = {}
-    for path in folder.glob(PATTERN):
+    for path in (path for pattern in PATTERNS for path in folder.glob(pattern)):
         with contextlib.suppress(OSError):  # another run may be clearing up
             found[path] = path.stat()
     return dict(sorted(found.items(), key=lambda entry: entry[1].st_mtime_ns))

@@ -69,8 +69,9 @@ def build_sets(
     """One training set an aspect bucket, and the quiet samples that go with them."""
     resolution = config.resolution or backend.default_size
     report.on_stage("encoding images", f"{len(data.items)} images at {resolution}²")
-    empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
     cache = Path(config.cache) if config.cache else default_folder()
+    if hasattr(backend, "keep_encodings"):
+        backend.keep_encodings(cache)
     sets: list[TrainingSet] = []
     quiet: list[QuietSamples] = []
     if config.quiet_samples == 0:

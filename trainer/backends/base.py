@@ -18,7 +18,8 @@ class Backend(Protocol):
     """A frozen base model with its codec and text encoders.
 
     A backend may also have: `fixed_size`, one size of pictures only; `default_caption` with `{}` for the word; `sampling_key()`, what else its samples depend on;
-    `interruptions`, the exceptions by which a host gives up; `spare_words()`; `enable_gradient_checkpointing()` and its opposite.
+    `interruptions`, the exceptions by which a host gives up; `spare_words()`; `keep_encodings(folder)`, from which later runs read what was encoded;
+    `enable_gradient_checkpointing()` and its opposite.
     """
 
     family: str

@@ -29,7 +29,7 @@ class ChromaBackend(FlowBackend):
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
         context, _, mask, *_ = self.pipeline.encode_prompt(
-            captions, device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.text_length
+            captions, device=self.text_device, do_classifier_free_guidance=False, max_sequence_length=self.text_length
         )
         return {"context": context.to(self.dtype), "mask": mask.to(self.dtype)}
 

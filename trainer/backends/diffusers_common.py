@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ...sparsedict_core.errors import SparseDictError, first_line
 from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import Discovery, discover_sites
 from .base import Conditioning, StepCallback
+from .encodings import Encodings, identity_of
+from .placement import Placement
 
 #: Tokens of a CLIP text encoder.
 CLIP_TOKENS = 77
@@ -42,14 +45,18 @@ class DiffusersBackend(ABC):
     default_size: int
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
-        """`pipeline`'s modules are moved to `device`, put into eval and frozen; their dtype stays as loaded."""
+        """`pipeline`'s modules are put into eval and frozen, the denoiser on `device`; their dtype stays as loaded."""
         self.pipeline = pipeline
         self.device, self.dtype = torch.device(device), dtype
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 # Not to `dtype`: some text encoders keep single layers in fp32 on purpose.
-                part.to(self.device).eval().requires_grad_(False)
+                part.eval().requires_grad_(False)
         self.denoiser: nn.Module = getattr(pipeline, self.component)
+        self.placement = Placement(self.denoiser, self.device)
+        self.text_device = torch.device("cpu")
+        self.encodings = Encodings()
+        self._load_text_encoders: Callable[[], dict[str, nn.Module]] = dict
         self.scheduler_config = pipeline.scheduler.config
         self.vae = pipeline.vae
         if dtype == torch.float16 and self.vae.config.get("force_upcast", True):
@@ -88,14 +95,26 @@ class DiffusersBackend(ABC):
         """From a diffusers folder; nothing is downloaded. Raises SparseDictError where the folder is incomplete."""
         path = Path(path)
         options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
+        options |= cls.load_options(path)
+        # Captions that were encoded before need none of these: 10 GB and more of some families.
+        later = [name for name in parts_of(path) if name.startswith("text_encoder") and name not in options]
         try:
             with quiet_about_dtype():
-                pipeline = cls.pipeline_kind().from_pretrained(str(path), **options, **cls.load_options(path))
+                pipeline = cls.pipeline_kind().from_pretrained(str(path), **options, **dict.fromkeys(later))
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
             raise SparseDictError(
                 f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
             ) from error
-        return cls(pipeline, device, dtype)
+        backend = cls(pipeline, device, dtype)
+        backend.encodings.model = identity_of([*path.glob("text_encoder*"), *path.glob("tokenizer*"), path / "vae"], cls.__name__, str(dtype))
+
+        def load_text_encoders() -> dict[str, nn.Module]:
+            with quiet_about_dtype():
+                whole = cls.pipeline_kind().from_pretrained(str(path), **options, **{cls.component: None, "vae": None})
+            return {name: getattr(whole, name) for name in later}
+
+        backend._load_text_encoders = load_text_encoders
+        return backend
 
     @classmethod
     def load_options(cls, path: Path) -> dict[str, Any]:
@@ -110,12 +129,20 @@ class DiffusersBackend(ABC):
 
         The mean of the VAE's distribution: equal pictures have equal latents, so they can be kept.
         """
-        return self.to_latents(images.to(self.device, self.vae.dtype)).to(self.dtype)
+
+        def make(places: list[int]) -> dict[str, Tensor]:
+            with self.placement.visit(self.vae) as device:
+                return {"latents": self.to_latents(images[places].to(device, self.vae.dtype))}
+
+        contents = [picture.float().cpu().numpy().tobytes() for picture in images]
+        # The run holds its latents itself.
+        return self.encodings.rows("picture", contents, make, remember=False)["latents"].to(self.device, self.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(B, c, h, w) → (B, 3, H, W) in [-1, 1]."""
-        return self.to_images(latents.to(self.device, self.vae.dtype)).clamp(-1, 1).to(self.dtype)
+        with self.placement.visit(self.vae) as device:
+            return self.to_images(latents.to(device, self.vae.dtype)).clamp(-1, 1).to(self.device, self.dtype)
 
     def to_latents(self, images: Tensor) -> Tensor:
         """The same, in the VAE's own dtype."""
@@ -133,13 +160,31 @@ class DiffusersBackend(ABC):
 
     def encode_captions(self, captions: list[str]) -> Conditioning:
         """Tensors with one row a caption."""
-        return self.encode_text(captions)
+
+        def make(places: list[int]) -> Conditioning:
+            with self.placement.visit(*self._text_encoders()) as self.text_device:
+                return self.encode_text([captions[place] for place in places])
+
+        rows = self.encodings.rows("caption", [caption.encode() for caption in captions], make)
+        return {name: value.to(self.device) for name, value in rows.items()}
+
+    def keep_encodings(self, folder: Path) -> None:
+        """Encoded pictures and captions are read from files in `folder`, and written there, from now on."""
+        self.encodings.folder = folder
+
+    def _text_encoders(self) -> list[nn.Module]:
+        """Loaded at the first caption that needs them."""
+        loaded = self._load_text_encoders()
+        self._load_text_encoders = dict
+        for name, module in loaded.items():
+            self.pipeline.register_modules(**{name: module.eval().requires_grad_(False)})
+        return [module for name, module in self.pipeline.components.items() if name.startswith("text_encoder") and isinstance(module, nn.Module)]
 
     # The family's own
 
     @abstractmethod
     def encode_text(self, captions: list[str]) -> Conditioning:
-        """`encode_captions` by the pipeline's text encoders."""
+        """`encode_captions` by the pipeline's text encoders, which are on `text_device`."""
 
     @abstractmethod
     def blank_conditioning(self, rows: int) -> Conditioning:
@@ -354,6 +399,12 @@ def filled_up(rows: Tensor, length: int) -> Tensor:
     if rows.shape[1] >= length:
         return rows[:, :length]
     return torch.cat([rows, rows.new_zeros(len(rows), length - rows.shape[1], *rows.shape[2:])], dim=1)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The names of a diffusers folder's parts that are models."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return [name for name, value in index.items() if isinstance(value, list) and value[0] is not None and (folder / name / "config.json").exists()]
 
 
 def weights_variant(folder: Path) -> str | None:

@@ -33,10 +33,10 @@ class FluxBackend(FlowBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, pooled, _ = self.pipeline.encode_prompt(captions, device=self.device, max_sequence_length=self.text_length)
+        context, pooled, _ = self.pipeline.encode_prompt(captions, device=self.text_device, max_sequence_length=self.text_length)
         conditioning = {"context": context.to(self.dtype), "pooled": pooled.to(self.dtype)}
         if self.embeds_guidance:
-            conditioning["guidance"] = torch.ones(len(captions), device=self.device)
+            conditioning["guidance"] = torch.ones(len(captions), device=self.text_device)
         return conditioning
 
     def blank_conditioning(self, rows: int) -> Conditioning:

@@ -48,9 +48,9 @@ class Flux2Backend(FlowBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, _ = self.pipeline.encode_prompt(captions, device=self.device, max_sequence_length=self.text_length)
+        context, _ = self.pipeline.encode_prompt(captions, device=self.text_device, max_sequence_length=self.text_length)
         conditioning = {"context": context.to(self.dtype)}
-        return {**conditioning, "guidance": torch.ones(len(captions), device=self.device)} if self.embeds_guidance else conditioning
+        return {**conditioning, "guidance": torch.ones(len(captions), device=self.text_device)} if self.embeds_guidance else conditioning
 
     def blank_conditioning(self, rows: int) -> Conditioning:
         blank = {"context": torch.zeros(rows, self.text_length, self.denoiser.config.joint_attention_dim, dtype=self.dtype)}

@@ -26,7 +26,7 @@ class Lumina2Backend(FlowBackend):
     def encode_text(self, captions: list[str]) -> Conditioning:
         # The empty caption is what guidance leads away from, and gets no instructions.
         texts = [self.pipeline.system_prompt + " <Prompt Start> " + caption if caption else "" for caption in captions]
-        context, mask = self.pipeline._get_gemma_prompt_embeds(texts, device=self.device, max_sequence_length=self.text_length)
+        context, mask = self.pipeline._get_gemma_prompt_embeds(texts, device=self.text_device, max_sequence_length=self.text_length)
         return {"context": context.to(self.dtype), "mask": mask}
 
     def blank_conditioning(self, rows: int) -> Conditioning:

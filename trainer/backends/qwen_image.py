@@ -29,7 +29,7 @@ class QwenImageBackend(VideoCodecBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, mask = self.pipeline.encode_prompt(captions, device=self.device)
+        context, mask = self.pipeline.encode_prompt(captions, device=self.text_device)
         if mask is None:
             mask = torch.ones(context.shape[:2], device=context.device)
         return {"context": filled_up(context, self.text_length).to(self.dtype), "mask": filled_up(mask, self.text_length).to(self.dtype)}

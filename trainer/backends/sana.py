@@ -39,7 +39,7 @@ class SanaBackend(FlowBackend):
         instructions = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"].default
         rows = [
             self.pipeline.encode_prompt(
-                [caption], device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.text_length,
+                [caption], device=self.text_device, do_classifier_free_guidance=False, max_sequence_length=self.text_length,
                 complex_human_instruction=instructions if caption else None,
             )[:2]
             for caption in captions

@@ -25,7 +25,7 @@ class SD15Backend(DiscreteBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, _ = self.pipeline.encode_prompt(captions, self.device, 1, do_classifier_free_guidance=False)
+        context, _ = self.pipeline.encode_prompt(captions, self.text_device, 1, do_classifier_free_guidance=False)
         return {"context": context.to(self.dtype)}
 
     def blank_conditioning(self, rows: int) -> Conditioning:

@@ -46,17 +46,17 @@ class SD3Backend(FlowBackend):
         states, pooled = [], []
         for tokenizer, encoder in encoders:
             if encoder is None:
-                states.append(torch.zeros(len(captions), length, room, device=self.device, dtype=self.dtype))
-                pooled.append(torch.zeros(len(captions), room, device=self.device, dtype=self.dtype))
+                states.append(torch.zeros(len(captions), length, room, device=self.text_device, dtype=self.dtype))
+                pooled.append(torch.zeros(len(captions), room, device=self.text_device, dtype=self.dtype))
                 continue
             ids = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-            output = encoder(ids.to(self.device), output_hidden_states=True)
+            output = encoder(ids.to(self.text_device), output_hidden_states=True)
             states.append(output.hidden_states[-2].to(self.dtype))
             pooled.append(output[0].to(self.dtype))
         clip = torch.cat(states, dim=-1)
         clip = torch.nn.functional.pad(clip, (0, config.joint_attention_dim - clip.shape[-1]))
         t5_length = self.longest_text if pipeline.tokenizer_3 is None else min(self.longest_text, pipeline.tokenizer_3.model_max_length)
-        t5 = pipeline._get_t5_prompt_embeds(captions, max_sequence_length=t5_length, device=self.device, dtype=self.dtype)
+        t5 = pipeline._get_t5_prompt_embeds(captions, max_sequence_length=t5_length, device=self.text_device, dtype=self.dtype)
         return {"context": torch.cat([clip, t5.to(self.dtype)], dim=1), "pooled": torch.cat(pooled, dim=-1)}
 
     def blank_conditioning(self, rows: int) -> Conditioning:

@@ -25,7 +25,7 @@ class SDXLBackend(DiscreteBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, _, pooled, _ = self.pipeline.encode_prompt(captions, device=self.device, do_classifier_free_guidance=False)
+        context, _, pooled, _ = self.pipeline.encode_prompt(captions, device=self.text_device, do_classifier_free_guidance=False)
         return {"context": context.to(self.dtype), "pooled": pooled.to(self.dtype)}
 
     def unconditional(self, count: int) -> Conditioning:

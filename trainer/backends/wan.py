@@ -30,7 +30,7 @@ class WanBackend(VideoCodecBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        context, _ = self.pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=self.text_length, device=self.device)
+        context, _ = self.pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=self.text_length, device=self.text_device)
         return {"context": context.to(self.dtype)}
 
     def blank_conditioning(self, rows: int) -> Conditioning:

@@ -31,7 +31,7 @@ class ZImageBackend(FlowBackend):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:
-        texts, _ = self.pipeline.encode_prompt(list(captions), device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.text_length)
+        texts, _ = self.pipeline.encode_prompt(list(captions), device=self.text_device, do_classifier_free_guidance=False, max_sequence_length=self.text_length)
         lengths = torch.tensor([len(text) for text in texts])
         return {"context": torch.cat([filled_up(text[None], self.text_length) for text in texts]).to(self.dtype), "length": lengths}
 
