@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +28,9 @@ from .policy import Footprint
 
 #: Adapter, gradient and Adam's two moments, all fp32.
 COPIES = 4
+#: Layers of a kind that are run, and what configs call their numbers.
+FEW = 2
+DEPTHS = ("num_layers", "num_single_layers", "n_layers")
 #: Tokens that a tokenizer without a limit of its own takes.
 LONGEST_TEXT = 512
 
@@ -44,12 +49,20 @@ def footprint_of(model: str | Path, side: int | None = None, config: AdapterConf
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with floats_as(dtype), fake:
-        pipeline, text = by_name(str(model)) if str(model) in FULL_SIZES else of_folder(Path(model))
-    # Outside the mode, as schedulers look at their numbers.
-    backend = backend_class(pipeline.name, Path(model))(pipeline, "cpu", dtype)
-    return measured(backend, side or backend.default_size, text, config or AdapterConfig(), fake)
+    shapes = ModelShapes.published(str(model)) if str(model) in FULL_SIZES else ModelShapes.of_folder(Path(model))
+    fake, config = FakeTensorMode(allow_non_fake_inputs=True), config or AdapterConfig()
+    backend = shapes.backend(dtype, fake)
+    side = side or backend.default_size
+    denoiser = backend.denoiser
+    linears = [module.weight.numel() for module in denoiser.modules() if isinstance(module, nn.Linear)]
+    blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in repeated_blocks(denoiser)]
+    row, recomputed = shapes.row_bytes(side, config, dtype, fake)
+    return Footprint(
+        family=backend.family, parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
+        linear=sum(linears), in_blocks=sum(blocks), largest_block=max(blocks, default=0), largest_linear=max(linears, default=0),
+        text=shapes.text, adapter=COPIES * 4 * fake_adapter(backend, config, fake).parameter_count(), side=side, row=row, row_recomputed=recomputed,
+        codec=decode_peak(backend, side),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -63,54 +76,81 @@ def floats_as(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@dataclass(frozen=True)
 class ModelShapes:
-    """In the place of a pipeline: a denoiser and a VAE without weights, and what backends ask of the rest."""
+    """The classes and configs that a pipeline is made of."""
 
-    def __init__(self, name: str, component: str, denoiser: nn.Module, vae: nn.Module, scheduler: dict[str, Any] | None = None) -> None:
+    pipeline: str
+    denoiser: Any
+    config: dict[str, Any]
+    vae: Any
+    vae_config: dict[str, Any]
+    text: int  # parameters of the text encoders
+    scheduler: dict[str, Any] | None = None
+    lengths: dict[str, int] = field(default_factory=dict)  # by tokenizer, the most tokens that it takes
+
+    @classmethod
+    def published(cls, name: str) -> ModelShapes:
+        import diffusers
+
+        size = FULL_SIZES[name]
+        return cls(size.pipeline, getattr(diffusers, size.denoiser), size.config, getattr(diffusers, size.vae), size.vae_config, int(size.text))
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> ModelShapes:
+        import diffusers
+
+        name = pipeline_name(folder)
+        parts: list[Any] = []
+        for part in (backend_class(name, folder).component, "vae"):
+            config = read_config(folder / part / "config.json")
+            kind = getattr(diffusers, str(config.get("_class_name")), None)
+            if kind is None:
+                raise SparseDictError(f"{folder / part / 'config.json'} names no class of diffusers; download the model again.")
+            parts += [kind, {key: value for key, value in config.items() if not key.startswith("_")}]
+        text = sum(text_parameters(path) for path in sorted(folder.glob("text_encoder*")))
+        lengths = {path.parent.name: read_config(path).get("model_max_length", LONGEST_TEXT) for path in folder.glob("tokenizer*/tokenizer_config.json")}
+        return cls(name, *parts, text, read_config(folder / "scheduler" / "scheduler_config.json"), lengths)
+
+    def backend(self, dtype: torch.dtype, fake: Any, **changed: Any) -> DiffusersBackend:
+        """A backend whose denoiser and VAE have no weights; `changed` goes over the denoiser's config."""
         from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-        kind = DDPMScheduler if component == "unet" else FlowMatchEulerDiscreteScheduler
-        self.name, self.vae, self.components = name, vae, {}
-        self.config = SimpleNamespace(force_zeros_for_empty_prompt=False)
-        self.tokenizer = self.tokenizer_2 = self.tokenizer_3 = SimpleNamespace(model_max_length=LONGEST_TEXT)
-        with unfaked():
-            self.scheduler = kind.from_config(scheduler) if scheduler else kind()
-        setattr(self, component, denoiser)
+        kind = backend_class(self.pipeline, Path(self.pipeline))
+        with floats_as(dtype), fake:
+            denoiser, vae = self.denoiser(**{**self.config, **changed}), self.vae(**self.vae_config)
+        scheduler = DDPMScheduler if kind.component == "unet" else FlowMatchEulerDiscreteScheduler
+        stand_in = SimpleNamespace(
+            vae=vae, components={}, config=SimpleNamespace(force_zeros_for_empty_prompt=False), tokenizer_max_length=77,
+            scheduler=scheduler.from_config(self.scheduler) if self.scheduler else scheduler(),
+        )  # fmt: skip
+        for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+            setattr(stand_in, name, SimpleNamespace(model_max_length=self.lengths.get(name, LONGEST_TEXT)))
+        setattr(stand_in, kind.component, denoiser.eval().requires_grad_(False))
+        return kind(stand_in, "cpu", dtype)
 
+    def row_bytes(self, side: int, config: AdapterConfig, dtype: torch.dtype, fake: Any) -> tuple[int, int]:
+        """Activations of one row, all kept and with recomputed blocks.
 
-def by_name(name: str) -> tuple[ModelShapes, int]:
-    """A published model's shapes, and the number of its text encoders' parameters."""
-    import diffusers
+        Of a deep model a few layers of each kind are run: every further one adds as much.
+        """
+        depths = {name: depth for name, depth in self.depths().items() if depth > FEW + 1}
+        shallow = dict.fromkeys(depths, FEW)
 
-    size = FULL_SIZES[name]
-    denoiser = getattr(diffusers, size.denoiser)(**size.config)
-    vae = getattr(diffusers, size.vae)(**size.vae_config)
-    return ModelShapes(size.pipeline, component_of(size.pipeline), denoiser, vae), int(size.text)
+        def run(**changed: int) -> Tensor:
+            return torch.tensor(row_peaks(self.backend(dtype, fake, **{**shallow, **changed}), side, config, fake), dtype=torch.float64)
 
+        few = run()
+        row, recomputed = (few + sum((depth - FEW) * (run(**{name: FEW + 1}) - few) for name, depth in depths.items())).tolist()
+        return int(row), int(recomputed)
 
-def of_folder(folder: Path) -> tuple[ModelShapes, int]:
-    """The same from the configs of a diffusers folder."""
-    import diffusers
-
-    name = pipeline_name(folder)
-    component = backend_class(name, folder).component
-    parts = []
-    for part in (component, "vae"):
-        config = read_config(folder / part / "config.json")
-        kind = getattr(diffusers, str(config.get("_class_name")), None)
-        if kind is None:
-            raise SparseDictError(f"{folder / part / 'config.json'} names no class of diffusers; download the model again.")
-        parts.append(kind.from_config(config))
-    text = sum(text_parameters(path) for path in sorted(folder.glob("text_encoder*")))
-    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
-    shapes = ModelShapes(name, component, *parts, scheduler)
-    for path in folder.glob("tokenizer*/tokenizer_config.json"):
-        setattr(shapes, path.parent.name, SimpleNamespace(model_max_length=read_config(path).get("model_max_length", LONGEST_TEXT)))
-    return shapes, text
-
-
-def component_of(pipeline: str) -> str:
-    return backend_class(pipeline, Path(pipeline)).component
+    def depths(self) -> dict[str, int]:
+        """By their name in the config, the numbers of layers; none for models whose layers differ."""
+        if self.config.get("dual_attention_layers"):
+            return {}
+        defaults = {name: parameter.default for name, parameter in inspect.signature(self.denoiser.__init__).parameters.items()}
+        found = {name: self.config.get(name, defaults[name]) for name in DEPTHS if name in defaults}
+        return {name: depth for name, depth in found.items() if isinstance(depth, int)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -126,39 +166,26 @@ def text_parameters(folder: Path) -> int:
 
     config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
     kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-    with unfaked(), torch.device("meta"):
+    with torch.device("meta"):
         return sum(parameter.numel() for parameter in kind._from_config(config).parameters())
 
 
-@contextmanager
-def unfaked() -> Iterator[None]:
-    """Real tensors within a mode of fake ones."""
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-    with unset_fake_temporarily():
-        yield
-
-
-def measured(backend: DiffusersBackend, side: int, text: int, config: AdapterConfig, fake: Any) -> Footprint:
-    """The footprint of a backend whose denoiser and VAE are fake."""
-    denoiser = backend.denoiser.eval().requires_grad_(False)
+def fake_adapter(backend: DiffusersBackend, config: AdapterConfig, fake: Any) -> SparseAdapter:
     discovery = backend.watch()
-    linears = [module.weight.numel() for module in denoiser.modules() if isinstance(module, nn.Linear)]
-    blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in repeated_blocks(denoiser)]
     with fake:
-        adapter = SparseAdapter.create(denoiser, discovery.sites, config, discovery.component)
-        for parameter in adapter.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
+        adapter = SparseAdapter.create(backend.denoiser, discovery.sites, config, discovery.component)
+    for parameter in adapter.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return adapter
+
+
+def row_peaks(backend: DiffusersBackend, side: int, config: AdapterConfig, fake: Any) -> tuple[int, int]:
+    """`step_peak` of one row with a new adapter, all kept and with recomputed blocks."""
+    adapter = fake_adapter(backend, config, fake)
     # Outside the mode: what meets a fake weight is fake, and models look at their masks and lengths.
     row = step_peak(backend, adapter, side)
-    denoiser.enable_gradient_checkpointing()
-    recomputed = step_peak(backend, adapter, side)
-    codec = decode_peak(backend, side)
-    return Footprint(
-        family=discovery.family, parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
-        linear=sum(linears), in_blocks=sum(blocks), largest_block=max(blocks, default=0), largest_linear=max(linears, default=0),
-        text=text, adapter=COPIES * 4 * adapter.parameter_count(), side=side, row=row, row_recomputed=recomputed, codec=codec,
-    )  # fmt: skip
+    backend.denoiser.enable_gradient_checkpointing()
+    return row, step_peak(backend, adapter, side)
 
 
 def blank_batch(backend: DiffusersBackend, rows: int, side: int) -> Batch:

@@ -20,9 +20,9 @@ class Placement:
         """`movable`: whether the denoiser may leave; quantised weights may not, nor may those that are elsewhere already."""
         self.denoiser, self.device, self.movable = denoiser, device, movable
         self.visitors: list[nn.Module] = []
-        if movable:
-            denoiser.to(device)
-        if device.type != "cpu":
+        if device.type != "cpu":  # where models are loaded
+            if movable:
+                denoiser.to(device)
             denoiser.register_forward_pre_hook(self._leave)
 
     @contextlib.contextmanager
