@@ -85,11 +85,23 @@ def attached(backend: Backend, specs: Sequence[AdapterSpec]) -> Iterator[list[tu
 
 
 def sample(backend: Backend, prompt: str, noise: Tensor, steps: int | None, guidance: float | None) -> list[Image.Image]:
-    """One picture for each row of noise, all of the same prompt."""
+    """One picture for each row of noise, all of the same prompt; as many at once as the device's memory takes."""
     import torch
 
     from ..pictures import to_images
 
+    at_once, images = rows_at_once(backend, noise), []
     with torch.inference_mode():
-        latents = backend.sample([prompt] * len(noise), noise, steps, guidance)
-        return to_images(backend.decode(latents))
+        for part in noise.split(at_once):
+            latents = backend.sample([prompt] * len(part), part, steps, guidance)
+            images += to_images(backend.decode(latents))
+    return images
+
+
+def rows_at_once(backend: Backend, noise: Tensor) -> int:
+    """How many rows of `noise` are sampled and decoded together."""
+    from ..trainer.policy import sampling_rows, weights_of
+
+    parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
+    side = int((noise.shape[-2] * noise.shape[-1]) ** 0.5 * backend.latent_scale)
+    return sampling_rows(backend.family, parameters, backend.device, side, weights_of(backend.dtype))

@@ -74,13 +74,12 @@ def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfi
     A run that goes on keeps those that it began with: other programs may have left it more memory then.
     """
     from ..trainer.checkpoint import begun_with
-    from ..trainer.policy import settle
+    from ..trainer.policy import settle, weights_of
 
     side = config.resolution or backend.default_size
     parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
-    weights = {"torch.float32": "fp32", "torch.float16": "fp16"}.get(str(backend.dtype), "bf16")
     given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
-    chosen = settle(given, backend.family, parameters, backend.device, side, weights, int(os.environ.get("WORLD_SIZE", "1")))
+    chosen = settle(given, backend.family, parameters, backend.device, side, weights_of(backend.dtype), int(os.environ.get("WORLD_SIZE", "1")))
     settings = {name: chosen[name] for name in ("batch_size", "gradient_accumulation", "gradient_checkpointing")}
     if settings != {name: getattr(config, name) for name in settings}:
         rows = chosen["batch_size"] // chosen["gradient_accumulation"]

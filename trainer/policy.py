@@ -21,6 +21,8 @@ WEIGHTS = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.01, "fp8": 1.0, "nf4
 #: Of a card's memory the part that tensors get: the driver, the libraries and an allocator's gaps take the rest.
 USABLE = 0.9
 GIB = 2**30
+#: Pictures that are sampled at once on however large a device.
+MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,20 @@ def free_memory(device: torch.device) -> float:
     import psutil
 
     return USABLE * psutil.virtual_memory().available
+
+
+def weights_of(dtype: torch.dtype) -> str:
+    """How a base of a dtype is called in WEIGHTS."""
+    return {torch.float32: "fp32", torch.float16: "fp16"}.get(dtype, "bf16")
+
+
+def sampling_rows(family: str, parameters: int, device: torch.device, side: int, weights: str = "bf16", memory: float | None = None) -> int:
+    """Pictures of `side` × `side` pixels that are sampled and decoded at once; guidance makes two rows of each."""
+    model = known(family, parameters, side)
+    room = (free_memory(device) if memory is None else memory) - weight_bytes(model, weights)
+    wide = 2 if weights == "fp32" else 1
+    # A pass without gradients holds less than one with recomputed blocks; a decoder holds its activations of each picture.
+    return max(1, min(MOST_AT_ONCE, int(room / (wide * max(2 * model.row_recomputed, model.codec)))))
 
 
 @cache

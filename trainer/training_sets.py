@@ -72,6 +72,7 @@ def build_sets(
     cache = Path(config.cache) if config.cache else default_folder()
     if hasattr(backend, "keep_encodings"):
         backend.keep_encodings(cache)
+    empty = {k: v.cpu() for k, v in backend.encode_captions([""]).items()}
     sets: list[TrainingSet] = []
     quiet: list[QuietSamples] = []
     if config.quiet_samples == 0:

@@ -10,6 +10,8 @@ from torch import nn
 USUAL = {
     "sd15": (512, 7.0), "sd2": (768, 7.0), "sdxl": (1024, 5.0), "sd3": (1024, 5.0), "flux": (1024, 1.0), "flux2": (1024, 1.0),
     "wan": (512, 5.0), "hunyuan_video": (512, 1.0), "hunyuan_dit": (1024, 5.0), "qwen_image": (1024, 4.0), "lumina2": (1024, 4.0),
+    # Z-Image's usual file is the distilled one.
+    "z_image": (1024, 1.0), "chroma": (1024, 5.0), "chroma_radiance": (1024, 5.0), "longcat_image": (1024, 4.5),
 }  # fmt: skip
 
 
