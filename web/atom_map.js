@@ -63,6 +63,7 @@ export class AtomMap extends MapCanvas {
     event.stopPropagation();
     const { from, last } = this.drag;
     this.drag.last = this.cursor = cell;
+    this.bringIntoView(cell.row); // a drag over the edge scrolls
     /** @type {Cell[]} */
     const cells = [];
     if (this.drag.rectangle) {
@@ -181,6 +182,7 @@ export class AtomMap extends MapCanvas {
   }
 
   showCursor() {
+    this.bringIntoView(this.cursor.row);
     const atom = this.atomOf(this.cursor);
     if (atom >= 0) {
       const { x, y } = this.centreOf(atom);
@@ -192,7 +194,8 @@ export class AtomMap extends MapCanvas {
 
   /** Puts the cursor on an atom, as after an address was typed. @param {number} atom */
   goTo(atom) {
-    if (this.table) this.cursor = { row: this.table.siteOf[atom], column: this.columnOf[atom] };
+    if (this.table && atom >= 0) this.cursor = { row: this.table.siteOf[atom], column: this.columnOf[atom] };
+    this.bringIntoView(this.cursor.row);
     this.changed();
   }
 }

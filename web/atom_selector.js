@@ -26,17 +26,19 @@ import { choiceInWords, grouped, keptInWords, percent, tidy } from "./words.js";
  *   setMessage: (text: string) => void,
  *   setLinked: (names: string[]) => void,
  *   setSwitch: (there: boolean) => void,
+ *   height: () => number,
  *   value: () => Choice, kept: () => number | null, map: AtomMap, slider: DensitySlider, destroy: () => void }} Selector
- * `chain` is what earlier nodes take out, first ones first; `setSwitch` says whether the panel has a button for the plain fields.
+ * `chain` is what earlier nodes take out, first ones first; `setSwitch` says whether the panel has a button for the plain fields; `height` is the least that it needs.
  */
 
-export const MIN_HEIGHT = 420;
+const FRAME = 290; // all but the map
+const LEAST_MAP = 130;
 
 /**
  * @param {HTMLElement} container
  * @param {Choice} value
  * @param {(choice: Choice) => void} onChange called once for each change that a person has finished
- * @param {{needGreedy?: () => void, toggleFields?: () => void, undoes?: boolean}} [host] what the panel asks of its surroundings;
+ * @param {{needGreedy?: () => void, toggleFields?: () => void, resized?: () => void, undoes?: boolean}} [host] what the panel asks of its surroundings;
  *   with `undoes`, Ctrl+Z is theirs and only the panel's own buttons go through its history
  * @returns {Selector}
  */
@@ -120,12 +122,12 @@ export function mount(container, value, onChange, host = {}) {
     },
   });
 
-  const hold = make("div", { className: "sd-hold" }, map.canvas, empty, tip.element);
+  const hold = make("div", { className: "sd-hold" }, map.element, empty, tip.element);
   const panel = make(
     "div", { className: "sd-panel", role: "group", "aria-label": t("Atom selector") },
     make("div", { className: "sd-row" }, make("div", { className: "sd-kept" }, headline, aside), undoButton, redoButton, fieldsButton),
     slider.canvas,
-    make("div", { className: "sd-row sd-wrap" }, ...fields.presets, make("span", { className: "sd-grow" }), fields.mode, fields.amount),
+    make("div", { className: "sd-row sd-wrap" }, ...fields.presets, make("span", { className: "sd-grow" }), make("div", { className: "sd-row" }, fields.mode, fields.amount)),
     hold,
     make("div", { className: "sd-row" }, title, lowest, legend, highest),
     make("div", { className: "sd-row" }, fields.atoms), fields.how,
@@ -291,6 +293,7 @@ export function mount(container, value, onChange, host = {}) {
       chain = earlier;
       tip.setTable(table);
       map.setTable(table);
+      host.resized?.();
       follow();
       if (table) {
         const words = table.triggerWords.length ? ` · ${t("trigger")} ${table.triggerWords.join(", ")}` : "";
@@ -316,6 +319,7 @@ export function mount(container, value, onChange, host = {}) {
       linked = new Set(names);
       show();
     },
+    height: () => FRAME + Math.max(LEAST_MAP, table ? map.height() : 0),
     value: () => ({ ...history.now }),
     kept: () => result?.kept ?? null,
     map,

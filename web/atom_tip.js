@@ -54,8 +54,9 @@ export class AtomTip {
       // A file without importance has no ranks.
       if (table.importance.some((value) => value > 0)) rankAtoms(table, "importance").forEach((each, i) => (ranks[each] = i + 1));
     }
+    const block = table.sites[table.siteOf[atom]].band?.block;
     return [
-      formatAddress(table, atom), t("importance {value}", { value: tidy(table.importance[atom]) }),
+      formatAddress(table, atom) + (block ? ` · ${block}` : ""), t("importance {value}", { value: tidy(table.importance[atom]) }),
       t("rank {rank} of {atoms}", { rank: this.ranks[atom] || "–", atoms: table.atoms }),
       Number.isNaN(table.firing[atom]) ? "" : t("fires at {share} of the tokens", { share: percent(table.firing[atom]) }),
     ];
@@ -74,12 +75,12 @@ export class AtomTip {
     const key = `${atom} ${state}`;
     if (key !== this.shown) {
       this.shown = key;
-      const [address, importance, rank, fires] = this.words(this.table, atom);
-      write(this.title, address);
+      const [title, importance, rank, fires] = this.words(this.table, atom);
+      write(this.title, title);
       write(this.state, state);
       write(this.amounts, `${importance} · ${rank}`);
       write(this.fires, fires);
-      this.draw(this.places.get(address));
+      this.draw(this.places.get(formatAddress(this.table, atom)));
     }
     // On the side where there is more room. Nothing is measured here: that would lay the page out anew in every frame.
     const right = x > this.room.width / 2, below = y > this.room.height / 2;

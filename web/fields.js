@@ -19,10 +19,12 @@ export function hostFolds(node) {
  */
 export function foldFields(node, folds, shown) {
   const before = node.computeSize()[1], theirs = hostFolds(node);
+  let changed = false;
   for (const field of node.widgets ?? []) {
     const folded = folds(field);
     if (folded === null) continue;
     const hidden = folded && !shown && !theirs, options = (field.options ??= {});
+    changed ||= !!options.hidden !== hidden;
     field.hidden = options.hidden = hidden;
     if (options.advanced !== undefined) options.advanced = folded;
     // The host leaves room for hidden widgets too, unless they say that they need none.
@@ -31,6 +33,8 @@ export function foldFields(node, folds, shown) {
   }
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0]), inNodes2() ? node.size[1] : Math.max(height, node.size[1] + height - before)]);
+  // Older hosts' Nodes 2.0 copies the fields' options when a node comes into the graph, and looks at them no more.
+  if (changed && inNodes2() && !theirs && node.graph?.getNodeById(node.id) === node) node.graph.onNodeAdded?.(node);
   node.graph?.setDirtyCanvas?.(true, true);
 }
 

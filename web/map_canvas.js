@@ -1,9 +1,10 @@
 // @ts-check
 /**
  * What the map shows: a row for each site, its atoms from the most important to the least, coloured by importance. What is left out is
- * grey, and a line runs round what is kept. The cells are in map_cells.js; what a person does with it is in atom_map.js.
+ * grey, and a line runs round what is kept. Where there are more rows than there is room, the map scrolls. The cells are in map_cells.js; what a person does with it is in atom_map.js.
  */
 
+import { runsOf } from "./bands.js";
 import { fitted, make } from "./colours.js";
 import { MapCells } from "./map_cells.js";
 import { t } from "./texts.js";
@@ -15,6 +16,9 @@ const BARS = 40; // width of the column that shows what each site holds
 const PAD = 6;
 const DECADES = 3; // of importance that the colours span
 const FONT = "10px sans-serif";
+const ROW = 11; // the least height of a row: that of its label
+const BAND = 14; // width of the strip that names the stacks of the model
+const SEEN = 40; // rows that the map shows before it scrolls
 
 export class MapCanvas {
   constructor() {
@@ -41,10 +45,19 @@ export class MapCanvas {
     this.stale = true; // all of it
     this.frame = 0;
     this.gutter = 40;
+    /** @type {{name: string, from: number, to: number}[]} */
+    this.bands = [];
     this.canvas = make("canvas", {
       className: "sd-map", tabIndex: 0, role: "application", "aria-roledescription": t("atom map"),
       "aria-label": t("Layers by atoms. Arrows move, space keeps or drops an atom, L a whole row, slash types an address."),
     });
+    this.rowsHeight = make("div", { className: "sd-rows" }); // as tall as all rows; the canvas stays in view
+    this.element = make("div", { className: "sd-scroll" }, this.canvas, this.rowsHeight);
+    this.element.addEventListener("scroll", () => this.repaint());
+    this.element.addEventListener("wheel", (event) => {
+      // The host zooms its graph with the wheel; where rows are out of sight, it is the map's.
+      if (!event.ctrlKey && this.scrolls) event.stopPropagation();
+    }, { passive: true });
   }
 
   /** @param {Table | null} table */
@@ -74,7 +87,37 @@ export class MapCanvas {
       }
     }
     this.cells.setTable(table, this.atomAt, this.columnOf, this.shade);
+    const sites = table?.sites ?? [], bands = runsOf(sites.map((site) => site.band), sites.map((site) => site.member));
+    this.bands = bands.some((band) => band.name) ? bands : [];
+    this.element.scrollTop = 0;
     this.repaint();
+  }
+
+  /** The least that the map needs: all its rows, up to a sensible number of them. */
+  height() {
+    return 2 * PAD + ROW * Math.min(SEEN, this.rows);
+  }
+
+  get scrolls() {
+    return this.rows * ROW + 2 * PAD > this.element.clientHeight + 1;
+  }
+
+  /** Height of all rows. */
+  get tall() {
+    return Math.max(this.element.clientHeight - 2 * PAD, this.rows * ROW);
+  }
+
+  /** Rows that are in sight, both ends included. */
+  get seen() {
+    const { top, height } = this.box, h = height / this.rows, high = this.canvas.offsetHeight;
+    return { top: Math.max(0, Math.floor(-top / h)), bottom: Math.min(this.rows - 1, Math.ceil((high - top) / h)) };
+  }
+
+  /** @param {number} row */
+  bringIntoView(row) {
+    const h = this.tall / this.rows, high = this.element.clientHeight, { scrollTop } = this.element;
+    if (row * h < scrollTop) this.element.scrollTop = row * h;
+    else if ((row + 1) * h + 2 * PAD > scrollTop + high) this.element.scrollTop = (row + 1) * h + 2 * PAD - high;
   }
 
   /** @param {Uint8Array} mask what is kept @param {Uint8Array | null} there what an earlier node left */
@@ -106,8 +149,10 @@ export class MapCanvas {
   // ---- geometry
 
   get box() {
-    const width = this.canvas.offsetWidth, height = this.canvas.offsetHeight;
-    return { left: this.gutter, top: PAD, width: Math.max(1, width - this.gutter - BARS - PAD), height: Math.max(1, height - 2 * PAD) };
+    const width = this.canvas.offsetWidth;
+    return {
+      left: this.gutter, top: PAD - this.element.scrollTop, width: Math.max(1, width - this.gutter - BARS - PAD), height: Math.max(1, this.tall),
+    };
   }
 
   /** @param {{x: number, y: number}} at @param {boolean} [nearest] also from outside */
@@ -136,6 +181,7 @@ export class MapCanvas {
   // ---- drawing
 
   draw() {
+    this.rowsHeight.style.height = `${Math.max(0, this.tall + 2 * PAD - this.element.clientHeight)}px`;
     const wide = this.canvas.offsetWidth, high = this.canvas.offsetHeight;
     if (!this.theme || !wide || !high) return;
     const context = fitted(this.canvas, wide, high);
@@ -162,10 +208,11 @@ export class MapCanvas {
       Object.assign(base, { width: this.canvas.width, height: this.canvas.height });
       context.setTransform(this.canvas.width / this.canvas.offsetWidth, 0, 0, this.canvas.height / this.canvas.offsetHeight, 0, 0);
       context.font = FONT;
-      this.gutter = Math.min(96, 12 + Math.max(...table.sites.map((site) => context.measureText(site.label).width)));
-      this.cells.paint(context, this.box, theme, this.mask, this.there);
+      const widest = table.sites.reduce((most, site) => Math.max(most, context.measureText(site.label).width), 0);
+      this.gutter = Math.min(96, 12 + widest) + (this.bands.length ? BAND : 0);
+      this.cells.paint(context, this.box, theme, this.mask, this.there, this.seen);
     }
-    if (anew || this.cells.repair(context, this.box, theme, this.mask)) this.drawBars(context);
+    if (anew || this.cells.repair(context, this.box, theme, this.mask, this.seen)) this.drawBars(context);
     this.stale = false;
   }
 
@@ -200,14 +247,42 @@ export class MapCanvas {
   /** @param {CanvasRenderingContext2D} context @param {number} h */
   drawLabels(context, h) {
     if (!this.theme || !this.table) return;
-    const every = Math.max(1, Math.ceil(11 / h)), pointed = this.hover?.row ?? -1;
+    const every = Math.max(1, Math.ceil(ROW / h - 0.01)), pointed = this.hover?.row ?? -1;
+    const { top } = this.box, { sites } = this.table, seen = this.seen;
+    this.drawBands(context, h);
     context.textAlign = "right";
     context.textBaseline = "middle";
-    this.table.sites.forEach((site, row) => {
+    for (let row = seen.top; row <= seen.bottom; row++) {
       const hidden = row % every !== 0 || (pointed >= 0 && row !== pointed && Math.abs(row - pointed) * h < 11);
-      if (hidden && row !== pointed) return;
+      if (hidden && row !== pointed) continue;
       context.fillStyle = /** @type {Theme} */ (this.theme)[row === pointed ? "text" : "muted"];
-      context.fillText(site.label, this.gutter - 6, PAD + (row + 0.5) * h, this.gutter - 8);
+      context.fillText(sites[row].label, this.gutter - 6, top + (row + 0.5) * h, this.gutter - 8 - (this.bands.length ? BAND : 0));
+    }
+  }
+
+  /** The stacks of the model, as strips beside the labels. @param {CanvasRenderingContext2D} context @param {number} h */
+  drawBands(context, h) {
+    if (!this.theme) return;
+    const { top } = this.box, high = this.canvas.offsetHeight;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    this.bands.forEach(({ name, from, to }, number) => {
+      const upper = Math.max(0, top + from * h), lower = Math.min(high, top + (to + 1) * h), size = lower - upper;
+      if (!name || size < 2) return;
+      const { text, field } = /** @type {Theme} */ (this.theme);
+      context.globalAlpha = number % 2 ? 0.1 : 0.2;
+      context.fillStyle = text;
+      context.fillRect(1, upper + 0.5, BAND - 2, size - 1);
+      context.globalAlpha = 1;
+      context.fillStyle = field;
+      if (number) context.fillRect(0, upper - 0.5, this.canvas.offsetWidth, 1);
+      if (size < context.measureText(name).width + 4) return;
+      context.save();
+      context.translate(BAND / 2, (upper + lower) / 2);
+      context.rotate(-Math.PI / 2);
+      context.fillStyle = text;
+      context.fillText(name, 0, 0.5);
+      context.restore();
     });
   }
 
@@ -215,10 +290,11 @@ export class MapCanvas {
   drawBars(context) {
     if (!this.theme) return;
     const { held, kept } = this.cells, left = this.canvas.offsetWidth - BARS + 2, room = BARS - 6, h = this.box.height / this.rows;
+    const { top } = this.box, seen = this.seen;
     const most = Math.max(...held) || 1, thick = Math.max(1, h * 0.62);
     context.clearRect(left, 0, room, this.canvas.offsetHeight);
-    for (let row = 0; row < this.rows; row++) {
-      const y = PAD + row * h + (h - thick) / 2;
+    for (let row = seen.top; row <= seen.bottom; row++) {
+      const y = top + row * h + (h - thick) / 2;
       context.globalAlpha = 0.22;
       context.fillStyle = this.theme.text;
       context.fillRect(left, y, (held[row] / most) * room, thick);

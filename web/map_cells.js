@@ -6,6 +6,7 @@
 
 /** @typedef {import("./table.js").Table} Table @typedef {import("./colours.js").Theme} Theme */
 /** @typedef {{left: number, top: number, width: number, height: number}} Box */
+/** @typedef {{top: number, bottom: number}} Rows  both ends included */
 /** @typedef {{top: number, bottom: number, from: number, to: number}} Patch  rows and columns, both ends included */
 
 const MARGIN = 2; // CSS pixels that a line may reach over the edge of its cell
@@ -46,16 +47,16 @@ export class MapCells {
     this.words = new Uint32Array(this.image.data.buffer);
   }
 
-  /** Everything anew. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask @param {Uint8Array | null} there */
-  paint(context, box, theme, mask, there) {
+  /** Everything anew, as far as it is in sight. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask @param {Uint8Array | null} there @param {Rows} seen */
+  paint(context, box, theme, mask, there, seen) {
     this.mask = mask.slice();
     this.there = there;
     for (let row = 0; row < this.rows; row++) this.colour(row, 0, this.columns - 1, theme);
-    this.patch(context, box, theme, { top: 0, bottom: this.rows - 1, from: 0, to: this.columns - 1 });
+    this.patch(context, box, theme, { ...seen, from: 0, to: this.columns - 1 });
   }
 
-  /** What is kept now, where it differs from what is painted; says whether it does. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask */
-  repair(context, box, theme, mask) {
+  /** What is kept now, where it differs from what is painted; says whether it does. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask @param {Rows} seen */
+  repair(context, box, theme, mask, seen) {
     const { from, to, columnOf, table } = this, old = this.mask;
     if (!table) return false;
     from.fill(this.columns);
@@ -71,7 +72,10 @@ export class MapCells {
     }
     if (!any) return false;
     for (let row = 0; row < this.rows; row++) if (to[row] >= 0) this.colour(row, from[row], to[row], theme);
-    for (const patch of patches(from, to)) this.patch(context, box, theme, patch);
+    for (const patch of patches(from, to)) {
+      const { top, bottom } = patch;
+      if (bottom >= seen.top && top <= seen.bottom) this.patch(context, box, theme, { ...patch, top: Math.max(top, seen.top), bottom: Math.min(bottom, seen.bottom) });
+    }
     return true;
   }
 

@@ -5,6 +5,14 @@
 const left = new Map();
 const FRAMES = 30; // that Nodes 2.0 gets to take a panel by itself
 
+/** Makes the node as large as its panel needs, and leaves it what it has beyond that. @param {any} node @param {HTMLElement} container @param {number} height that the panel needs */
+export function growWith(node, container, height) {
+  container.style.minHeight = `${height}px`;
+  const [width, needed] = node.computeSize();
+  if (node.size[1] < needed) node.setSize([Math.max(width, node.size[0]), needed]);
+  node.graph?.setDirtyCanvas?.(true, true);
+}
+
 /**
  * @param {any} node @param {string} name of the widget @param {HTMLElement} container
  * @param {() => number} height the least that it needs

@@ -1,11 +1,11 @@
 // @ts-check
 /** Puts the atom selector on the nodes Select Atoms, and keeps it, the node's widgets and the file before it in step. */
 
-import { MIN_HEIGHT, mount } from "./atom_selector.js";
+import { mount } from "./atom_selector.js";
 import { viewOf } from "./earlier_runs.js";
 import { foldFields, hostFolds, onRendererChange } from "./fields.js";
 import { fetchTable, fileChanges } from "./file_tables.js";
-import { addPanel } from "./panel_widget.js";
+import { addPanel, growWith } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
@@ -37,9 +37,14 @@ export function addSelector(node, { app, api }) {
   /** What the panel has got. @type {{json: TableJson, chain: Step[]} | null} */
   let given = null;
 
-  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, undoes: true });
-  addPanel(node, "atom_selector", container, () => MIN_HEIGHT);
+  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, resized, undoes: true });
+  addPanel(node, "atom_selector", container, () => selector.height());
   node.sparsedictSelector = selector;
+
+  /** The node grows with its rows, and keeps what a person has given it beyond that. */
+  function resized() {
+    growWith(node, container, selector.height());
+  }
 
   /** The choice into the node's own widgets: that is where the workflow, the queue and the cache look. @param {import("./table.js").Choice} choice */
   function write(choice) {

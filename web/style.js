@@ -29,7 +29,8 @@ const CSS = `
 .sd-canvas { display: block; width: 100%; background: var(--sd-field); border-radius: 6px; }
 .sd-slider { display: block; width: 100%; height: 64px; flex: none; background: var(--sd-field); border-radius: 6px; cursor: ew-resize; touch-action: none; }
 .sd-hold { position: relative; flex: 1 1 0; min-height: 130px; background: var(--sd-field); border-radius: 6px; }
-.sd-map { display: block; position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 6px; cursor: crosshair; touch-action: none; }
+.sd-scroll { position: absolute; inset: 0; overflow: hidden auto; scrollbar-width: thin; border-radius: 6px; }
+.sd-map { display: block; position: sticky; top: 0; width: 100%; height: 100%; border-radius: 6px; cursor: crosshair; touch-action: none; }
 .sd-empty { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; padding: 12px 24px; text-align: center;
   color: var(--sd-muted); pointer-events: none; white-space: pre-line; }
 .sd-tip { position: absolute; left: 0; top: 0; contain: layout paint; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);

@@ -4,6 +4,8 @@
  * sites in the table's order; a mask is a Uint8Array over these numbers. No DOM here.
  */
 
+import { bandsOf } from "./bands.js";
+
 /**
  * @typedef {{key: string, label: string, layer: number, stream: string | null, member: string | null,
  *   atom_ids: number[], importance: number[], firing?: number[] | null}} SiteRow  a site as the route sends it
@@ -11,7 +13,7 @@
  *   sites: SiteRow[], greedy?: {order: number[], energy: number[]} | null, left?: string | null, maps?: AtomPlace[]}} TableJson
  *   `left` and `maps` come from a probe: what it has found left, as addresses, and where the strongest atoms fire
  * @typedef {{address: string, width: number, height: number, grid: string}} AtomPlace  `grid`: a byte for each place, row by row, in base64
- * @typedef {{label: string, layer: number, stream: string | null, member: string | null, first: number, size: number}} Site
+ * @typedef {{label: string, layer: number, stream: string | null, member: string | null, first: number, size: number, band: import("./bands.js").Band | null}} Site
  * @typedef {{sites: Site[], members: string[], atoms: number, ids: Int32Array, importance: Float64Array, firing: Float64Array, siteOf: Int32Array,
  *   hasMoments: boolean, greedy: {order: number[], energy: number[]} | null, title: string, triggerWords: string[], maps: AtomPlace[] | null}} Table
  *   `firing` is NaN where the file doesn't know; `maps` is null where importance and firing are the file's, not a probe's
@@ -40,13 +42,14 @@ export function makeTable(json) {
   const atoms = json.sites.reduce((sum, site) => sum + site.atom_ids.length, 0);
   const ids = new Int32Array(atoms), importance = new Float64Array(atoms), firing = new Float64Array(atoms).fill(NaN), siteOf = new Int32Array(atoms);
   let first = 0;
+  const bands = bandsOf(json.sites.map((row) => row.key));
   const sites = json.sites.map((row, number) => {
     const size = row.atom_ids.length;
     ids.set(row.atom_ids, first);
     importance.set(row.importance, first);
     if (row.firing) firing.set(row.firing, first);
     siteOf.fill(number, first, first + size);
-    const site = { label: row.label, layer: row.layer, stream: row.stream, member: row.member, first, size };
+    const site = { label: row.label, layer: row.layer, stream: row.stream, member: row.member, first, size, band: bands[number] };
     first += size;
     return site;
   });

@@ -4,7 +4,7 @@
 import { followOutput } from "./earlier_runs.js";
 import { foldFields, hostFolds, onRendererChange } from "./fields.js";
 import { isRunOf } from "./node_places.js";
-import { addPanel } from "./panel_widget.js";
+import { addPanel, growWith } from "./panel_widget.js";
 import { mountMonitor } from "./train_monitor.js";
 import { t } from "./texts.js";
 import { linkedWidgets } from "./upstream.js";
@@ -58,10 +58,7 @@ export function addMonitor(node, { app, api }) {
   node.sparsedictMonitor = monitor;
   /** The node grows with the panel, and keeps what a person has given it beyond that. */
   function fit() {
-    container.style.minHeight = `${monitor.height()}px`;
-    const [width, height] = node.computeSize();
-    if (node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
-    node.graph?.setDirtyCanvas?.(true, true);
+    growWith(node, container, monitor.height());
   }
   /** Optional settings are hidden while they are at their defaults. */
   function fold() {
