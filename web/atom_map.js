@@ -31,6 +31,10 @@ export class AtomMap extends MapCanvas {
 
   // ---- the pointer
 
+  scrolled() {
+    if (!this.drag) this.point(null, 0, 0);
+  }
+
   /** @param {Cell | null} cell @param {number} x @param {number} y */
   point(cell, x, y) {
     const before = this.hover;

@@ -53,7 +53,10 @@ export class MapCanvas {
     });
     this.rowsHeight = make("div", { className: "sd-rows" }); // as tall as all rows; the canvas stays in view
     this.element = make("div", { className: "sd-scroll" }, this.canvas, this.rowsHeight);
-    this.element.addEventListener("scroll", () => this.repaint());
+    this.element.addEventListener("scroll", () => {
+      this.scrolled();
+      this.repaint();
+    });
     this.element.addEventListener("wheel", (event) => {
       // The host zooms its graph with the wheel; where rows are out of sight, it is the map's.
       if (!event.ctrlKey && this.scrolls) event.stopPropagation();
@@ -128,6 +131,11 @@ export class MapCanvas {
     this.changed();
   }
 
+  /** What was under the pointer is elsewhere now. */
+  scrolled() {
+    this.hover = null;
+  }
+
   /** @param {Theme} theme */
   setTheme(theme) {
     this.theme = theme;
@@ -181,6 +189,7 @@ export class MapCanvas {
   // ---- drawing
 
   draw() {
+    this.element.dataset.captureWheel = String(this.scrolls); // for Nodes 2.0, which takes the wheel first
     this.rowsHeight.style.height = `${Math.max(0, this.tall + 2 * PAD - this.element.clientHeight)}px`;
     const wide = this.canvas.offsetWidth, high = this.canvas.offsetHeight;
     if (!this.theme || !wide || !high) return;
