@@ -7,6 +7,7 @@ collected, even if it was never loaded; what is hooked is therefore kept by patc
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,36 @@ from ..sparsedict_core.errors import SparseDictError
 from .sites import modules_for
 
 KEY = "sparsedict"
+
+
+class AppliedTensors(nn.Module):
+    """An adapter's tensors as the host's memory management sees them: a model of their own, which it moves and counts."""
+
+    def __init__(self, adapter: SparseAdapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+
+#: Where the tensors are moved: one copy of each adapter for a device, so that another strength or selection is the same model to the host.
+_copies: weakref.WeakKeyDictionary[SparseAdapter, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def tensors_for(adapter: SparseAdapter, patcher: Any) -> Any:
+    """A ModelPatcher over the tensors that calls use. What is on the SPARSE_DICT socket stays on the CPU, with all that no call needs."""
+    from comfy.model_patcher import ModelPatcher
+
+    def made(used: SparseAdapter) -> Any:
+        return ModelPatcher(AppliedTensors(used), load_device=patcher.load_device, offload_device=patcher.offload_device)
+
+    if patcher.load_device.type == "cpu":
+        return made(adapter)
+    copies, device = _copies.setdefault(adapter, {}), str(patcher.load_device)
+    if device not in copies:
+        copy = adapter.clone()
+        for site in copy.sites.values():
+            site.moments = site.firing = None
+        copies[device] = made(copy)
+    return copies[device]
 
 
 class AppliedAdapter:
@@ -40,12 +71,14 @@ class AppliedAdapter:
         self.gains = gains
         self.start_percent, self.end_percent = start_percent, end_percent
         self._model, self._modules = patcher.model, modules_for(adapter, patcher)
+        #: What the host moves and counts beside the model.
+        self.tensors = tensors_for(adapter, patcher)
         self._attachments: dict[int, Attachment] = {}
 
     def inject(self, patcher: Any) -> None:
         """Hook the sites of `patcher`'s model; called by the host after loading."""
         self.eject(patcher)
-        attachment = Attachment(self.adapter, self._modules_of(patcher), self.strength)
+        attachment = Attachment(self.tensors.model.adapter, self._modules_of(patcher), self.strength)
         attachment.set_gains(self.gains)
         self._attachments[id(patcher)] = attachment
 
@@ -100,6 +133,7 @@ def apply_adapter(
     applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent, name)
     clone = patcher.clone()
     clone.set_injections(KEY, [*applied_to(clone), applied])
+    clone.set_additional_models(KEY, [*clone.get_additional_models_with_key(KEY), applied.tensors])
     if (start_percent, end_percent) != (0.0, 1.0):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, applied.within_range)
     return clone

@@ -14,7 +14,7 @@ from ..sparsedict_core.prune import prune
 from ..sparsedict_core.selection import Selection, SelectionResult, describe, select
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
-from .widgets import order_input
+from .widgets import folded, order_input
 
 MODES = ("share", "importance share", "top", "threshold", "addresses")
 
@@ -30,28 +30,28 @@ class SelectAtoms(io.ComfyNode):
             inputs=[
                 SparseDictSocket.Input("sparse_dict", tooltip="What to select from; atoms that an earlier node left out stay out."),
                 io.Combo.Input(
-                    "mode", options=list(MODES), default="share",
+                    "mode", **folded(io.Combo), options=list(MODES), default="share",
                     tooltip="share: that part of the atoms; importance share: the fewest atoms that carry that part of the importance; "
                     "top: that many atoms; threshold: atoms of at least that importance; addresses: the atoms named in `atoms`.",
                 ),
                 io.Float.Input(
-                    "share", default=1.0, min=0.0, max=1.0, step=0.001, round=False, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
+                    "share", **folded(io.Float), default=1.0, min=0.0, max=1.0, step=0.001, round=False, tooltip="For the modes share and importance share. 0 keeps none, 1 all."
                 ),
-                io.Int.Input("top", default=64, min=0, max=1_000_000, tooltip="For the mode top: how many atoms stay."),
+                io.Int.Input("top", **folded(io.Int), default=64, min=0, max=1_000_000, tooltip="For the mode top: how many atoms stay."),
                 io.Float.Input(
-                    "threshold", default=0.01, min=0.0, max=1e6, step=0.001,
+                    "threshold", **folded(io.Float), default=0.01, min=0.0, max=1e6, step=0.001,
                     tooltip="For the mode threshold: the least importance of an atom that stays (Inspect Sparse Dict shows them).",
                 ),
                 io.String.Input(
-                    "atoms", default="", multiline=True,
+                    "atoms", **folded(io.String), default="", multiline=True,
                     tooltip="For the mode addresses: L17[137], L3[0-15,40], L4-L9, L17.text[5], cat:L17[137], separated by commas. Empty keeps none.",
                 ),
-                order_input(),
-                io.Boolean.Input("per_site", display_name="per site", default=False, tooltip="Take the share or number in every site, not over all together."),
-                io.String.Input("layers", default="", tooltip="Consider the atoms of these layers only, all others go: L4-L9. Empty: all layers."),
-                io.Boolean.Input("invert", default=False, tooltip="Keep exactly the atoms that would have gone."),
+                order_input(**folded(io.Combo)),
+                io.Boolean.Input("per_site", **folded(io.Boolean), display_name="per site", default=False, tooltip="Take the share or number in every site, not over all together."),
+                io.String.Input("layers", **folded(io.String), default="", tooltip="Consider the atoms of these layers only, all others go: L4-L9. Empty: all layers."),
+                io.Boolean.Input("invert", **folded(io.Boolean), default=False, tooltip="Keep exactly the atoms that would have gone."),
                 io.Boolean.Input(
-                    "refit", default=False,
+                    "refit", **folded(io.Boolean), default=False,
                     tooltip="Change the atoms that stay so that they come as near to the whole as they can. Needs the moments in the file.",
                 ),
             ],

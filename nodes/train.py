@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,14 @@ from . import files
 from .save import target, unused
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
+from .widgets import folded
 
 PRESETS = ("concept", "style", "edit")
 #: Steps and quiet samples of each effort.
 EFFORTS = {"quick": (100, 32), "balanced": (300, 96), "thorough": (800, 96)}
+
+#: What a person wants to see of a run though it may be left empty; web/train_node.js has the same.
+ALWAYS_SHOWN = ("preview_prompts",)
 
 
 def output_folder() -> Path:
@@ -248,11 +251,12 @@ def _settings() -> list[Any]:
 
     shown = {setting.widget.place: _widget(setting) for setting in widgets(TrainConfig)}
     shown[14] = io.Int.Input(
-        "sampling_steps", default=0, min=0, max=1000, optional=True, tooltip="Steps of the sampler for previews and quiet samples; 0: 24.", **_advanced(io.Int)
-    )
+        "sampling_steps", display_name=auto("sampling steps", 0), default=0, min=0, max=1000, optional=True,
+        tooltip="Steps of the sampler for previews and quiet samples; 0: 24.", **folded(io.Int),
+    )  # fmt: skip
     shown[15] = io.Float.Input(
-        "guidance", default=0.0, min=0.0, max=100.0, step=0.1, optional=True, tooltip="Guidance (cfg) for previews and quiet samples; 0: usual for the model.",
-        **_advanced(io.Float),
+        "guidance", display_name=auto("guidance", 0), default=0.0, min=0.0, max=100.0, step=0.1, optional=True, tooltip="Guidance (cfg) for previews and quiet samples; 0: usual for the model.",
+        **folded(io.Float),
     )  # fmt: skip
     return [shown[place] for place in sorted(shown)]
 
@@ -270,9 +274,13 @@ def _widget(setting: Option) -> Any:
     else:
         kind = io.Float if isinstance(widget.default, float) else io.Int
         more |= {"min": min(widget.default, widget.least), "max": widget.most} | ({"step": widget.step} if widget.step else {})
-    return kind.Input(setting.name, optional=True, tooltip=" ".join(filter(None, (setting.help, widget.note))), **more, **_advanced(kind))
+    if isinstance(widget.unset, (int, float)):
+        more["display_name"] = auto(setting.name.replace("_", " "), widget.unset)
+    if setting.name not in ALWAYS_SHOWN:
+        more |= folded(kind)
+    return kind.Input(setting.name, optional=True, tooltip=" ".join(filter(None, (setting.help, widget.note))), **more)
 
 
-def _advanced(kind: Any) -> dict[str, bool]:
-    """Newer hosts fold such widgets away."""
-    return {"advanced": True} if "advanced" in inspect.signature(kind.Input.__init__).parameters else {}
+def auto(name: str, value: float) -> str:
+    """A number's label that says which value leaves it to preset, effort and model."""
+    return f"{name} ({value:g} = auto)"

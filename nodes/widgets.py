@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..sparsedict_core.selection import ORDERS
@@ -14,8 +17,13 @@ def strength_input(name: str = "strength") -> io.Float.Input:
     )  # fmt: skip
 
 
-def order_input() -> io.Combo.Input:
+def folded(kind: Any) -> dict[str, bool]:
+    """Newer hosts fold such inputs away, and show them on demand and in the sidebar."""
+    return {"advanced": True} if "advanced" in inspect.signature(kind.Input.__init__).parameters else {}
+
+
+def order_input(**more: Any) -> io.Combo.Input:
     return io.Combo.Input(
-        "order", options=list(ORDERS), default="importance",
+        "order", options=list(ORDERS), default="importance", **more,
         tooltip="Which atoms come first: by importance, for editing; greedy, for the smallest file of the same effect (needs the moments in the file).",
     )  # fmt: skip

@@ -199,3 +199,33 @@ def test_an_empty_range_is_refused(comfy, apply):
 
     with pytest.raises(SparseDictError, match=r"range 0\.5 to 0\.5 is empty; start must be below end"):
         apply(loaded("sd3"), make_adapter(loaded("sd3")), start_percent=0.5, end_percent=0.5)
+
+
+def test_the_hosts_memory_management_counts_the_adapter_as_a_model_of_its_own(family, patcher, base, apply, comfy):
+    from sparsedict.comfyui_host.injection import AppliedTensors
+
+    one, two = make_adapter(patcher, seed=1), make_adapter(patcher, seed=2)
+    both = apply(apply(patcher, one), two)
+    counted = [each for each in both.get_nested_additional_models() if isinstance(each.model, AppliedTensors)]
+    assert [each.model_size() for each in counted] == [sum(t.nbytes for t in adapter.state_dict().values()) for adapter in (one, two)]
+    assert patcher.get_nested_additional_models() == []
+    sample(both, family)
+    loaded_now = [each.model for each in comfy.model_management.current_loaded_models]
+    assert sum(isinstance(each.model, AppliedTensors) for each in loaded_now) >= 2
+
+
+def test_what_is_moved_is_one_copy_of_an_adapter_and_never_the_sockets_own(comfy):
+    from types import SimpleNamespace
+
+    from sparsedict.comfyui_host.injection import tensors_for
+
+    adapter = make_adapter(loaded("sd3"))
+    for site in adapter.sites.values():
+        site.moments = torch.eye(site.atoms)
+    # Any device but the CPU: nothing is computed there.
+    elsewhere = SimpleNamespace(load_device=torch.device("meta"), offload_device=torch.device("cpu"))
+    held = tensors_for(adapter, elsewhere)
+    assert held is tensors_for(adapter, elsewhere) and held.model.adapter is not adapter
+    assert all(site.moments is None for site in held.model.adapter.sites.values())
+    assert all(site.moments is not None and site.encoder_weight.device.type == "cpu" for site in adapter.sites.values())
+    assert tensors_for(adapter, loaded("sd3")).model.adapter is adapter
