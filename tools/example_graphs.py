@@ -57,12 +57,12 @@ class Example(Workflow):
         latent = self.add("KSampler", title, model=model, positive=words[0], negative=words[1], latent_image=self.latent, seed=seed, **settings)
         return self.add("VAEDecode", samples=latent[0], vae=self.vae)[0]
 
-    def batch(self, *pictures: Link) -> Link:
-        """Several pictures one after another."""
+    def row(self, *pictures: Link, enlarged: float = 3.0) -> Link:
+        """Several pictures side by side, enlarged: those of the Demo Model are small."""
         first, *rest = pictures
         for other in rest:
-            first = self.add("ImageBatch", image1=first, image2=other)[0]
-        return first
+            first = self.add("ImageStitch", image1=first, image2=other, direction="right", match_image_size=True, spacing_width=2)[0]
+        return self.add("ImageScaleBy", image=first, upscale_method="nearest-exact", scale_by=enlarged)[0]
 
     def grid(self, pictures: Link, columns: int, cell: int = 192) -> Link:
         return self.add("ImageGrid", images=pictures, columns=columns, cell_width=cell, cell_height=cell)[0]
@@ -231,9 +231,9 @@ The style is added at 0.7, so that it leaves the concept its colours. Try: *stre
                 flow.column()
             made.append(flow.picture(title, model, words, 4))
     with flow.group("Base · concept · style · both", "look"):
-        joined = flow.batch(*made)
+        joined = flow.row(*made)
         flow.column()
-        flow.save(flow.grid(flow.singles(joined), 4), "4_concept_style", 200)
+        flow.save(joined, "4_concept_style", 200)
 
 
 def probe_a_prompt(flow: Example) -> None:
@@ -269,8 +269,8 @@ Try: a prompt without *zorp*: far less fires.
         made = [flow.picture("Base", flow.model, words, 2), flow.picture("All atoms", whole, words, 2)]
         flow.column()
         made.append(flow.picture("A tenth", part, words, 2))
-        joined = flow.batch(*made)
-        flow.save(flow.grid(flow.singles(joined), 3), "5_tenth", 180)
+        joined = flow.row(*made)
+        flow.save(joined, "5_tenth", 180)
 
 
 def own_checkpoint(flow: Example) -> None:
@@ -378,9 +378,9 @@ Try: another share in **Select Atoms**; **Scale Atoms** in between, such as `L2=
                 flow.column()
             made.append(flow.picture(title, model, words, 3))
     with flow.group("Base · 5 % · 25 % · all", "look"):
-        joined = flow.batch(*made)
+        joined = flow.row(*made)
         flow.column()
-        flow.save(flow.grid(flow.singles(joined), 4), "7_lora", 200)
+        flow.save(joined, "7_lora", 200)
 
 
 EXAMPLES: dict[str, Callable[[Example], None]] = {

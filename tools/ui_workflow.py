@@ -74,6 +74,7 @@ class Node:
         self.values: dict[str, Any] = {}
         self.outputs: list[tuple[str, str]] = []
         self.height, self.pos = 0, (0, 0)
+        self.tall = 0  # in Nodes 2.0, where widgets take more room
         self.more: dict[str, Any] = {}
 
     def __getitem__(self, output: int | str) -> Link:
@@ -107,7 +108,7 @@ class Workflow:
             y = TITLE
             for node in column:
                 node.pos = (self._x, y)
-                y += node.height + GAP
+                y += max(node.height, node.tall) + GAP
             bottom = max(bottom, y - GAP)
             self._x += max(node.width for node in column) + COLUMN_GAP
         right = self._x - COLUMN_GAP
@@ -172,6 +173,7 @@ class Workflow:
             widgets = {name: spec for name, spec in widgets.items() if name not in info["input"].get("optional", {}) or node.values[name] != default_of(*spec)}
         tall = sum(bool(options.get("multiline")) for _, options in widgets.values())
         seeds = sum(has_seed_control(name, options) for name, (type_, options) in widgets.items() if type_ == "INT")
+        node.tall = 74 + 22 * max(len(node.sockets), len(node.outputs)) + 34 * (len(widgets) - tall + seeds) + 110 * tall + preview
         node.height = 16 + 21 * max(len(node.sockets), len(node.outputs)) + 25 * (len(widgets) - tall + seeds) + 95 * tall + preview
         return self._place(node)
 
@@ -193,7 +195,7 @@ class Workflow:
             "links": links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
+            "extra": {"ds": {"scale": 0.8, "offset": [120, 150]}},  # the first group beside the host's sidebar, in letters that can be read
             "version": 0.4,
         }
 
