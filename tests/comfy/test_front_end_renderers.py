@@ -75,6 +75,9 @@ def test_no_text_decides_a_panels_width(page, server, large, nodes_2):
 @RENDERERS
 def test_one_switch_shows_all_settings_and_hides_them_again(page, server, nodes_2):
     open_prompt(page, train_graph("switched", steps=7), "SparseDictTrain")
+    # All of the node stays in sight, also when it is at its tallest.
+    page.evaluate("() => { const { ds } = app.canvas; ds.offset = ds.offset.map((each, i) => each + [120, 160][i] * (1 / 0.4 - 1 / ds.scale)); ds.scale = 0.4; app.canvas.setDirty(true, true); }")
+    settle(page)
     ours, hosts = page.get_by_role("button", name="All settings"), page.get_by_test_id("advanced-inputs-button")
     assert ours.is_visible() + (hosts.count() and hosts.is_visible()) == 1
     field = "() => { const field = app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.find(field => field.name === 'guidance');"
