@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 @click.option("--preset", type=click.Choice(["concept", "style", "edit"]), default="concept", show_default=True,
               help="concept: 4 to 20 images of one thing. style: a look. edit: one image, to change it by prompt.")
 @model_options
+@click.option("--config", "file", type=click.Path(path_type=Path, readable=False), default=None,
+              help="Settings from a .toml file, such as the .run.toml that a run writes beside its adapter. Options go before it, it before the preset.")
 @command_line(TrainConfig)
 @click.option("--show-config", is_flag=True, help="Print every setting with its value and train nothing.")
 @out_option(help="The adapter, .safetensors.")
 def command(
-    images: Path, preset: str, model: str, device: str | None, dtype: str | None, show_config: bool, out: Path, overwrite: bool, **settings: Any
+    images: Path, preset: str, model: str, device: str | None, dtype: str | None, file: Path | None, show_config: bool, out: Path, overwrite: bool,
+    **settings: Any,
 ) -> int:  # fmt: skip
     """Train an adapter from a folder of images.
 
@@ -40,10 +43,13 @@ def command(
       sparsedict train photos/ --model sdxl.safetensors --word sks --dtype bf16 --gradient-checkpointing --out sks.safetensors
       sparsedict train one-picture/ --preset edit --out edit.safetensors
       sparsedict train photos/ --out zorp.safetensors --resume
+      sparsedict train others/ --config zorp.run.toml --word blick --out blick.safetensors
     """
+    from ..trainer.run_file import read_settings
+
     check_out(out, overwrite or bool(settings["resume"]), ".safetensors")
     chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items() if value not in (None, ())}
-    chosen.update(images=images, out=out, overwrite=overwrite)
+    chosen = {**(read_settings(file) if file else {}), **chosen, "images": images, "out": out, "overwrite": overwrite}
     config = make_config(preset, chosen)
     if show_config:
         print_json(config.to_dict())
@@ -61,9 +67,12 @@ def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
 def start(config: TrainConfig, asked: set[str], model: str, device: str | None, dtype: str | None) -> int:
     """Train; returns the exit code: 0, or 128 and the signal's number where one ended it early, as a shell has it."""
     from ..trainer import train
+    from ..trainer.run_file import write_settings
 
     backend = open_model(model, device, dtype)
-    result = train(fitted(config, backend, asked), backend)
+    config = fitted(config, backend, asked)
+    result = train(config, backend)
+    write_settings(config)
     click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
     return 128 + result.signal if result.signal else 0
 

@@ -46,7 +46,7 @@ def test_resume_goes_on_at_the_same_place(chosen, tmp_path):
 
 def test_every_option_is_a_setting_of_the_trainer():
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    own = {"preset", "model", "device", "dtype", "show_config"}
+    own = {"preset", "model", "device", "dtype", "show_config", "file"}
     assert {parameter.name for parameter in train.command.params} - own <= fields
 
 
