@@ -43,8 +43,8 @@ def denoiser_of(model: Any) -> nn.Module:
         if inner is None:
             raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give a pipeline, or the denoiser itself.")
         model = inner
-    found: nn.Module = getattr(model, "_orig_mod", model)
-    return found
+    denoiser: nn.Module = getattr(model, "_orig_mod", model)
+    return denoiser
 
 
 def discover_sites(model: Any, wanted: str = "out", run: Callable[[], Any] | None = None) -> Discovery:
