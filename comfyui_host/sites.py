@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..sparsedict_core.adapter import SparseAdapter, check_widths
+from ..sparsedict_core.base_check import names_of
 from ..sparsedict_core.data_flow import outputs_in_a_run
 from ..sparsedict_core.errors import SiteError
 from ..sparsedict_core.fingerprint import fingerprint
@@ -184,8 +185,7 @@ def modules_for(adapter: SparseAdapter, patcher: Any) -> dict[str, Place]:
     own = adapter.component == OWN
     sites = None if own else host_sites(patcher)
     if made_for and LOADED_AS.get(made_for, made_for) != family and not (sites and _same_weights(adapter, sites)):
-        where = f" under the names of {adapter.metadata['site_names']}" if adapter.metadata.get("site_names") else ""
-        raise SiteError(f"the adapter was made for {made_for}{where}, this model is {family}; load a {made_for} model, or another adapter.")
+        raise SiteError(f"the adapter was made for {made_for}{names_of(adapter)}, this model is {family}; load a {made_for} model, or another adapter.")
     if sites is None:
         model = diffusion_model(patcher)
         places = {site.name.path: Place(module) for site in adapter.sites.values() if (module := _at(model, site.name.path.removeprefix(f"{OWN}."))) is not None}

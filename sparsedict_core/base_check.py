@@ -11,11 +11,17 @@ from .fingerprint import differ
 from .places import find_places
 
 
+def names_of(adapter: SparseAdapter) -> str:
+    """For messages: the program whose own names the adapter's sites have, where they are not those that all hosts share."""
+    names = adapter.metadata.get("site_names")
+    return f" under the names of {names}" if names else ""
+
+
 def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: str | None = None, model: Any = None) -> None:
     """Raises SiteError if the family or a width differs, or a site is missing; warns if it is another model of the family."""
     made_for = adapter.metadata.get("base_family")
     if family and made_for and family != made_for:
-        raise SiteError(f"the adapter was made for {made_for}, this base model is {family}; use it with a {made_for} model.")
+        raise SiteError(f"the adapter was made for {made_for}{names_of(adapter)}, this base model is {family}; use it with a {made_for} model.")
     if model is not None:
         names = {key: site.name for key, site in adapter.sites.items()}
         check_widths(adapter, find_places(model, names, adapter.component))

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from sparsedict.sparsedict_core import data_flow, site_discovery
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.addresses import format_address, resolve
+from sparsedict.sparsedict_core.base_check import check_base
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.data_flow import attention_outputs, outputs_in_a_run
 from sparsedict.sparsedict_core.errors import SiteError
@@ -94,6 +95,9 @@ def test_a_model_that_nobody_wrote_down(name, tmp_path, monkeypatch):
         kept = prune(loaded, select(loaded, Selection(atoms=",".join(f"L{layer}" for layer in sorted({s.layer for s in found.sites})))))
         with kept.attach(model):
             assert torch.equal(output_of(model, inputs), full)
+    loaded.metadata |= {"base_family": "Krea2", "site_names": "ComfyUI"}
+    with pytest.raises(SiteError, match=f"made for Krea2 under the names of ComfyUI, this base model is {found.family}"):
+        check_base(loaded, found.family)
 
 
 # -- how it decides -----------------------------------------------------------------------------------------------
