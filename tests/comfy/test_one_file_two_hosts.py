@@ -1,5 +1,6 @@
 """One file, the same model in the host and in diffusers: the same change, number for number (SD1.5, SD3, Flux)."""
 
+import pytest
 import tiny_models
 import torch
 from core.tiny_denoisers import DENOISERS
@@ -8,6 +9,8 @@ from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.file_format import load, save
 from sparsedict.sparsedict_core.site_discovery import discover_sites
+
+WANTED = pytest.mark.parametrize("wanted", ["out", "out,q,k,v,ff"])
 
 
 def scrambled(model):
@@ -25,9 +28,9 @@ def copied(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def random_file(model, component, family, path):
+def random_file(model, component, family, path, wanted):
     """An adapter made with diffusers' names, saved."""
-    adapter = SparseAdapter.create(model, discover_sites(model).sites, AdapterConfig(atoms=12, rank=4), component, metadata={"base_family": family})
+    adapter = SparseAdapter.create(model, discover_sites(model, wanted).sites, AdapterConfig(atoms=12, rank=4), component, metadata={"base_family": family})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for site in adapter.sites.values():
@@ -37,13 +40,13 @@ def random_file(model, component, family, path):
     return load(path)
 
 
-def check(patcher, model, component, family, path, here, there):
-    """`here()` runs the host's denoiser, `there()` that of diffusers; both (B, …)."""
+def check(patcher, model, component, family, path, here, there, wanted):
+    """The sites of `wanted` kinds: q, k and v are slices of fused Linears in some of the host's models. `here()` runs the host's denoiser, `there()` that of diffusers; both (B, …)."""
     import comfy.model_management
 
     from sparsedict.comfyui_host.injection import apply_adapter
 
-    adapter = random_file(model, component, family, path)
+    adapter = random_file(model, component, family, path, wanted)
     with torch.inference_mode():
         base = there()
         assert torch.allclose(here(), base, atol=1e-4), "the two models differ without an adapter"
@@ -60,7 +63,8 @@ def check(patcher, model, component, family, path, here, there):
         assert torch.allclose(here(), base, atol=1e-4)
 
 
-def test_sd15(comfy, tmp_path):
+@WANTED
+def test_sd15(comfy, tmp_path, wanted):
     import comfy.utils
     from diffusers import UNet2DConditionModel
 
@@ -79,11 +83,12 @@ def test_sd15(comfy, tmp_path):
     check(
         patcher, model, "unet", "sd15", tmp_path / "a.safetensors",
         lambda: unet(x, timesteps=t, context=text),
-        lambda: model(x, t, text).sample,
+        lambda: model(x, t, text).sample, wanted,
     )  # fmt: skip
 
 
-def test_sd3(comfy, tmp_path):
+@WANTED
+def test_sd3(comfy, tmp_path, wanted):
     import comfy.sd
     from diffusers import SD3Transformer2DModel
 
@@ -100,11 +105,12 @@ def test_sd3(comfy, tmp_path):
     check(
         patcher, model, "transformer", "sd3", tmp_path / "a.safetensors",
         lambda: denoiser(x, t, context=text, y=pooled),
-        lambda: model(x, encoder_hidden_states=text, pooled_projections=pooled, timestep=t).sample,
+        lambda: model(x, encoder_hidden_states=text, pooled_projections=pooled, timestep=t).sample, wanted,
     )  # fmt: skip
 
 
-def test_flux(comfy, tmp_path):
+@WANTED
+def test_flux(comfy, tmp_path, wanted):
     """The host's loader knows Flux by 24 heads; a small one is built from the host's classes and given diffusers' weights by the host's converter."""
     import comfy.model_detection
     import comfy.model_patcher
@@ -145,5 +151,5 @@ def test_flux(comfy, tmp_path):
     check(
         patcher, model, "transformer", "flux", tmp_path / "a.safetensors",
         lambda: denoiser(x, torch.tensor([0.7]), context=text, y=pooled, **guided),
-        there,
+        there, wanted,
     )  # fmt: skip
