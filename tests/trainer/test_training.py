@@ -22,6 +22,7 @@ from sparsedict.sparsedict_core import Selection, load, prune, select
 from sparsedict.sparsedict_core.errors import SparseDictError, TrainingError
 from sparsedict.sparsedict_core.file_format import save
 from sparsedict.trainer import PRESETS, Callbacks, TrainConfig
+from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.schedules import lr_factor, quiet_weight, target_density
 from sparsedict.trainer.shrink import shrink, size_of
 from sparsedict.trainer.training_sets import pictures_of
@@ -364,3 +365,21 @@ def test_schedules():
 def test_bad_settings_are_named(tmp_path, name, value):
     with pytest.raises(TrainingError, match=name):
         settings(tmp_path, **{name: value})
+
+
+def test_a_run_whose_statistics_no_fp16_holds_is_saved_and_loaded(tmp_path):
+    """One site's inputs lie around 200,000, another's are a billionth of what they were: fp16 ends at 65,504 and at 6e-8."""
+    backend = open_backend("demo")
+    first, second = list(run(tmp_path / "plain", backend, steps=1).adapter.sites)[:2]
+    modules = dict(backend.denoiser.named_modules())
+    for key, change in ((first, lambda x: x + 2e5), (second, lambda x: x * 1e-9)):
+        module = modules[key.removeprefix("transformer.")]
+        module.register_forward_pre_hook(lambda module, args, change=change: (change(args[0]), *args[1:]))
+        # The model goes on from what it would have made.
+        own = module.forward
+        module.forward = lambda x, own=own, change=change: own(x - 2e5 if change(torch.zeros(())) > 0 else x * 1e9)
+    result = run(tmp_path, backend, steps=3)
+    loaded = load(result.path)
+    assert loaded.sites[first].encoder_mean.abs().max() > 65_504 and 0 < loaded.sites[second].encoder_scale.max() < 6e-8
+    for key, site in result.adapter.sites.items():
+        assert torch.equal(loaded.sites[key].encoder_mean, site.encoder_mean.cpu()) and torch.equal(loaded.sites[key].encoder_scale, site.encoder_scale.cpu())
