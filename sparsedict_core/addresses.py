@@ -170,10 +170,10 @@ def _refuse_ambiguous(adapter: SparseAdapter, address: Address, sites: list[Spar
     by_layer: dict[int, list[SparseSite]] = {}
     for site in sites:
         by_layer.setdefault(site.name.layer, []).append(site)
-    for alike in by_layer.values():
-        if len(alike) > 1:
+    for same_layer in by_layer.values():
+        if len(same_layer) > 1:
             labels = site_labels(adapter)
-            options = ", ".join(labels[site.key] + "[…]" for site in alike)
+            options = ", ".join(labels[site.key] + "[…]" for site in same_layer)
             raise AddressError(f"address {address.text!r} is ambiguous; write one of {options}.")
 
 

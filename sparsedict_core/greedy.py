@@ -103,12 +103,12 @@ def greedy_order(adapter: SparseAdapter) -> GreedyOrder:
         coordinates = dictionary_coordinates(site)
         total += float((moments[key] * (coordinates @ coordinates.T)).sum())
         groups.setdefault((site.atoms, coordinates.shape[1]), []).append((key, coordinates))
-    for (atoms, _), alike in groups.items():
+    for (atoms, _), same_shape in groups.items():
         if atoms == 0:
             continue
         size = max(1, _BATCH_NUMBERS // (atoms * atoms))
-        for start in range(0, len(alike), size):
-            batch = alike[start : start + size]
+        for start in range(0, len(same_shape), size):
+            batch = same_shape[start : start + size]
             order, gains = pursue(torch.stack([moments[key] for key, _ in batch]), torch.stack([c for _, c in batch]))
             for i, (key, _) in enumerate(batch):
                 sequences[key] = (order[i].tolist(), gains[i].tolist())

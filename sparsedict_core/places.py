@@ -63,8 +63,8 @@ def missing_text(missing: list[str], total: int, names: list[str]) -> str:
     path = missing[0]
     tail = path.rsplit(".", 1)[-1]
     # Comparing with thousands of names takes seconds; those with the same ending are the likely ones.
-    alike = [name for name in names if name.rsplit(".", 1)[-1] == tail] or names
-    near = difflib.get_close_matches(path, alike[:2000], n=3, cutoff=0.4)
+    same_ending = [name for name in names if name.rsplit(".", 1)[-1] == tail] or names
+    near = difflib.get_close_matches(path, same_ending[:2000], n=3, cutoff=0.4)
     hint = f"near names are {', '.join(near)}" if near else "no name in the model is near"
     return (
         f"{len(missing)} of {total} sites are not in the model, the first is {path} ({hint}); "

@@ -77,7 +77,7 @@ def check_begun(config: TrainConfig, out: Path, settings: dict[str, Any], kept: 
         found = {}
     training = found.get("training")
     stored = {**found, **training} if isinstance(training, dict) else {}
-    alike = all(stored.get(name) == settings[name] for name in (*checkpoint.ORIGINS, "seed"))
+    same_run = all(stored.get(name) == settings[name] for name in (*checkpoint.ORIGINS, "seed"))
     # What was pruned or scaled since, and saved in its place, is another's work too.
-    if not alike or found.get("lineage"):
+    if not same_run or found.get("lineage"):
         raise TrainingError(f"{out} was not written by the run of {kept}; move it elsewhere to go on, or start a new run under another name.")

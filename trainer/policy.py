@@ -134,8 +134,8 @@ def table() -> dict[str, list[Footprint]]:
 def known(family: str, parameters: int, side: int) -> Footprint:
     """The footprint of a model that is as large as it says, after the table's nearest: of its family, else of its size."""
     everything = list(table().values())
-    alike = [entries for entries in everything if entries[0].family == family] or everything
-    small, own = min(alike, key=lambda entries: abs(entries[0].parameters / parameters - 1))
+    same_family = [entries for entries in everything if entries[0].family == family] or everything
+    small, own = min(same_family, key=lambda entries: abs(entries[0].parameters / parameters - 1))
     scale = parameters / own.parameters
     # Tokens go with the area; what does not grow with them is the text's part.
     share = (side**2 - small.side**2) / (own.side**2 - small.side**2)

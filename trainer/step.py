@@ -108,12 +108,12 @@ class TrainingStep:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         silent, dead = self.dead.end_step(plan.prefixes, fired, self.config.revive_after)
         idle = [self.dead.idle_of_all.to(numbers)] if self._revives(plan) else []
-        told = torch.cat([numbers, torch.stack([norm.to(numbers), silent.to(numbers), dead.to(numbers)]), wish, *idle])
-        return self._read(told.cpu())  # the step's one wait
+        vector = torch.cat([numbers, torch.stack([norm.to(numbers), silent.to(numbers), dead.to(numbers)]), wish, *idle])
+        return self._read(vector.cpu())  # the step's one wait
 
-    def _read(self, told: Tensor) -> StepNumbers:
+    def _read(self, vector: Tensor) -> StepNumbers:
         sizes = [len(self._losses), len(self._densities), len(self._ratios), 4]
-        losses, densities, ratios, others, idle = told.split([*sizes, len(told) - sum(sizes)])
+        losses, densities, ratios, others, idle = vector.split([*sizes, len(vector) - sum(sizes)])
         norm, silent, dead, wish = others.tolist()
         return StepNumbers(
             loss=torch.tensor(sum(loss / len(losses) for loss in losses.tolist())).item(),

@@ -271,8 +271,8 @@ class DiffusersBackend(ABC):
             doubled = torch.cat([scaled, scaled]) if guided else scaled
             predicted = self.predict(doubled, self.levels_of(timestep, len(doubled)), conditioning).float()
             if guided:
-                said, unsaid = predicted.chunk(2)
-                predicted = self.guided(said, unsaid, guidance)
+                with_prompt, without = predicted.chunk(2)
+                predicted = self.guided(with_prompt, without, guidance)
             x = scheduler.step(predicted, timestep, x, **step_options).prev_sample
             if callback is not None:
                 callback(index + 1, len(scheduler.timesteps))
