@@ -33,6 +33,6 @@ class InspectSparseDict(io.ComfyNode):
         from ..pictures import cumulative_curve, importance_map
 
         adapter = sparse_dict.adapter
-        picture = stacked([importance_map(adapter, kept(sparse_dict)), cumulative_curve(adapter)])
+        picture = stacked([importance_map(adapter, kept(sparse_dict), for_node=True), cumulative_curve(adapter, for_node=True)])
         text = as_text(sparse_dict, strongest)
         return io.NodeOutput(image_tensor(picture), text, ui=ui.PreviewText(text))

@@ -238,7 +238,7 @@ def plot(log: list[dict[str, float]]) -> Any:
     """The training curves as an IMAGE."""
     from ..pictures import training_curves
 
-    return image_tensor(training_curves(log))
+    return image_tensor(training_curves(log, for_node=True))
 
 
 def lines(text: str) -> list[str]:

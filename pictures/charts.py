@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 MISSING = "#e4e4e4"  # an atom that the file no longer has
 ACCENT, SECOND, FAINT = "#31688e", "#c8742b", "#b8b8b8"
+#: `for_node`: as wide as a node of a graph, so that letters are read without enlarging it, and on dark, as most graphs are.
+NODE_WIDTH = 5.0
+DARK, ON_DARK, MISSING_ON_DARK = "#1e1e1e", "#d8d8d8", "#2b2b2b"
 DOTS_PER_INCH = 110
 FEWEST_COLUMNS, MOST_COLUMNS, MOST_CELLS = 64, 800, 1 << 18  # of the map: no more columns than it has pixels
 MOST_LINES = 400  # between the map's rows; beyond, rows are as thin as they
@@ -22,13 +25,30 @@ def figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
 
 
-def rendered(drawing: Any) -> Image.Image:
+def rendered(drawing: Any, for_node: bool = False) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
+    if for_node:
+        darken(drawing)
     canvas = FigureCanvasAgg(drawing)
     canvas.draw()
     return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+
+
+def darken(drawing: Any) -> None:
+    """Light letters and lines on a dark ground, whatever was drawn; by hand, as matplotlib's styles are global."""
+    from matplotlib.text import Text
+
+    drawing.set_facecolor(DARK)
+    for axes in drawing.axes:
+        if axes.get_facecolor()[:3] == (1, 1, 1):
+            axes.set_facecolor(DARK)
+        axes.tick_params(which="both", colors=ON_DARK)
+        for spine in axes.spines.values():
+            spine.set_edgecolor(ON_DARK)
+    for text in drawing.findobj(Text):
+        text.set_color(ON_DARK)
 
 
 def row_labels(adapter: Any) -> list[str]:
@@ -38,7 +58,7 @@ def row_labels(adapter: Any) -> list[str]:
     return list(site_labels(adapter).values())
 
 
-def importance_map(adapter: Any, selection: Any = None, title: str | None = None) -> Image.Image:
+def importance_map(adapter: Any, selection: Any = None, title: str | None = None, for_node: bool = False) -> Image.Image:
     """Layers × atoms, coloured by importance. Atoms outside `selection` (a SelectionResult) fade; atoms the file has lost are grey."""
     import numpy as np
     from matplotlib.cm import ScalarMappable
@@ -59,16 +79,17 @@ def importance_map(adapter: Any, selection: Any = None, title: str | None = None
             faded[row, places[np.asarray(selection.masks[key].cpu(), dtype=bool)]] = 0
     kept = sum(len(site.atom_ids) for _, site in sites)
 
-    drawing = figure(10, min(16.0, max(2.4, 1.3 + 0.27 * len(sites))))
+    drawing = figure(NODE_WIDTH if for_node else 10, min(16.0, max(2.4, 1.3 + 0.27 * len(sites))))
     axes = drawing.subplots()
-    axes.set_facecolor(MISSING)
+    axes.set_facecolor(MISSING_ON_DARK if for_node else MISSING)
     top = float(np.nanmax(values)) if kept else 0.0
     # The square root keeps the many weak atoms apart, which a linear scale shows as one dark field.
     colours = ScalarMappable(PowerNorm(0.5, vmin=0, vmax=top or 1.0), "viridis")
     # Coloured and placed here, as imshow works on its pixels in floating point: a hundred megabytes for a tall map.
     cells = colours.to_rgba(values.astype(np.float32), bytes=True)
     if selection is not None:
-        cells[..., :3] = (cells[..., :3] + (255 - cells[..., :3]) * faded[..., None]).round()
+        ground = 0x1E if for_node else 255
+        cells[..., :3] = (cells[..., :3] + (ground - cells[..., :3].astype(np.float32)) * faded[..., None]).round()
     right, bottom = values.shape[1] - 0.5, values.shape[0] - 0.5
     image = PcolorImage(axes, np.arange(-0.5, right + 1), np.arange(-0.5, bottom + 1), cells)
     image.set_in_layout(False)  # it fills the axes, and does not know its own extent
@@ -78,12 +99,12 @@ def importance_map(adapter: Any, selection: Any = None, title: str | None = None
     axes.set_yticks(range(0, len(sites), step), row_labels(adapter)[::step], fontsize=8)
     if len(sites) <= MOST_LINES:
         axes.set_yticks(np.arange(0.5, len(sites) - 1), minor=True)
-        axes.grid(which="minor", axis="y", color="white", linewidth=1.5)
+        axes.grid(which="minor", axis="y", color=DARK if for_node else "white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
     axes.set_xlabel("atom" if each == 1 else f"atoms, {each} in a column")
     axes.set_title(title or _map_title(kept, selection), fontsize=10)
     drawing.colorbar(colours, ax=axes, label="importance: mean norm added", pad=0.01)
-    return rendered(drawing)
+    return rendered(drawing, for_node)
 
 
 def _map_title(atoms: int, selection: Any) -> str:
@@ -92,7 +113,9 @@ def _map_title(atoms: int, selection: Any) -> str:
     return f"{selection.kept} of {selection.total} atoms selected"
 
 
-def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra: Mapping[str, Sequence[tuple[float, float]]] | None = None) -> Image.Image:
+def cumulative_curve(
+    adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra: Mapping[str, Sequence[tuple[float, float]]] | None = None, for_node: bool = False
+) -> Image.Image:
     """Share of the total importance that the strongest share of the atoms carries; `extra` adds curves of (share, value) by name."""
     import numpy as np
 
@@ -103,7 +126,7 @@ def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra:
     shares = np.linspace(0, 1, len(carried))
     drawn = slice(None) if len(carried) <= MOST_POINTS else np.linspace(0, len(carried) - 1, MOST_POINTS).astype(int)
 
-    drawing = figure(6, 3.6)
+    drawing = figure(NODE_WIDTH if for_node else 6, 3.0 if for_node else 3.6)
     axes = drawing.subplots()
     axes.plot(shares[drawn] * 100, carried[drawn] * 100, color=ACCENT, linewidth=2, label="importance")
     for name, points in (extra or {}).items():
@@ -116,16 +139,16 @@ def cumulative_curve(adapter: Any, marks: Sequence[float] = (0.10, 0.25), extra:
     _plain(axes)
     if extra:
         axes.legend(frameon=False, fontsize=8)
-    return rendered(drawing)
+    return rendered(drawing, for_node)
 
 
-def training_curves(log: Sequence[Mapping[str, Any]]) -> Image.Image:
+def training_curves(log: Sequence[Mapping[str, Any]], for_node: bool = False) -> Image.Image:
     """Loss, and activation density with its target, by step. `log` holds one mapping a step, with the names of
     the trainer's StepReport: step, loss, and where known density, target_density and quiet_ratio.
     """
     steps = [row["step"] for row in log]
-    drawing = figure(9, 3.0)
-    left, right = drawing.subplots(1, 2)
+    drawing = figure(NODE_WIDTH, 4.6) if for_node else figure(9, 3.0)
+    left, right = drawing.subplots(*((2, 1) if for_node else (1, 2)))
     loss = [row["loss"] for row in log]
     left.plot(steps, loss, color=FAINT, linewidth=0.8)
     left.plot(steps, smoothed(loss), color=ACCENT, linewidth=2, label="loss")
@@ -142,7 +165,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Image.Image:
     right.set(xlabel="step", ylabel="activation density, %", ylim=(0, None))
     for axes in (left, right):
         _plain(axes)
-    return rendered(drawing)
+    return rendered(drawing, for_node)
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:

@@ -82,6 +82,14 @@ def test_charts_are_drawn_also_of_adapters_without_importance_and_with_lost_atom
     pictures.cumulative_curve(adapter)
 
 
+def test_in_a_node_charts_are_dark_and_as_wide_as_the_node():
+    adapter = toy_adapter()
+    log = [{"step": step, "loss": 1 / step, "density": 0.1, "target_density": 0.12} for step in range(1, 9)]
+    for picture in (pictures.importance_map(adapter, for_node=True), pictures.cumulative_curve(adapter, for_node=True), pictures.training_curves(log, for_node=True)):
+        darkest, lightest = picture.convert("L").getextrema()
+        assert picture.width <= 560 and picture.getpixel((0, 0)) == (0x1E, 0x1E, 0x1E) and darkest < 40 and lightest > 200
+
+
 def test_training_curves_need_only_step_and_loss():
     log = [{"step": step, "loss": 1 / (step + 1)} for step in range(20)]
     pictures.training_curves(log)
