@@ -92,7 +92,7 @@ def _serialised(adapter: SparseAdapter, path: Path, dtype: torch.dtype, moments:
     fields = encode_metadata(adapter)
     data = _with_sorted_header(serialise(tensors, metadata=fields))
     decode_metadata(path, fields, len(data))  # what could not be read again is not written
-    _check_atoms(path, adapter.atom_count, len(data))
+    check_atoms(path, adapter.atom_count, len(data))
     moments_bytes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".moments"))
     return data, SaveReport(path, len(data), moments_bytes, adapter.atom_count, dtype, forms)
 
@@ -203,7 +203,7 @@ def _stored_names(file: Container, meta: FileMetadata) -> list[list[tuple[Row, s
                 raise FileFormatError(f"{file.path}: tensor {shown(prefix + row.name)} is missing; the file was changed or cut.")
         atoms += _check_shapes(file.path, entry, here, meta.version)
         stored.append([(row, prefix + row.name) for row in here])
-    _check_atoms(file.path, atoms, file.file_size)
+    check_atoms(file.path, atoms, file.file_size)
     foreign = [name for name in left if not name.startswith(ASIDE)]
     if foreign:
         raise FileFormatError(
@@ -231,7 +231,7 @@ def _check_shapes(path: Path, entry: SiteEntry, here: Mapping[Row, Entry], versi
     return sizes["atoms"][0]
 
 
-def _check_atoms(path: Path, atoms: int, size: int) -> None:
+def check_atoms(path: Path, atoms: int, size: int) -> None:
     if atoms > most_atoms(size):
         raise FileFormatError(f"{path}: {atoms:,} atoms are more than a file of {size:,} bytes may have ({most_atoms(size):,}); it is no adapter, or was changed.")
 

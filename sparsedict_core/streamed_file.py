@@ -14,7 +14,7 @@ from torch import Tensor
 from .adapter import SparseAdapter
 from .atomic_write import write_atomically
 from .errors import FileFormatError
-from .file_format import ASIDE, SaveReport, check_target, header_bytes, stored_tensor
+from .file_format import ASIDE, SaveReport, check_atoms, check_target, header_bytes, stored_tensor
 from .file_metadata import decode_metadata, encode_metadata
 from .site import SparseSite
 from .tensor_table import site_tensors
@@ -53,14 +53,16 @@ def save_streamed(
                 parts[tensor.element_size()].add(ASIDE + name, tensor)
             adapter = finish(written)
             fields = encode_metadata(adapter)
-            decode_metadata(path, fields)  # what could not be read again is not written
             header: dict[str, Any] = {"__metadata__": fields, **parts[4].entries(0), **parts[2].entries(parts[4].size)}
             start = header_bytes(header)
+            size = len(start) + parts[4].size + parts[2].size
+            decode_metadata(path, fields, size)  # what could not be read again is not written
+            check_atoms(path, adapter.atom_count, size)
             write_atomically(path, itertools.chain((start,), parts[4].chunks(), parts[2].chunks()))
     except OSError as error:
         raise FileFormatError(f"{path} was not saved: {error.strerror or error}; choose another place.") from error
     forms = {key: site.form for key, site in adapter.sites.items()}
-    return SaveReport(path, len(start) + parts[4].size + parts[2].size, 0, adapter.atom_count, dtype, forms)
+    return SaveReport(path, size, 0, adapter.atom_count, dtype, forms)
 
 
 class _Part:
