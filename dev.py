@@ -140,6 +140,11 @@ def bench(environment: Environment, arguments: list[str]) -> int:
     return subprocess.run([str(environment.python), "-m", "sparsedict.benchmarks", "run", *arguments], env=child_environment(), cwd=ROOT).returncode
 
 
+def soak(environment: Environment, arguments: list[str]) -> int:
+    """bad files, kills and full disks for --minutes N, and a table of what held (--write: into docs/reliability.md)"""
+    return subprocess.run([str(environment.python), "-m", "sparsedict.tools.soak", *arguments], env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
+
+
 def comfy_host() -> ModuleType:
     """tools/comfy_host.py, by path: the root is not on sys.path under PYTHONSAFEPATH."""
     spec = importlib.util.spec_from_file_location("comfy_host", ROOT / "tools" / "comfy_host.py")
@@ -207,7 +212,7 @@ def package_link(environment: Environment) -> Path:
 
 
 # A new command is one function above and one line here.
-COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "comfy": comfy, "test": test, "bench": bench, "lint": lint}
+COMMANDS: dict[str, Callable[[Environment, list[str]], int]] = {"demo": demo, "comfy": comfy, "test": test, "bench": bench, "soak": soak, "lint": lint}
 
 
 def usage() -> str:

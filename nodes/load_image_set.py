@@ -50,10 +50,10 @@ class LoadImageSet(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **rest: str | None) -> str:
-        digest = hashlib.sha256(repr((folder, sorted(rest.items()))).encode())
+        digest = hashlib.sha256(repr((folder, sorted(rest.items()))).encode(errors="backslashreplace"))
         # None: the name comes over a link. An error here would count as a change at each run.
         path = None if folder is None else path_of(folder)
-        if path is not None and path.is_dir():
+        if path is not None and check(str(folder)) is True:
             for file in sorted(path.iterdir()):
                 with contextlib.suppress(OSError):  # a link that leads nowhere
                     status = file.stat()
@@ -90,10 +90,13 @@ def path_of(folder: str) -> Path | None:
     import folder_paths
 
     root, name = (CONCEPTS, folder.removeprefix(BUILT_IN)) if folder.startswith(BUILT_IN) else (Path(folder_paths.get_input_directory()), folder)
-    path = (root / name).resolve()
-    if not path.is_dir():  # a workflow from Windows separates folders by a backslash
-        path = (root / name.replace("\\", "/")).resolve()
-    return path if path.is_relative_to(root.resolve()) else None
+    try:
+        path = (root / name).resolve()
+        if not path.is_dir():  # a workflow from Windows separates folders by a backslash
+            path = (root / name.replace("\\", "/")).resolve()
+        return path if path.is_relative_to(root.resolve()) else None
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, half a character, links in a circle
+        return None
 
 
 def check(folder: str) -> bool | str:
@@ -102,7 +105,11 @@ def check(folder: str) -> bool | str:
 
     path = path_of(folder)
     if path is None or not path.is_dir():
-        return f"{folder!r} is no folder in ComfyUI's input folder; put the pictures into input/{folder}, press R, or choose another set."
-    if not any(is_picture(file) for file in path.iterdir()):
+        return f"{folder!r:.200} is no folder in ComfyUI's input folder; put the pictures into a folder below input/, press R, or choose another set."
+    try:
+        there = list(path.iterdir())
+    except OSError as error:
+        return f"the folder {folder!r} in ComfyUI's input folder cannot be read: {error.strerror or error}; change its rights."
+    if not any(is_picture(file) for file in there):
         return f"the folder {folder!r} in ComfyUI's input folder holds no picture; put the training pictures directly into it."
     return True

@@ -12,7 +12,9 @@ import itertools
 import json
 import logging
 import os
+import re
 import sys
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,21 @@ import folder_paths
 from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import FileFormatError, SparseDictError
 from ..sparsedict_core.file_format import load
+from ..sparsedict_core.shown_text import escaped_json
 from . import files
 from .sweep_viewer import NAME as SWEEP
 from .train_state import STATE
 
 KEPT = 8  # answers in memory
 MOST_FRAMES, WIDEST = 100, 1024  # of an animation; as many as Atom Sweep has steps
+MOST_PIXELS = 1 << 26  # of a picture for it, before it is made smaller
+LONGEST_LABEL, MOST_LINES, LONGEST_NAME = 400, 8, 255
+LONGEST_BODY = 1 << 18  # bytes of a request
 
 
 def served_path(name: str) -> Path:
     """The real path of a file by its name in the host's lists. Raises FileFormatError for whatever may not be served."""
-    if not name or "\0" in name or not name.lower().endswith(".safetensors"):
+    if not _texts([name], 4 * LONGEST_NAME) or not name.lower().endswith(".safetensors"):
         raise FileFormatError(f"{name!r} is no name of a .safetensors file.")
     linked = False
     # A workflow from Windows separates folders by a backslash.
@@ -96,35 +102,57 @@ def sweep_answer(data: Any) -> tuple[int, bytes]:
     from ..pictures import gif_bytes
 
     frames, labels = (data.get("frames"), data.get("labels")) if isinstance(data, dict) else (None, None)
-    if not (_texts(frames) and _texts(labels) and 0 < len(frames) <= MOST_FRAMES and len(labels) == len(frames)):
-        return 400, _body({"error": f"a GIF takes 1 to {MOST_FRAMES} pictures of a Sweep Viewer, and a label for each."})
+    if not (_texts(frames, LONGEST_NAME) and _texts(labels, LONGEST_LABEL) and 0 < len(frames) <= MOST_FRAMES and len(labels) == len(frames)):
+        return 400, _body({"error": f"a GIF takes 1 to {MOST_FRAMES} pictures of a Sweep Viewer, and a label of at most {LONGEST_LABEL} letters for each."})
     folder, pictures = os.path.realpath(folder_paths.get_temp_directory()), []
     for name in frames:
         path = os.path.realpath(os.path.join(folder, name))
         if os.path.dirname(path) != folder or not os.path.basename(path).startswith(SWEEP) or not os.path.isfile(path):
             return 404, _body({"error": "the sweep's pictures are gone, as after a restart of the server; run Sweep Viewer again."})
-        with Image.open(path) as picture:
-            picture.thumbnail((WIDEST, WIDEST))
-            pictures.append(picture.convert("RGB"))
+        try:
+            with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # this limit is our own
+                if picture.width * picture.height > MOST_PIXELS:
+                    return 422, _body({"error": f"a picture of the sweep has {picture.width} × {picture.height} pixels, too many for a GIF; make the sweep smaller."})
+                picture.thumbnail((WIDEST, WIDEST))
+                pictures.append(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # whatever Pillow says of what is no picture
+            return 422, _body({"error": "a picture of the sweep cannot be read; run Sweep Viewer again."})
     return 200, gif_bytes(pictures, labels)
 
 
 def keep_answer(data: Any) -> tuple[int, bytes]:
     """Status and body: {"node", "prompt"} of the run that shall end and keep what it has learned, both as the events name them."""
     node, prompt = (data.get("node"), data.get("prompt")) if isinstance(data, dict) else (None, None)
-    if not (isinstance(node, str) and isinstance(prompt, str)):
+    if not _texts([node, prompt], LONGEST_NAME):
         return 400, _body({"error": "name the training run by its node and its prompt, as its events do."})
     if not STATE.ask_to_keep(node, prompt):
         return 409, _body({"error": f"node {node} is not training for this prompt any more, so there is nothing to stop; look at the node's log."})
     return 200, _body({"stopping": True})
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) and "\0" not in text for text in value)
+def _texts(value: Any, longest: int) -> bool:
+    """A list of texts that a file or a picture can have."""
+    return isinstance(value, list) and all(
+        isinstance(text, str) and len(text) <= longest and text.count("\n") < MOST_LINES and "\0" not in text and not re.search("[\ud800-\udfff]", text) for text in value
+    )
 
 
 def _body(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return escaped_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+
+
+async def _asked(request: Any) -> Any:
+    """What a browser has sent, or None for what is too long, no JSON, or nested without end."""
+    body = bytearray()
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > LONGEST_BODY:
+            return None
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        return None
 
 
 def note_copy(server: Any) -> bool:
@@ -166,11 +194,7 @@ def register() -> bool:
 
     @server.routes.post("/sparsedict/sweep_gif")
     async def sweep_gif(request: Any) -> Any:
-        try:
-            data = await request.json()
-        except ValueError:
-            data = None
-        status, body = await asyncio.get_running_loop().run_in_executor(None, server._sparsedict.sweep_answer, data)
+        status, body = await asyncio.get_running_loop().run_in_executor(None, server._sparsedict.sweep_answer, await _asked(request))
         return web.Response(status=status, body=body, content_type="image/gif" if status == 200 else "application/json")
 
     @server.routes.get("/sparsedict/train")
@@ -179,11 +203,7 @@ def register() -> bool:
 
     @server.routes.post("/sparsedict/train/keep")
     async def keep(request: Any) -> Any:
-        try:
-            data = await request.json()
-        except ValueError:
-            data = None
-        status, body = server._sparsedict.keep_answer(data)
+        status, body = server._sparsedict.keep_answer(await _asked(request))
         return web.Response(status=status, body=body, content_type="application/json")
 
     @server.routes.get("/sparsedict/train/preview")

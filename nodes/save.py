@@ -16,6 +16,7 @@ from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 
 FOLDERS = ("output", "models/sparse_dicts")
+LONGEST_PATH, LONGEST_PART = 1000, 200  # characters, and bytes
 EXISTING = ("number", "overwrite", "refuse")
 
 
@@ -76,6 +77,8 @@ class SaveSparseDict(io.ComfyNode):
 def target(root: Path, filename: str) -> Path:
     """The file's path below `root`. Raises FileFormatError for a name that is empty or leads elsewhere."""
     name = filename.strip().replace("\\", "/").removesuffix(".safetensors")
+    if not is_file_name(name):
+        raise FileFormatError(f"{filename!r:.80} is no name that a file can have: it is too long, or holds a zero byte or half a character; choose another.")
     root = Path(os.path.realpath(root))
     path = Path(os.path.realpath(root / f"{name}.safetensors"))
     if not name or name.endswith("/"):
@@ -83,6 +86,14 @@ def target(root: Path, filename: str) -> Path:
     if root not in path.parents or Path(name).is_absolute() or ":" in name:
         raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .. or a drive.")
     return path
+
+
+def is_file_name(name: str) -> bool:
+    """Whether every part can name a file, with room for a number and for the name of a file that is being written."""
+    try:
+        return "\0" not in name and len(name) < LONGEST_PATH and all(len(part.encode()) <= LONGEST_PART for part in name.split("/"))
+    except UnicodeEncodeError:
+        return False
 
 
 def unused(path: Path) -> Path:

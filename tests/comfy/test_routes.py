@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import struct
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 
 import pytest
 from PIL import Image
@@ -102,6 +104,12 @@ def test_a_run_that_is_not_named_is_not_stopped(server, data):
     assert status == 400 and "its node and its prompt" in answer["error"]
 
 
+@pytest.mark.parametrize("data", [b"[" * 200_000, b'{"node": "\\ud800", "prompt": "a"}', b'{"node": "' + b"x" * 300_000 + b'"}', b"\xff"])
+def test_a_run_is_not_named_by_half_a_character_or_brackets(server, data):
+    status, body = send(server, data, "/sparsedict/train/keep")
+    assert status == 400 and "its node and its prompt" in json.loads(body)["error"]
+
+
 def test_where_nothing_is_trained_there_is_nothing_to_stop(server):
     status, answer = server.post("/sparsedict/train/keep", {"node": "3", "prompt": "none"})
     assert status == 409 and "nothing to stop" in answer["error"]
@@ -116,10 +124,10 @@ def post(server, path):
         return error.code
 
 
-def send(server, data):
-    """Status and body of what the sweep's route answers."""
+def send(server, data, route="/sparsedict/sweep_gif"):
+    """Status and body of what a route answers."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}/sparsedict/sweep_gif", data if isinstance(data, bytes) else json.dumps(data).encode(),
+        f"http://127.0.0.1:{server.port}{route}", data if isinstance(data, bytes) else json.dumps(data).encode(),
         {"Content-Type": "application/json"},
     )  # fmt: skip
     try:
@@ -159,8 +167,31 @@ def test_only_pictures_of_a_sweep_are_read(server, frames, name):
 
 @pytest.mark.parametrize("data", [
     b"no json", [], None, {}, {"frames": []}, {"frames": [1], "labels": [""]}, {"frames": ["a"], "labels": []},
-    {"frames": ["a\0"], "labels": [""]}, {"frames": ["a"] * 101, "labels": [""] * 101},
+    {"frames": ["a\0"], "labels": [""]}, {"frames": ["a"] * 101, "labels": [""] * 101}, {"frames": ["a"], "labels": ["\n" * 20_000]},
+    {"frames": ["\ud800"], "labels": [""]}, {"frames": ["a"], "labels": ["\udfff"]}, {"frames": ["a" * 300], "labels": [""]},
+    b"[" * 200_000, b'{"frames":' * 20_000, b" " * 2_000_000, b"\xff\xfe",
 ])  # fmt: skip
 def test_what_is_no_sweep_is_refused(server, data):
     status, body = send(server, data)
     assert status == 400 and "a GIF takes" in json.loads(body)["error"]
+
+
+def bomb():
+    """A picture of 40,000 × 40,000 pixels in 100 bytes, of which nothing is there."""
+    data = io.BytesIO()
+    Image.new("1", (1, 1)).save(data, "PNG")
+    head = b"IHDR" + struct.pack(">II", 40_000, 40_000) + data.getvalue()[24:29]
+    return data.getvalue()[:12] + head + struct.pack(">I", zlib.crc32(head)) + data.getvalue()[33:]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"GIF89a", bomb(), b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
+def test_what_is_no_picture_is_said(server, frames, content):
+    (server.base / "temp" / "sparsedict_sweep_bad.png").write_bytes(content)
+    status, body = send(server, {"frames": [frames[0], "sparsedict_sweep_bad.png"], "labels": ["", ""]})
+    assert status == 422 and "picture of the sweep" in json.loads(body)["error"]
+
+
+def test_a_file_whose_name_is_no_text_is_served_or_refused(server, folder):
+    for name in ("%FF.safetensors", "%ED%A0%80.safetensors", "a" * 5000 + ".safetensors", "%00", "a%0Ab.safetensors"):
+        status, _, body = get(server, f"/sparsedict/adapter?file={name}")
+        assert status == 404 and json.loads(body)["error"].isprintable()

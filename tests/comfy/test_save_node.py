@@ -62,3 +62,17 @@ def test_what_is_saved_to_models_can_be_loaded_at_once(nodes, value):
     loaded, _ = run(nodes, "SparseDictLoad", file=os.path.join("new", "here.safetensors"))
     assert loaded.adapter.atom_count == 36
     os.remove(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "a" * 300, "ä" * 120, "a/" * 600 + "b"])
+def test_a_name_that_no_file_can_have_is_refused(nodes, value, name):
+    with pytest.raises(SparseDictError, match="no name that a file can have"):
+        run(nodes, "SparseDictSave", sparse_dict=value, **{**SAVE, "filename": name})
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "a" * 5000, "../a", "/etc"])
+def test_a_folder_that_no_folder_can_be_is_refused(nodes, name):
+    node = nodes["SparseDictLoadImageSet"]
+    said = node.validate_inputs(folder=name)
+    assert isinstance(said, str) and said.isprintable() and len(said) < 500 and "no folder in ComfyUI's input folder" in said
+    assert node.fingerprint_inputs(folder=name, caption="\ud800")

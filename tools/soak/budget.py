@@ -32,9 +32,9 @@ class Use:
     def over(self, size: int) -> str:
         """What is more than a file of `size` bytes may cost, in words; empty: nothing."""
         said = []
-        seconds = (SECONDS + size / BYTES_A_SECOND) * slowness()
-        if self.seconds > seconds:
-            said.append(f"{self.seconds:.1f} s of {seconds:.1f}")
+        seconds = SECONDS + size / BYTES_A_SECOND
+        if self.seconds > seconds and self.seconds > seconds * (slower := slowness()):
+            said.append(f"{self.seconds:.1f} s of {seconds * slower:.1f}")
         if self.memory is not None and self.memory > MEMORY + BYTES_A_BYTE * size:
             said.append(f"{self.memory / 1e6:.0f} MB of {(MEMORY + BYTES_A_BYTE * size) / 1e6:.0f}")
         return " and ".join(said)
@@ -86,6 +86,11 @@ def look_into(path: Path, pictures: bool = True) -> SparseAdapter | None:
 
 def _refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is no JSON")
+
+
+def memory_now() -> float:
+    """Bytes that the process holds; 0 where the system doesn't tell."""
+    return _memory("VmRSS") if Path("/proc/self/status").exists() else 0.0
 
 
 def _forget_peak() -> bool:
