@@ -6,6 +6,7 @@ Knows the keys, their shapes and dtypes; `file_metadata` knows the text fields, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,10 @@ def stored_tensor(path: Path, key: str, row: Row, tensor: Tensor, dtype: torch.d
 
 def _exists(path: Path) -> bool:
     try:
-        return path.exists()
+        os.stat(path)
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except (OSError, ValueError) as error:
         raise FileFormatError(unusable(path, error)) from error
 
