@@ -25,6 +25,7 @@ from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
 
 UI = "sparsedict_probe"
+LEGEND = "norm: of what the atom adds; share: of the output there; fires: at that share of the tokens; then the norm by part of the sampling."
 SHOWN = 256  # atoms whose map a Select Atoms after this node can show
 
 
@@ -91,10 +92,11 @@ class ProbeAtoms(io.ComfyNode):
         labels = [f"{format_address(adapter, atom.key, atom.row)}\n{atom.norm:.3g}" for atom in mapped]
         image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=4, side=128)
         rows = [
-            [format_address(adapter, atom.key, atom.row), f"{atom.norm:.4g}", f"{atom.relative:.1%}", f"{atom.fires:.1%}", *(f"{x:.3g}" for x in atom.by_bucket)]
+            [format_address(adapter, atom.key, atom.row), f"{atom.norm:.3g}", f"{atom.relative:.1%}", f"{atom.fires:.0%}", *(f"{x:.2g}" for x in atom.by_bucket)]
             for atom in atoms
         ]
-        text = table(rows, ["atom", "norm added", "of the output", "fires at", *probe.parts])
+        # Short heads and few digits: a row that wraps in the node cannot be read.
+        text = f"{table(rows, ['atom', 'norm', 'share', 'fires', *probe.parts])}\n\n{LEGEND}"
         # The file's name, as without a probe in between: a Compose after this names its atoms by it.
         name = every[position].name or str(adapter.metadata.get("title") or "probed")
         value = SparseDict(probe.with_importance(), name, gains)

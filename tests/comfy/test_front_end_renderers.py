@@ -44,7 +44,7 @@ def tell_long_texts(page):
 
 WIDER = """() => [...document.querySelectorAll(".sd-panel")].flatMap(panel => {
   const { left, right } = panel.getBoundingClientRect(), zoom = app.canvas.ds.scale;
-  const widest = Math.max(...app.graph._nodes.map(node => node.size[0] * zoom));
+  const own = panel.closest("[data-node-id]"), widest = own ? own.getBoundingClientRect().width : Math.max(...app.graph._nodes.map(node => node.size[0] * zoom));
   const out = [...panel.querySelectorAll("*")].filter(each => each.checkVisibility() && !each.closest(".sd-spoken, .sd-tip, .sd-cut, .sd-figure, .sd-aside"))
     .filter(each => { const box = each.getBoundingClientRect(); return box.width && (box.right > right + 1.5 || box.left < left - 1.5); });
   return [...(right - left > widest ? [`${panel.ariaLabel}: ${right - left} of ${widest}`] : []), ...out.map(each => `${panel.ariaLabel}: ${each.className} ${each.textContent}`)]; })"""

@@ -39,7 +39,8 @@ def test_probe_tells_which_atoms_fire(nodes, model, value):
     on = applied(nodes, model, value)
     plain = sample(on)
     probed, image, text = probe(nodes, on)
-    assert image.shape[-1] == 3 and text.splitlines()[0].split()[0] == "atom" and len(text.splitlines()) == 7
+    assert image.shape[-1] == 3 and text.splitlines()[0].split()[0] == "atom" and len(text.splitlines()) == 7 + 2
+    assert max(map(len, text.splitlines()[:7])) <= 64  # what a node of the usual width shows in one line
     importance = torch.cat([site.importance for site in probed.adapter.sites.values()])
     assert torch.isfinite(importance).all() and importance.max() > 0
     assert not torch.equal(importance, torch.cat([site.importance for site in value.adapter.sites.values()]))

@@ -80,6 +80,13 @@ def test_the_file_can_be_loaded_at_once_and_no_checkpoint_is_offered(server, tra
     assert checkpoints(server, "finished") and outputs["3"]["sparsedict_file"] == ["finished.safetensors"]
 
 
+def test_the_last_preview_stands_beside_the_file_where_managers_look_for_it(server, trained):
+    from PIL import Image
+
+    with Image.open(server.base / "output" / "sparse_dicts" / "finished.preview.png") as picture:
+        assert picture.size == (64, 64)
+
+
 def test_the_same_graph_is_not_trained_twice(server, trained):
     again = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2))
     server.result(again)
