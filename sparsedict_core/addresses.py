@@ -12,8 +12,9 @@ name; where there are none, for those below it: `ff` for `ff.up` and `ff.down`. 
 from __future__ import annotations
 
 import re
+import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -207,10 +208,16 @@ def ranges(numbers: list[int], prefix: str = "") -> str:
     return ",".join(parts)
 
 
-def site_labels(adapter: SparseAdapter) -> dict[str, str]:
+#: Made once for an adapter, whose sites are fixed when it is made: tables ask for thousands of addresses.
+_LABELS: weakref.WeakKeyDictionary[SparseAdapter, dict[str, str]] = weakref.WeakKeyDictionary()
+
+
+def site_labels(adapter: SparseAdapter) -> Mapping[str, str]:
     """`L17`, `L17.text`, `L17.image.q`, `cat:L17.text` by site key: the stream only where the layer has several sites."""
+    if adapter in _LABELS:
+        return _LABELS[adapter]
     count = Counter((site.member, site.name.layer) for site in adapter.sites.values())
-    labels = {}
+    labels = _LABELS[adapter] = {}
     for key, site in adapter.sites.items():
         label = f"L{site.name.layer}"
         if count[site.member, site.name.layer] > 1:
@@ -220,7 +227,7 @@ def site_labels(adapter: SparseAdapter) -> dict[str, str]:
 
 
 def site_label(adapter: SparseAdapter, site: SparseSite) -> str:
-    """One of `site_labels`; for many sites, ask for all of them at once."""
+    """One of `site_labels`."""
     return site_labels(adapter)[site.key]
 
 

@@ -77,7 +77,7 @@ def test_seven_hundred_sites(make):
             session.begin(0.9)
             loss = (output() - base.roll(1)).square().mean()
             record = session.end_forward()
-            assert len(record.updates) == len(adapter.sites)
+            assert len(record.density) == len(adapter.sites)
             loss.backward()
             if step == 0:
                 reached = sum(bool(site.dictionary_basis.grad is not None and site.dictionary_basis.grad.any()) for site in adapter.sites.values())

@@ -217,7 +217,7 @@ def test_training_every_kind(fused, x):
         for _ in range(8):
             session.begin(0.5)
             loss = (fused(x) - target).square().mean()
-            assert set(session.end_forward().updates) == set(adapter.sites)
+            assert set(session.end_forward().density) == set(adapter.sites)
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

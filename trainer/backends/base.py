@@ -22,13 +22,15 @@ class Backend(Protocol):
     `enable_gradient_checkpointing()` and its opposite.
     """
 
-    family: str
     prediction: str  # "epsilon", "v" or "flow"
     latent_channels: int
     latent_scale: int  # pixels per latent cell
     size_multiple: int  # image sides must be multiples of this
     default_size: int
     default_guidance: float
+
+    @property
+    def family(self) -> str: ...
 
     @property
     def component(self) -> str: ...  # prefix of site names: "transformer" or "unet"
