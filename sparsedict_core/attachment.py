@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,20 @@ from .site import Place, SparseSite
 
 if TYPE_CHECKING:
     from .adapter import SparseAdapter
-    from .training_state import TrainingSession
 
 #: (site_key, site, x, coefficients, update, output): x (..., d_in), coefficients (..., m) of all atoms and before
 #: gains, update (..., d_out) with gains at strength 1, output (..., d_out) before this update is added.
 TapCallback = Callable[[str, SparseSite, Tensor, Tensor, Tensor, Tensor], None]
+
+
+class Session(Protocol):
+    """What an attachment asks of a training at its sites (`training_state.TrainingSession`)."""
+
+    density: float | None  # None: it computes as at inference
+
+    def prefix(self, key: str) -> int | None: ...
+
+    def observe(self, key: str, site: SparseSite, u: Tensor, coefficients: Tensor) -> None: ...
 
 
 class Tap:
@@ -100,7 +109,7 @@ class Attachment:
         self.adapter = adapter
         self.enabled = True
         self.capturable = False
-        self.session: TrainingSession | None = None
+        self.session: Session | None = None
         self.taps: list[TapCallback] = []
         self._strength = _finite(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]

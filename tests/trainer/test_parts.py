@@ -297,7 +297,7 @@ def test_recomputing_is_switched_off_again_even_after_an_error(backend):
 
 def test_two_processes_stop_together_and_revive_the_same_atoms(tmp_path):
     """Only the second process wants to stop; parts hold unequal numbers of quiet rows; atoms die and are revived on the way."""
-    settings = {"steps": 8, "batch_size": 8, "gradient_accumulation": 2, "revive_after": 2, "nested": 0.0, "encoder_settings": {"momentum": 0.0}}
+    settings = {"steps": 8, "batch_size": 8, "quiet_share": 0.375, "revive_after": 2, "nested": 0.0, "encoder_settings": {"momentum": 0.0}}
     program = tmp_path / "program.py"
     program.write_text(
         f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
