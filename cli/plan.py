@@ -60,8 +60,9 @@ def command(model: str | None, vram: float | None, resolution: int | None, batch
 
 
 LEGEND = """
-A cell is the fastest way that fits: weights (bf16 before 8 bits before 4), rows at once, R = recomputed blocks, C = blocks kept in the
-CPU's memory. `sparsedict plan --model NAME` shows all of them."""
+A cell is the fastest way that fits: weights (bf16 before 8 bits before 4), rows at once, R = recomputed blocks, C = only with
+the blocks kept in the CPU's memory. `train` loads bf16; smaller weights, and blocks on the CPU, are for hosts that load a model so,
+as ComfyUI does. `sparsedict plan --model NAME` shows all of them."""
 
 
 def published(side: int | None) -> list[tuple[str, Footprint]]:
@@ -114,13 +115,13 @@ def settings_table(model: Footprint, batch: int, cards: tuple[float, ...]) -> li
 
 def cell(model: Footprint, card: float, batch: int | None) -> str:
     """The fastest way that fits, in short."""
-    from ..trainer.policy import batch_for, choose, usable
+    from ..trainer.policy import batch_for, choose, peak, usable
 
     for weights in ("bf16", "fp8", "nf4"):
         found = choose(model, usable(card), batch or batch_for(model.parameters), weights)
-        if found is not None and not (found.blocks_on_cpu and weights == "nf4"):
-            return f"{weights} ×{found.rows}{' R' if found.recomputed else ''}{'C' if found.blocks_on_cpu else ''}"
-    return "–"
+        if found is not None:
+            return f"{weights} ×{found.rows}{' R' if found.recomputed else ''}"
+    return "C" if peak(model, "bf16", 1, True, blocks_on_cpu=True) <= usable(card) else "–"
 
 
 def update_table() -> None:

@@ -1,6 +1,6 @@
 """What a training step is set to so that it fits into a device's memory: one policy for the command line, the node and `plan`.
 
-Only what changes no result is chosen by itself: rows at once, recomputed blocks, blocks in the CPU's memory. Smaller weights are the user's choice.
+Only what changes no result is chosen by itself: rows at once and recomputed blocks. Smaller weights are the user's choice.
 """
 
 from __future__ import annotations
@@ -50,11 +50,10 @@ class Fit:
     weights: str
     rows: int  # at once; the rest of the batch follows as accumulated parts
     recomputed: bool
-    blocks_on_cpu: bool
     bytes: int
 
     def __str__(self) -> str:
-        parts = [f"{self.rows} row{'s' if self.rows > 1 else ''} at once", *["recomputed blocks"] * self.recomputed, *["blocks on the CPU"] * self.blocks_on_cpu]
+        parts = [f"{self.rows} row{'s' if self.rows > 1 else ''} at once", *["recomputed blocks"] * self.recomputed]
         return ", ".join(parts)
 
 
@@ -84,9 +83,9 @@ def peak(model: Footprint, weights: str, rows: int, recomputed: bool, blocks_on_
 
 def ways(model: Footprint, batch: int, weights: str) -> Iterator[Fit]:
     """Every way to compute a step of `batch` rows, the fastest first."""
-    for recomputed, on_cpu in ((False, False), (True, False), (True, True)):
+    for recomputed in (False, True):
         for rows in (rows for rows in range(batch, 0, -1) if batch % rows == 0):
-            yield Fit(weights, rows, recomputed, on_cpu, peak(model, weights, rows, recomputed, on_cpu))
+            yield Fit(weights, rows, recomputed, peak(model, weights, rows, recomputed))
 
 
 def choose(model: Footprint, memory: float, batch: int, weights: str = "bf16") -> Fit | None:
@@ -153,7 +152,7 @@ def settle(
     asked: Mapping[str, Any], family: str, parameters: int, device: torch.device, side: int, weights: str = "bf16", processes: int = 1,
     memory: float | None = None,
 ) -> dict[str, Any]:
-    """`batch_size`, `gradient_accumulation`, `gradient_checkpointing` and `blocks_on_cpu` of a run; what is in `asked` (and not None) stays as it is.
+    """`batch_size`, `gradient_accumulation` and `gradient_checkpointing` of a run; what is in `asked` (and not None) stays as it is.
 
     `parameters` are the denoiser's, `side` the pictures' in pixels, `weights` one of WEIGHTS. `memory` is what a run may take of the
     device, in bytes; without it the device is asked. Where nothing fits, the way that takes the least.
@@ -164,14 +163,14 @@ def settle(
     model = known(family, parameters, side)
 
     def allowed(way: Fit) -> bool:
-        found = {"gradient_accumulation": share // way.rows, "gradient_checkpointing": way.recomputed, "blocks_on_cpu": way.blocks_on_cpu}
+        found = {"gradient_accumulation": share // way.rows, "gradient_checkpointing": way.recomputed}
         return all(asked.get(name, value) == value for name, value in found.items())
 
     possible = [way for way in ways(model, share, weights) if allowed(way)]
     room = free_memory(device) if memory is None else memory
     # What is asked for may be no way at all, as a batch that does not divide: said where the settings are checked.
     way = next((way for way in possible if way.bytes <= room), min(possible, key=lambda way: way.bytes, default=None))
-    chosen = {"batch_size": batch, "gradient_accumulation": 1, "gradient_checkpointing": False, "blocks_on_cpu": False}
+    chosen = {"batch_size": batch, "gradient_accumulation": 1, "gradient_checkpointing": False}
     if way is not None:
-        chosen |= {"gradient_accumulation": share // way.rows, "gradient_checkpointing": way.recomputed, "blocks_on_cpu": way.blocks_on_cpu}
+        chosen |= {"gradient_accumulation": share // way.rows, "gradient_checkpointing": way.recomputed}
     return {**chosen, **{name: value for name, value in asked.items() if name in chosen}}

@@ -100,7 +100,7 @@ def test_no_weight_is_needed(folders):
 
 
 def test_every_published_model_is_in_the_table_and_every_pipeline_has_one():
-    assert table().keys() <= FULL_SIZES.keys()
+    assert table().keys() == FULL_SIZES.keys()
     assert {size.pipeline for size in FULL_SIZES.values()} == set(BACKENDS)
     for name, (small, own) in table().items():
         assert small.side < own.side and small.row < own.row and own.row_recomputed < own.row, name
@@ -130,7 +130,7 @@ def test_an_unknown_model_is_taken_for_the_nearest_of_its_size():
 def test_the_first_way_that_fits_is_the_fastest():
     model = table()["sdxl"][1]
     order = list(ways(model, 4, "bf16"))
-    assert [(way.recomputed, way.blocks_on_cpu, way.rows) for way in order[:4]] == [(False, False, 4), (False, False, 2), (False, False, 1), (True, False, 4)]
+    assert [(way.recomputed, way.rows) for way in order] == [(False, 4), (False, 2), (False, 1), (True, 4), (True, 2), (True, 1)]
     assert choose(model, 1e15, 4) == order[0]
     assert choose(model, order[4].bytes, 4).bytes <= order[4].bytes
     assert choose(model, 1e6, 4) is None
@@ -150,14 +150,14 @@ def test_smaller_weights_and_more_memory_never_need_more():
 def test_what_was_asked_for_stays():
     parameters = table()["sdxl"][1].parameters
     plain = settle({}, "sdxl", parameters, CPU, 1024, memory=1e15)
-    assert plain == {"batch_size": 4, "gradient_accumulation": 1, "gradient_checkpointing": False, "blocks_on_cpu": False}
+    assert plain == {"batch_size": 4, "gradient_accumulation": 1, "gradient_checkpointing": False}
     small = settle({}, "sdxl", parameters, CPU, 1024, memory=usable(8))
     assert small["gradient_checkpointing"] and small["batch_size"] == 4
     assert settle({"batch_size": 6}, "sdxl", parameters, CPU, 1024, memory=usable(8))["batch_size"] == 6
     kept = settle({"gradient_checkpointing": False, "gradient_accumulation": 2}, "sdxl", parameters, CPU, 1024, memory=usable(8))
     assert not kept["gradient_checkpointing"] and kept["gradient_accumulation"] == 2
     least = settle({}, "sdxl", parameters, CPU, 1024, memory=1)
-    assert least == {"batch_size": 4, "gradient_accumulation": 4, "gradient_checkpointing": True, "blocks_on_cpu": True}
+    assert least == {"batch_size": 4, "gradient_accumulation": 4, "gradient_checkpointing": True}
 
 
 def test_processes_share_a_batch_evenly():
@@ -169,7 +169,7 @@ def test_processes_share_a_batch_evenly():
 
 def test_a_small_model_on_a_usual_machine_is_trained_as_before():
     chosen = settle({}, "sd3", 3_000_000, CPU, 64, "fp32", memory=4e9)
-    assert chosen == {"batch_size": 16, "gradient_accumulation": 1, "gradient_checkpointing": False, "blocks_on_cpu": False}
+    assert chosen == {"batch_size": 16, "gradient_accumulation": 1, "gradient_checkpointing": False}
     assert [batch_for(n) for n in (1e7, 1e9, 1.2e10)] == [16, 8, 4]
 
 
@@ -178,7 +178,7 @@ def test_free_memory_is_what_the_machine_has():
 
 
 def test_the_table_is_plain_json():
-    assert json.loads(policy.TABLE.read_text(encoding="utf-8")).keys() <= FULL_SIZES.keys()
+    assert json.loads(policy.TABLE.read_text(encoding="utf-8")).keys() == FULL_SIZES.keys()
 
 
 # -- one step before anything slow, and pictures in parts
