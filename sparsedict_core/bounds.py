@@ -46,4 +46,5 @@ class Bounds(NamedTuple):
         return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high and abs(value) != inf
 
     def __str__(self) -> str:
-        return f"a {'whole ' if self.whole else ''}number from {self.low:g} to {self.high:g}"
+        low, high = (f"{n:,}" if self.whole else f"{n:g}" for n in (self.low, self.high))
+        return f"a {'whole ' if self.whole else ''}number from {low} to {high}"
