@@ -20,6 +20,7 @@ from ..sparsedict_core.errors import SparseDictError
 from .backends.diffusers_common import DiffusersBackend
 from .backends.full_sizes import FULL_SIZES
 from .backends.open_diffusers import backend_class, pipeline_name
+from .backends.swapped_blocks import repeated_blocks
 from .batches import Batch
 from .config import TrainConfig
 from .forward import noise_loss
@@ -33,13 +34,6 @@ FEW = 2
 DEPTHS = ("num_layers", "num_single_layers", "n_layers")
 #: Tokens that a tokenizer without a limit of its own takes.
 LONGEST_TEXT = 512
-
-
-def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a denoiser is a row of, the innermost where blocks hold blocks: what is recomputed, or kept elsewhere, as one."""
-    names = {name for name in getattr(model, "_no_split_modules", None) or [] if "Block" in name}
-    found = [module for module in model.modules() if type(module).__name__ in names]
-    return [block for block in found if not any(type(inner).__name__ in names for inner in block.modules() if inner is not block)]
 
 
 def footprint_of(model: str | Path, side: int | None = None, config: AdapterConfig | None = None, dtype: torch.dtype = torch.bfloat16) -> Footprint:

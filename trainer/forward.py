@@ -43,7 +43,7 @@ def recomputed_blocks(backend: Backend, wanted: bool) -> Iterator[None]:
     What is attached to the base must stay so until the backward is done. Raises TrainingError for a base that cannot.
     """
     model = backend if hasattr(backend, "enable_gradient_checkpointing") else backend.denoiser
-    if not wanted or getattr(model, "is_gradient_checkpointing", False):
+    if not wanted or getattr(model, "is_gradient_checkpointing", False) or getattr(backend, "recomputes_blocks", False):
         yield
         return
     enable = getattr(model, "enable_gradient_checkpointing", None)

@@ -15,7 +15,8 @@ from sparsedict.sparsedict_core.site_discovery import discover_sites
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, policy, train
 from sparsedict.trainer.backends.full_sizes import FULL_SIZES
 from sparsedict.trainer.backends.open_diffusers import BACKENDS, open_diffusers
-from sparsedict.trainer.footprint import blank_batch, footprint_of, repeated_blocks, step_peak
+from sparsedict.trainer.backends.swapped_blocks import repeated_blocks
+from sparsedict.trainer.footprint import blank_batch, footprint_of, step_peak
 from sparsedict.trainer.forward import noise_loss
 from sparsedict.trainer.peak import PeakMemory
 from sparsedict.trainer.policy import Fit, batch_for, choose, known, sampling_rows, settle, table, usable, ways, weight_bytes

@@ -19,6 +19,7 @@ class Backend(Protocol):
 
     A backend may also have: `fixed_size`, one size of pictures only; `default_caption` with `{}` for the word; `sampling_key()`, what else its samples depend on;
     `interruptions`, the exceptions by which a host gives up; `spare_words()`; `keep_encodings(folder)`, from which later runs read what was encoded;
+    `recomputes_blocks`, where its blocks wait in the CPU's memory;
     `enable_gradient_checkpointing()` and its opposite.
     """
 

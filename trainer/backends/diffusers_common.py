@@ -172,6 +172,15 @@ class DiffusersBackend(ABC):
         """Encoded pictures and captions are read from files in `folder`, and written there, from now on."""
         self.encodings.folder = folder
 
+    @property
+    def recomputes_blocks(self) -> bool:
+        """Whether blocks are recomputed in training without being asked to."""
+        return self.placement.swapped
+
+    def keep_blocks_on_cpu(self) -> None:
+        """The denoiser's blocks wait in the CPU's memory; in training they are recomputed."""
+        self.placement.keep_blocks_away()
+
     def _text_encoders(self) -> list[nn.Module]:
         """Loaded at the first caption that needs them."""
         loaded = self._load_text_encoders()

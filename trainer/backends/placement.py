@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from .swapped_blocks import swap_blocks
+
 #: What a part needs beside its weights to compute, as a share of them.
 WORKING = 1.25
+#: Of the free memory, what a denoiser may take as a whole; larger ones leave their blocks outside.
+MOST = 0.9
 
 
 class Placement:
@@ -20,10 +24,20 @@ class Placement:
         """`movable`: whether the denoiser may leave; quantised weights may not, nor may those that are elsewhere already."""
         self.denoiser, self.device, self.movable = denoiser, device, movable
         self.visitors: list[nn.Module] = []
+        self.swapped = False  # whether blocks wait elsewhere, and are recomputed in training
         if device.type != "cpu":  # where models are loaded
-            if movable:
+            if movable and weight_bytes(denoiser) > MOST * self._free():
+                self.keep_blocks_away()
+            elif movable:
                 denoiser.to(device)
             denoiser.register_forward_pre_hook(self._leave)
+
+    def keep_blocks_away(self) -> None:
+        """From now on the denoiser's blocks wait in the CPU's memory and come when they compute."""
+        if self.movable:
+            self.denoiser.to("cpu")
+            swap_blocks(self.denoiser, self.device)
+            self.movable, self.swapped = False, True
 
     @contextlib.contextmanager
     def visit(self, *parts: nn.Module) -> Iterator[torch.device]:
