@@ -104,7 +104,9 @@ class ModelShapes:
             parts += [kind, {key: value for key, value in config.items() if not key.startswith("_")}]
         text = sum(text_parameters(path) for path in sorted(folder.glob("text_encoder*")))
         lengths = {path.parent.name: read_config(path).get("model_max_length", LONGEST_TEXT) for path in folder.glob("tokenizer*/tokenizer_config.json")}
-        return cls(name, *parts, text, read_config(folder / "scheduler" / "scheduler_config.json"), lengths)
+        scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+        denoiser, config, vae, vae_config = parts
+        return cls(name, denoiser, config, vae, vae_config, text, scheduler, lengths)
 
     def backend(self, dtype: torch.dtype, fake: Any, **changed: Any) -> DiffusersBackend:
         """A backend whose denoiser and VAE have no weights; `changed` goes over the denoiser's config."""

@@ -37,8 +37,8 @@ class Encodings:
         missing = [place for place, key in enumerate(keys) if key not in found and key not in keys[:place]]
         if missing:
             made = {name: value.detach().cpu() for name, value in make(missing).items()}
-            for row, place in enumerate(missing):
-                found[keys[place]] = {name: value[row : row + 1].clone() for name, value in made.items()}
+            for number, place in enumerate(missing):
+                found[keys[place]] = {name: value[number : number + 1].clone() for name, value in made.items()}
                 self._write(keys[place], found[keys[place]])
         if remember:
             self._rows |= found

@@ -29,7 +29,7 @@ def swap_blocks(model: nn.Module, device: torch.device) -> int:
         if id(tensor) not in inside:
             tensor.data = tensor.data.to(device)
     for block in blocks:
-        block.forward = fetched(block, device)  # type: ignore[method-assign]
+        block.forward = fetched(block, device)
     return len(blocks)
 
 
@@ -45,7 +45,7 @@ def fetched(block: nn.Module, device: torch.device) -> Callable[..., Any]:
         try:
             return torch.func.functional_call(block, here, args, kwargs)
         finally:
-            block.forward = call  # type: ignore[method-assign]
+            block.forward = call
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.is_grad_enabled():
