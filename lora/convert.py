@@ -29,7 +29,12 @@ def convert_file(
 ) -> tuple[SaveReport, ImportReport]:
     """`lora_to_adapter` into a file, one site in memory at a time. Raises FileFormatError; the file appears whole or not at all."""
     work = open_import(path, base, rank, dtype, allow_part)
-    saved = save_streamed(out, work.sites(), lambda sites: work.finished(sites, Path(path).stem), work.aside_tensors(), dtype, overwrite)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are thin: more threads wait for each other most of the time
+    try:
+        saved = save_streamed(out, work.sites(), lambda sites: work.finished(sites, Path(path).stem), work.aside_tensors(), dtype, overwrite)
+    finally:
+        torch.set_num_threads(threads)
     return saved, work.report
 
 
