@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,19 +77,12 @@ def start(config: TrainConfig, asked: set[str], model: str, device: str | None, 
 
 
 def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfig:
-    """The config with rows, accumulation and recomputed blocks as the model and the device's memory allow; what was `asked` for stays.
+    """The config with rows, accumulation and recomputed blocks as the model and the device's memory allow, and a line that says so."""
+    from ..trainer import fit
 
-    A run that goes on keeps those that it began with: other programs may have left it more memory then.
-    """
-    from ..trainer.checkpoint import begun_with
-    from ..trainer.policy import settle, weights_of
-
-    side = config.resolution or backend.default_size
     parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
-    given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
-    chosen = settle(given, backend.family, parameters, backend.device, side, weights_of(backend.dtype), int(os.environ.get("WORLD_SIZE", "1")))
-    settings = {name: chosen[name] for name in ("batch_size", "gradient_accumulation", "gradient_checkpointing")}
-    if settings != {name: getattr(config, name) for name in settings}:
-        rows = chosen["batch_size"] // chosen["gradient_accumulation"]
-        click.echo(f"batch {chosen['batch_size']}, {rows} at once{', recomputed blocks' * chosen['gradient_checkpointing']}: by the model's size and the memory that is free.", err=True)
-    return dataclasses.replace(config, **settings)
+    found = fit.fitted(config, backend, asked, parameters, int(os.environ.get("WORLD_SIZE", "1")))
+    if found != config:
+        rows = found.batch_size // found.gradient_accumulation
+        click.echo(f"batch {found.batch_size}, {rows} at once{', recomputed blocks' * found.gradient_checkpointing}: by the model's size and the memory that is free.", err=True)
+    return found

@@ -138,28 +138,26 @@ class TrainSparseDict(io.ComfyNode):
 def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
     """The widgets as a TrainConfig; what is unset is decided by the preset, the effort or the model."""
     from ..trainer.config import TrainConfig
+    from ..trainer.fit import fitted
     from ..trainer.presets import PRESETS as VALUES
 
     steps, quiet = EFFORTS[one["effort"]]
     path = target(output_folder(), one["name"])
-    large = backend.parameter_count()
-    batch = one.get("batch_size") or (16 if large < 1e8 else 8 if large < 1.5e9 else 4)
     decided: dict[str, Any] = {
         "out": str((begun(path) if one.get("resume") else None) or unused(path)),
         "placeholder": one["word"].strip() or None,
         "seed": one["training_seed"],
         "steps": steps,
-        "batch_size": batch,
-        "gradient_accumulation": 1 if backend.device.type == "cpu" else batch if large > 1e9 else max(1, batch // 2),
-        "gradient_checkpointing": backend.is_large(),
         "quiet_samples": quiet,
         "cache": str(Path(folder_paths.get_user_directory()) / "sparsedict" / "quiet"),
     }
     chosen = {setting.name: _value(setting, one[setting.name]) for setting in widgets(TrainConfig) if _is_set(setting, one)}
+    if backend.casts_weights():
+        chosen.setdefault("gradient_checkpointing", True)
     values = {**VALUES[one["preset"]], **decided, **chosen}
     if one.get("clip") is None and has_conditioning:
         values["quiet_samples"] = 0  # nothing to make other prompts with
-    return TrainConfig(**values)
+    return fitted(TrainConfig(**values), backend, chosen, backend.parameter_count())
 
 
 def _is_set(setting: Option, one: dict[str, Any]) -> bool:

@@ -168,10 +168,9 @@ class ComfyBackend:
         """Whether weights come to the device at each use: autograd would keep every copy but for recomputed blocks."""
         return bool(getattr(self.model, "model_lowvram", False))
 
-    def is_large(self) -> bool:
-        """Whether recomputed blocks are worth their time: on an accelerator, a large model or one whose weights are cast at each use."""
-        cast = getattr(self.model, "manual_cast_dtype", None) is not None
-        return self.device.type != "cpu" and (cast or self.parameter_count() > 1e9)
+    def casts_weights(self) -> bool:
+        """Whether weights are cast at each use on an accelerator: autograd would keep every copy but for recomputed blocks."""
+        return self.device.type != "cpu" and getattr(self.model, "manual_cast_dtype", None) is not None
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())

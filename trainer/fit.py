@@ -1,0 +1,23 @@
+"""A run's rows at once and recomputed blocks, where nobody has chosen them: what the policy says of this model on this device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from .backends.base import Backend
+from .checkpoint import begun_with
+from .config import TrainConfig
+from .policy import settle, weights_of
+
+SETTINGS = ("batch_size", "gradient_accumulation", "gradient_checkpointing")
+
+
+def fitted(config: TrainConfig, backend: Backend, asked: Collection[str], parameters: int, processes: int = 1) -> TrainConfig:
+    """`config` with SETTINGS as the model and the device's memory allow; what was `asked` for stays. `parameters` are the denoiser's.
+
+    A run that goes on keeps those that it began with: other programs may have left it more memory then. Raises CheckpointError.
+    """
+    given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
+    chosen = settle(given, backend.family, parameters, backend.device, config.resolution or backend.default_size, weights_of(backend.dtype), processes)
+    return dataclasses.replace(config, **{name: chosen[name] for name in SETTINGS})
