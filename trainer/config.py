@@ -141,6 +141,7 @@ class TrainConfig:
     resume: bool = option(
         False, "Go on from the newest checkpoint, with the same settings, to the same result; for more steps a finished run too.", "--resume", widget=Widget(17, False, note="Of this name or a numbered one.")
     )
+    save_precision: str = option("fp16", "How the adapter's weights are stored; statistics are fp32 in any case.", "--save-precision", choices=("fp16", "bf16", "fp32"))
     moments: bool = option(True, "Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.", "--moments/--no-moments")
     tensorboard: str | Path | None = option(None, "Write a TensorBoard log there.", "--logging-dir", path=True)
 

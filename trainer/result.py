@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import FileFormatError, first_line
-from ..sparsedict_core.file_format import save
+from ..sparsedict_core.file_format import DTYPES, save
 from ..sparsedict_core.importance import ImportanceStats
 from . import checkpoint
 from .backends.base import Backend
@@ -76,7 +76,7 @@ def ranked_and_saved(
             failure = error
         if processes.main:
             try:
-                save(adapter, out, overwrite=overwrite, moments=config.moments)
+                save(adapter, out, DTYPES[config.save_precision], overwrite=overwrite, moments=config.moments)
             except FileFormatError as error:
                 if kept is None:
                     raise

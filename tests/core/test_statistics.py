@@ -6,6 +6,7 @@ import pytest
 import torch
 from core.tiny_adapters import INNER, calibrate, make_adapter, site_names
 
+from sparsedict.sparsedict_core import fired
 from sparsedict.sparsedict_core.errors import SiteError, SparseDictError
 from sparsedict.sparsedict_core.importance import ImportanceStats
 from sparsedict.sparsedict_core.input_statistics import InputStatistics
@@ -36,6 +37,19 @@ def test_importance_is_the_mean_norm_of_what_an_atom_adds(model, x):
         energy = (site.moments * (dictionary @ dictionary.T)).sum()
         assert energy.item() == pytest.approx(update.square().sum().item() / 3, rel=1e-4)
     assert stats.layers(adapter)[1] == pytest.approx(adapter.sites[KEY].importance.sum().item(), rel=1e-5)
+
+
+def test_only_the_strongest_atoms_of_a_probe_have_maps(model, x, monkeypatch):
+    """A large model has thousands that fire; a map of each is work for nothing."""
+    drawn = []
+    monkeypatch.setattr(fired, "on_grid", lambda tokens, size, text_first: drawn.append(tokens) or tokens)
+    adapter = make_adapter(model)
+    stats = calibrate(adapter, model, x)
+    maps = {key: torch.rand(6, site.atoms) for key, site in adapter.sites.items()}
+    found = fired.fired_atoms(stats, adapter, maps, (2, 3), mapped=5)
+    assert len(found) > 20 and len(drawn) == 5
+    assert [atom.map is not None for atom in found] == [True] * 5 + [False] * (len(found) - 5)
+    assert [atom.norm for atom in found] == sorted((atom.norm for atom in found), reverse=True)
 
 
 def test_labels_per_batch_and_per_row(model, x):

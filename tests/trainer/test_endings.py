@@ -79,6 +79,15 @@ def test_of_a_finished_run_one_checkpoint_stays_to_go_on_from(tmp_path, backend)
     assert not (tmp_path / "none" / "a.checkpoints").exists()
 
 
+def test_the_files_precision_is_the_users_and_changes_nothing_else(tmp_path, backend):
+    whole = load_file(run(tmp_path, backend, steps=2, save_precision="fp32").path)
+    half = load_file(run(tmp_path / "half", backend, steps=2, cache=tmp_path).path)
+    key = next(key for key in whole if key.endswith("dictionary.weight"))
+    assert whole[key].dtype == torch.float32 and half[key].dtype == torch.float16 and torch.equal(whole[key].half(), half[key])
+    mean = next(key for key in half if key.endswith("encoder.mean"))
+    assert torch.equal(half[mean], whole[mean]) and half[mean].dtype == torch.float32
+
+
 def test_a_finished_run_goes_on_for_more_steps_and_says_what_that_means(tmp_path, backend):
     run(tmp_path, backend, steps=4)
     noted = Noted()
