@@ -172,6 +172,9 @@ def parse_size(text: str | None, backend: Backend) -> tuple[int, int]:
     multiple = backend.size_multiple
     if width % multiple or height % multiple:
         raise UserError(f"--size {text}: this model needs multiples of {multiple}")
+    side = backend.default_size
+    if getattr(backend, "fixed_size", False) and (width, height) != (side, side):
+        raise UserError(f"--size {text}: this base knows pictures of {side}×{side} only; leave --size out")
     return width, height
 
 

@@ -13,7 +13,7 @@ from .healing import healing_batch, healing_options
 
 @click.command("shrink")
 @click.argument("adapter", type=ADAPTER)
-@click.option("--to", "share", type=Share(), required=True, metavar="SHARE", help="Size of the new file as a share of the old: 10% or 0.1.")
+@click.option("--to", "share", type=Share(), required=True, metavar="SHARE", help="Size of the new file as a share of the old, moments counted in neither: 10% or 0.1.")
 @click.option("--images", type=click.Path(path_type=Path, readable=False), default=None, help="The training images: healing steps then use them.")
 @click.option("--heal-steps", type=click.IntRange(0), default=None, help="Training steps after the atoms are gone.  [default: 150]")
 @healing_options
@@ -41,8 +41,9 @@ def command(
     if not 0 < share <= 1:
         raise UserError(f"--to {share:g}: give a share above 0 and at most 1, such as 10%")
     before = load_adapter(adapter)
-    old = adapter.stat().st_size  # now, as --out may be the same file
-    from ..trainer.shrink import shrink
+    from ..trainer.shrink import shrink, size_of
+
+    old = size_of(before)
 
     batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
     result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
@@ -52,4 +53,4 @@ def command(
     # Moments would be most of a small file, and it is as small as it is to get.
     report = save(result.adapter, out, dtype=weight_dtype(before), overwrite=overwrite, moments=False)
     click.echo(result.text)
-    click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.1%} of {bytes_text(old)}")
+    click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.1%} of the {bytes_text(old)} that the old one has without its moments")

@@ -128,7 +128,7 @@ class TrainConfig:
         widget=Widget(8, "auto", choices=("auto", "on", "off"), unset="auto", note="auto: for large models."),
     )  # fmt: skip
     # -- what is shown and stored
-    seed: int = option(0, "Random seed for the whole run. The same seed gives the same adapter.", "--seed", bounds=ANY_COUNT)
+    seed: int = option(0, "Random seed for the whole run. The same seed gives the same adapter.", "--seed", bounds=(0, 2**53, True))
     preview_prompts: list[str] = option(
         list, "Prompts that are shown while it trains, beside the base's pictures of them.", "--sample-prompt", widget=Widget(12, "", note="One a line.")
     )

@@ -6,6 +6,7 @@ Only what changes no result is chosen by itself: rows at once and recomputed blo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -81,10 +82,16 @@ def peak(model: Footprint, weights: str, rows: int, recomputed: bool, blocks_on_
     return held + model.adapter + wide * rows * (model.row_recomputed if recomputed else model.row)
 
 
+def divisors(number: int) -> list[int]:
+    """The largest first."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)}, reverse=True)
+
+
 def ways(model: Footprint, batch: int, weights: str) -> Iterator[Fit]:
     """Every way to compute a step of `batch` rows, the fastest first."""
     for recomputed in (False, True):
-        for rows in (rows for rows in range(batch, 0, -1) if batch % rows == 0):
+        for rows in divisors(batch):
             yield Fit(weights, rows, recomputed, peak(model, weights, rows, recomputed))
 
 

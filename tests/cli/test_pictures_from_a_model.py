@@ -108,6 +108,17 @@ def test_tokens_find_their_place_on_the_grid(tokens, latents, shape):
     assert grid.shape == shape and grid[-1, -1] == tokens - 1
 
 
+def test_a_base_of_one_size_says_so():
+    from sparsedict.cli.common import UserError, parse_size
+    from sparsedict.trainer.backends import open_backend
+
+    demo = open_backend("demo")
+    assert parse_size("64", demo) == parse_size(None, demo) == (64, 64)
+    for text in ("72", "32", "100000x64"):
+        with pytest.raises(UserError, match="knows pictures of 64×64 only"):
+            parse_size(text, demo)
+
+
 @pytest.mark.parametrize(
     "options, part",
     [

@@ -138,6 +138,15 @@ def test_the_first_way_that_fits_is_the_fastest():
     assert all(isinstance(way, Fit) and "at once" in str(way) for way in order)
 
 
+@pytest.mark.parametrize("number", [1, 7, 16, 36, 97, 360])
+def test_a_batch_is_worked_through_in_equal_parts_the_largest_first(number):
+    assert policy.divisors(number) == [n for n in range(number, 0, -1) if number % n == 0]
+
+
+def test_a_batch_that_nobody_means_is_looked_at_at_once():
+    assert len(policy.divisors(10**12)) == 169
+
+
 def test_smaller_weights_and_more_memory_never_need_more():
     for _, own in table().values():
         sizes = [weight_bytes(own, weights) for weights in ("fp32", "bf16", "int8", "nf4")]
