@@ -15,7 +15,7 @@ MOST_ATOMS = 1 << 20
 MOST_WIDTH = 1 << 20
 MOST_MEMBERS = 1 << 8
 #: Fields of text in a file, characters of one of them, and of a site's path.
-MOST_FIELDS, LONGEST_FIELD, LONGEST_PATH = 1 << 9, 1 << 21, 1 << 9
+MOST_FIELDS, LONGEST_FIELD, LONGEST_PATH = 1 << 9, 1 << 20, 1 << 9
 
 
 def most_header(size: int) -> int:

@@ -177,7 +177,7 @@ def test_inspect_probe_compose_scale_and_save_run(files):
     first = outputs["probe"]["text"][0].splitlines()[1].split()
     site = next(site for site in probed["sites"] if first[0].startswith(f"{site['label']}["))
     row = site["atom_ids"].index(int(first[0].partition("[")[2].rstrip("]")))
-    assert site["importance"][row] > 0 and f"{site['firing'][row]:.1%}" in first
+    assert site["importance"][row] > 0 and f"{site['firing'][row]:.0%}" in first
     # Half of the atoms were selected before: the others are told apart, and have no maps.
     left = resolve(load(server.base / "models" / "sparse_dicts" / FILE), probed["left"])
     assert sum(int(mask.sum()) for mask in left.values()) == probed["atoms"] // 2

@@ -290,7 +290,8 @@ def test_a_thousand_times_on_and_off_leaves_nothing(pipe):
 
     tensors, objects, hooks = round_trips(20)
     more, grown, left = round_trips(1000)
-    assert (more, left) == (tensors, hooks) and grown <= objects + 200 and sum(left) == 0
+    # Fewer is fine: what tests before this one have left may go meanwhile.
+    assert more <= tensors and left == hooks and grown <= objects + 200 and sum(left) == 0
 
 
 def test_a_model_that_is_gone_is_forgotten(pipe):

@@ -111,11 +111,13 @@ class Traveller(nn.Linear):
 
 @pytest.mark.parametrize("free", [1e9, 0])
 def test_encoders_leave_when_the_denoiser_computes(monkeypatch, free):
-    monkeypatch.setattr(placement.Placement, "_free", lambda self: free)
+    room = [1e9]  # enough for the denoiser as a whole
+    monkeypatch.setattr(placement.Placement, "_free", lambda self: room[0])
     monkeypatch.setattr(placement.Placement, "_total", lambda self: 1e9)
     monkeypatch.setattr(placement.Placement, "_empty_cache", lambda self: None)
     denoiser, encoder = Traveller(), Traveller()
     placed = placement.Placement(denoiser, torch.device("cuda"))
+    room[0] = free
     for _ in range(2):
         with placed.visit(encoder) as device:
             assert device.type == "cuda"
@@ -127,6 +129,7 @@ def test_encoders_leave_when_the_denoiser_computes(monkeypatch, free):
 
 
 def test_what_the_device_can_never_hold_stays_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(placement.Placement, "_free", lambda self: 1e9)
     monkeypatch.setattr(placement.Placement, "_total", lambda self: 10)
     encoder = Traveller()
     with placement.Placement(Traveller(), torch.device("cuda")).visit(encoder) as device:
