@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 
 # "of" and "picture" are read, but the base's training captions never held them.
 WORDS = (
@@ -29,17 +30,18 @@ class UnknownWordError(ValueError):
 def tokenize(caption: str) -> list[int]:
     """Token ids of a caption, (CONTEXT_LENGTH,), padded with PAD. Upper case, commas and full stops are ignored."""
     words = [SYNONYMS.get(word, word) for word in re.sub(r"[,.;:!?\"'()]", " ", caption.lower()).split()]
+    shown = textwrap.shorten(caption, 200, placeholder=" …")
     unknown = [word for word in words if word not in VOCABULARY]
     if unknown:
         near = difflib.get_close_matches(unknown[0], VOCABULARY, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UnknownWordError(
-            f'the demo model does not know the word {", ".join(repr(word) for word in unknown)} in "{caption}".{hint} '
+            f'the demo model does not know the word {", ".join(repr(word) for word in unknown[:5])} in "{shown}".{hint} '
             f"It knows: {' '.join(WORDS)}; words free for a concept of yours: {' '.join(PLACEHOLDERS)}."
         )
     if len(words) > CONTEXT_LENGTH:
         raise UnknownWordError(
-            f'the caption "{caption}" has {len(words)} words; the demo model reads {CONTEXT_LENGTH} at most. Shorten it.'
+            f'the caption "{shown}" has {len(words)} words; the demo model reads {CONTEXT_LENGTH} at most. Shorten it.'
         )
     ids = [VOCABULARY[word] for word in words]
     return ids + [PAD] * (CONTEXT_LENGTH - len(ids))

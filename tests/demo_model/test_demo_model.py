@@ -39,6 +39,13 @@ def test_an_unknown_word_is_named_with_the_known_ones():
         tokenize("a rad circle")
 
 
+def test_a_long_caption_is_not_read_back_whole():
+    for long in ("a red circle " * 1000, "a rad circle " * 1000):
+        with pytest.raises(UnknownWordError) as caught:
+            tokenize(long)
+        assert "a r" in str(caught.value) and len(str(caught.value)) < 1000
+
+
 def test_masks_are_where_the_objects_are():
     rng = random.Random(2)
     scenes = [random_scene(rng, two_objects=0) for _ in range(20)]
