@@ -76,7 +76,7 @@ def ranked_and_saved(
             failure = error
         if processes.main:
             try:
-                save(adapter, out, DTYPES[config.save_precision], overwrite=overwrite, moments=config.moments)
+                save(adapter, out, dtype=DTYPES[config.save_precision], overwrite=overwrite, moments=config.moments)
             except FileFormatError as error:
                 if kept is None:
                     raise
