@@ -49,12 +49,7 @@ class SaveSparseDict(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename: str | None = None) -> bool | str:
-        try:
-            if filename is not None:
-                target(Path(folder_paths.get_output_directory()), filename)
-        except FileFormatError as error:
-            return str(error)
-        return True
+        return check(filename)
 
     @classmethod
     def execute(
@@ -72,6 +67,16 @@ class SaveSparseDict(io.ComfyNode):
         path.parent.mkdir(parents=True, exist_ok=True)
         report = save(adapter, path, DTYPES[precision], overwrite=existing == "overwrite", moments=moments)
         return io.NodeOutput(str(report.path), ui={"text": (report.text,), files.UI: files.told(report.path)})
+
+
+def check(filename: str | None) -> bool | str:
+    """For `validate_inputs`: True, or what is wrong with the name. None: it comes over a link."""
+    try:
+        if filename is not None:
+            target(Path(folder_paths.get_output_directory()), filename)
+    except FileFormatError as error:
+        return str(error)
+    return True
 
 
 def target(root: Path, filename: str) -> Path:

@@ -8,10 +8,10 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..sparsedict_core.errors import FileFormatError, SparseDictError
+from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.gains import bake
-from .save import EXISTING, target, unused
+from .save import EXISTING, check, target, unused
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 
@@ -51,12 +51,7 @@ class SaveAsLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename: str | None = None) -> bool | str:
-        try:
-            if filename is not None:
-                target(Path(folder_paths.get_output_directory()), filename)
-        except FileFormatError as error:
-            return str(error)
-        return True
+        return check(filename)
 
     @classmethod
     def execute(

@@ -43,8 +43,9 @@ def make_page() -> Any:
 
         def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any] | None:
             path = files.names(files.default_folder()).get(name)
-            if path is None:
-                return None
+            return None if path is None else self._item(name, path, index)
+
+        def _item(self, name: str, path: Path, index: int | None) -> dict[str, Any]:
             stem = str(path.with_suffix(""))
             title, words, metadata = describe(path)
             item = {
@@ -64,10 +65,8 @@ def make_page() -> Any:
             return item
 
         def list_items(self) -> Any:
-            for index, name in enumerate(files.names(files.default_folder())):
-                item = self.create_item(name, index)
-                if item is not None:
-                    yield item
+            for index, (name, path) in enumerate(files.names(files.default_folder()).items()):
+                yield self._item(name, path, index)
 
         def allowed_directories_for_previews(self) -> list[str]:
             return [str(files.default_folder())]
