@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .runs import RESULTS
+from .result_table import RESULTS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..pictures.charts import ACCENT, FAINT, SECOND, figure, rendered
 from .goal import Results
-from .runs import read_results
+from .result_table import read_results
 from .world import shrinking, slider
 from .world.plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX
 from .world.tables import CUT, CUT_NAMES, by_label, dial_rows, edit_rows

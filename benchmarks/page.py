@@ -11,7 +11,7 @@ from .figures import write_figures
 from .goals import goals_table
 from .host.front_end import front_end_table
 from .host.tables import host_speed
-from .runs import RESULTS, read_results
+from .result_table import RESULTS, read_results
 from .world import tables as world_tables
 
 PAGE = "RESULTS.md"

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .runs import RESULTS, Run, read_results
+from .result_table import RESULTS, read_results
+from .runs import Run
 from .world import plans
 from .world.queue import work_through
 from .world.shrinking import SHARES as SHRINK_SHARES

@@ -1,16 +1,13 @@
-"""One run: a method, a concept, a seed, a rate. Its settings decide the name of its result file, so a queue can be resumed."""
+"""One run: a method, a concept, a seed, a rate. Its settings decide the key of its result, so a queue can be resumed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results")
-
-# Fields that came later count only where they aren't their default, so that older results keep their names.
+# Fields that came later count only where they aren't their default, so that older results keep their keys.
 LATER: dict[str, Any] = {"preset": "concept", "parameters": None}
 
 
@@ -20,7 +17,7 @@ def digest(values: dict[str, Any]) -> str:
 
 
 def digest_of_set_fields(run: Any) -> str:
-    """`digest` of a run whose unset fields don't count, so that a field that came later changes no older name."""
+    """`digest` of a run whose unset fields don't count, so that a field that came later changes no older key."""
     return digest({name: value for name, value in asdict(run).items() if value is not None})
 
 
@@ -48,12 +45,3 @@ class Run:
             if values[name] == default:
                 del values[name]
         return f"{self.method}-{self.concept}-{self.split}-{self.seed}-{digest(values)}"
-
-
-def result_path(table: str, run: Run, results: Path = RESULTS) -> Path:
-    return results / table / f"{run.key}.json"
-
-
-def read_results(table: str, results: Path = RESULTS) -> list[dict[str, Any]]:
-    """All results of a table, in a fixed order."""
-    return [json.loads(path.read_text()) for path in sorted((results / table).glob("*.json"))]

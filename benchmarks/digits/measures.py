@@ -81,8 +81,8 @@ class DigitsRun:
     steps: int = STEPS
 
     @property
-    def file(self) -> str:
-        return f"{self.method}-{self.split}-{self.seed}-{self.rate:g}-{self.steps}.json"
+    def key(self) -> str:
+        return f"{self.method}-{self.split}-{self.seed}-{self.rate:g}-{self.steps}"
 
 
 def configured(run: DigitsRun, cache: Path, out: Path) -> TrainConfig:
@@ -163,4 +163,4 @@ def taken_apart(digits: Digits, run: DigitsRun, adapter: SparseAdapter, count: i
 
 
 def adapter_path(cache: Path, run: DigitsRun) -> Path:
-    return cache / f"digits-{run.file.removesuffix('.json')}.safetensors"
+    return cache / f"digits-{run.key}.safetensors"

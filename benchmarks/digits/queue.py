@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.machine import machine, peak_memory_bytes
-from ...sparsedict_core.atomic_write import write_atomically
+from ..result_table import ResultTable
 from .figure import draw
 from .measures import STEPS, Digits, DigitsRun, adapter_path, measure
 
@@ -24,17 +23,15 @@ TIE = 0.02  # of P(3), below which the one that leaves the other digits alone is
 
 def work_through(runs: Sequence[DigitsRun], digits: Digits, cache: Path, results: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """The results of all runs; those that are there for this base are read."""
-    done, fingerprint = [], digits.backend.fingerprint()
+    done, fingerprint, kept = [], digits.backend.fingerprint(), ResultTable(TABLE, results)
     for run in runs:
-        path = results / TABLE / run.file
-        found = json.loads(path.read_text()) if path.exists() else None
+        found = kept.get(run.key)
         if found is None or found["base_fingerprint"] != fingerprint:
             began = time.time()
             found = {"run": vars(run), **measure(run, digits, cache), "base_fingerprint": fingerprint, "wall_seconds": round(time.time() - began, 1),
                      "peak_memory_bytes": peak_memory_bytes(), "machine": machine()}  # fmt: skip
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
-        say(f"{run.file}: P(3) {found['changed']:.3f}, P(own class) {found['own']:.3f}" + (f", fewest atoms {found['fewest_atoms']}" if "fewest_atoms" in found else ""))
+            kept.put(run.key, found)
+        say(f"{run.key}: P(3) {found['changed']:.3f}, P(own class) {found['own']:.3f}" + (f", fewest atoms {found['fewest_atoms']}" if "fewest_atoms" in found else ""))
         done.append(found)
     return done
 

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from ...sparsedict_core.adapter import SparseAdapter
-from ...sparsedict_core.atomic_write import write_atomically
 from ...sparsedict_core.config import AdapterConfig
 from ...sparsedict_core.file_format import save
 from ...sparsedict_core.site import SiteName, SparseSite
 from ...tools.comfy_host import default_root
 from ..formatting import table
+from ..result_table import ResultTable
 
 TABLE = "E8-front-end"
 LAYERS, ATOMS = 40, 512
@@ -184,9 +184,7 @@ def measure(results: Path, repeats: int, say: Callable[[str], None]) -> None:
                 browser.open_workflow(page, graph(), "() => app.graph.getNodeById(2)?.sparsedictSelector?.kept() != null")
                 rows.append({"what": name, **measured(page, protocol, act, repeats)})
                 say(json.dumps(rows[-1]))
-            path = results / TABLE / "atom-map.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps({**about, "rows": rows}, indent=1).encode())
+            ResultTable(TABLE, results).put("atom-map", {**about, "rows": rows})
 
 
 def front_end_table(results: Sequence[Mapping[str, Any]]) -> str:

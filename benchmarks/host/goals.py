@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..goal import Goal, Results, at_most, ratio_at_most
-from ..runs import read_results
+from ..result_table import read_results
 
 
 def host_goals(results: Path) -> list[Goal]:

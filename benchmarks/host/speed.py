@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ...sparsedict_core.atomic_write import write_atomically
+from ..result_table import ResultTable
 from .cases import Case, find_host, start_host
 from .learning import learning_rows
 from .sampling import change_rows, sampling_rows
@@ -36,18 +36,16 @@ PARTS = (*ROWS, SERVER)
 
 
 def measure(parts: Sequence[str], models: Sequence[str], results: Path, repeats: int, say: Callable[[str], None]) -> None:
-    """Measure `parts` (of PARTS) on `models` (of MODELS); one file for each pair, written anew after each row."""
-    root = find_host()
+    """Measure `parts` (of PARTS) on `models` (of MODELS); one result for each pair, written anew after each row."""
+    root, kept = find_host(), ResultTable(TABLE, results)
     about = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
 
     def write(name: str, found: Iterator[dict[str, Any]], about: dict[str, Any]) -> None:
         rows: list[dict[str, Any]] = []
-        path = results / TABLE / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         for row in found:
             say(json.dumps({key: value for key, value in row.items() if key != "all"}))
             rows.append(row)
-            write_atomically(path, json.dumps({**about, "rows": rows}, indent=1).encode())
+            kept.put(name, {**about, "rows": rows})
 
     if SERVER in parts:
         write(SERVER, server_rows(root, repeats), about)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..goal import Goal, Results, at_most, ratio_at_most
-from ..runs import read_results
+from ..result_table import read_results
 
 TRAINED = "A threshold, its gate and the sparsity’s terms are more small operations than LoRA’s two products; of a whole step they are little (tables E7)."
 SAMPLED = "Both add so little to a step that the clock’s noise decides; ours has its threshold besides the two products."

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...evaluation.machine import machine
-from ...sparsedict_core.atomic_write import write_atomically
 from ...sparsedict_core.site_discovery import discover_sites
+from ..result_table import ResultTable
 from ..timing import in_turns, paired_difference, paired_ratio, peak_bytes, seconds_of
 from .models import NAMES, Outline, WideModel, denoiser_of, made_on, wide_model
 from .variants import BEFORE, LORA_RANK, Variant, Worker, core_at, lora_parameters, pruned, trained_adapter, variants
@@ -291,23 +291,25 @@ def rows_of(name: str, parts: Sequence[str], device: torch.device, quick: bool, 
 
 
 def measure(parts: Sequence[str], models: Sequence[str], results: Path, quick: bool, before: Path | None, say: Callable[[str], None]) -> None:
-    """Measure `parts` of `models`; one file a model, written anew after each row, that keeps its other parts. `before`: another core to measure beside this one."""
+    """Measure `parts` of `models`; one result a model, written anew after each row, that keeps its other parts. `before`: another core to measure beside this one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     about = {**machine(), "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
              "bf16": "native" if torch.bfloat16 in dtypes(device) else "emulated on this machine, so not timed"}  # fmt: skip
+    kept = ResultTable(TABLE, results)
     for name in models:
-        path = results / TABLE / f"{name}-{device.type}.json"
-        rows = other_parts(path, parts, {**about, "quick": quick})
+        key = f"{name}-{device.type}"
+        rows = other_parts(kept.get(key), parts, {**about, "quick": quick})
         for row in rows_of(name, parts, device, quick, before):
             say(json.dumps({"model": name, **{key: value for key, value in row.items() if key not in ("all", "parameters")}}))
             rows.append(row)
-            write_atomically(path, (json.dumps({"model": name, **about, "quick": quick, "rows": rows}, indent=1) + "\n").encode())
+            kept.put(key, {"model": name, **about, "quick": quick, "rows": rows})
 
 
-def other_parts(path: Path, parts: Sequence[str], about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a file that `parts` don't replace, where it is of the same machine."""
-    found = json.loads(path.read_text()) if path.exists() else {"rows": []}
+def other_parts(found: dict[str, Any] | None, parts: Sequence[str], about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a result that `parts` don't replace, where it is of the same machine."""
+    if found is None:
+        return []
     same = all(found[key] == value for key, value in about.items() if key in found)
     return [row for row in found["rows"] if row["what"] not in parts] if same else []

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from ...evaluation.machine import machine
 from ...lora.base import Base, open_base
 from ...lora.convert import lora_to_adapter
-from ...sparsedict_core.atomic_write import write_atomically
 from ..layer.models import denoiser_of, wide_model
+from ..result_table import ResultTable
 from ..timing import in_turns, paired_ratio, seconds_of
 
 TABLE = "E9-conversion"
@@ -77,7 +77,7 @@ def converting(folder: Path, lora: Path, dtype: str, threads: int) -> dict[str, 
 
 
 def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2) -> None:
-    """All of it, written as one result file."""
+    """All of it, written as one result."""
     with tempfile.TemporaryDirectory(prefix="sparsedict-") as scratch:
         folder = sdxl_folder(Path(scratch))
         lora = folder / "lora.safetensors"
@@ -91,7 +91,7 @@ def measure(results: Path, say: Callable[[str], None] = print, threads: int = 2)
                 f"{one['peak_bytes'] / one['file_bytes']:.2f} × the file above the start"
             )
     found["applied"] = applied(say)
-    write_atomically(results / TABLE / "sdxl.json", json.dumps(found, indent=1).encode())
+    ResultTable(TABLE, results).put("sdxl", found)
 
 
 def applied(say: Callable[[str], None], repeats: int = 7) -> dict[str, Any]:

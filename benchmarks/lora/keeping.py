@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,6 @@ from ...lora.convert import lora_to_adapter
 from ...lora.exporting import export_lora
 from ...lora.rotations import ROTATIONS, rotated
 from ...sparsedict_core import Selection, SparseAdapter, prune, select
-from ...sparsedict_core.atomic_write import write_atomically
 from ...sparsedict_core.greedy import energy_kept
 from ...tools.make_demo_images import concept_data
 from ...tools.make_demo_lora import kohya_tensors, train_lora
@@ -30,6 +28,7 @@ from ...trainer.callbacks import Callbacks
 from ...trainer.config import TrainConfig
 from ...trainer.gate import gate
 from ...trainer.shrink import HEAL_QUIET_SAMPLES, collected, training_sets
+from ..result_table import ResultTable
 from ..world.plans import CONCEPTS
 
 TABLE = "E9-lora"
@@ -39,16 +38,13 @@ PROMPTS = 4
 
 
 def measure(results: Path, concepts: Sequence[str] = CONCEPTS, seeds: int = SEEDS, say: Callable[[str], None] = print, steps: int = 300) -> None:
-    """One result file a concept and seed; those that are there are not made again."""
-    backend = DemoBackend.load()
+    """One result a concept and seed; those that are there are not made again."""
+    backend, kept = DemoBackend.load(), ResultTable(TABLE, results)
     for seed in range(seeds):
         for concept in concepts:
-            path = results / TABLE / f"{concept}-{seed}-{steps}.json"
-            if not path.exists():
+            if kept.get(key := f"{concept}-{seed}-{steps}") is None:
                 began = time.perf_counter()
-                found = taken_apart(backend, concept, seed, steps)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, json.dumps(found, indent=1).encode())
+                kept.put(key, taken_apart(backend, concept, seed, steps))
                 say(f"{concept}, seed {seed}: {time.perf_counter() - began:.0f} s")
 
 

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from ..goal import Goal, Results, unit_means
-from ..runs import Run, read_results
+from ..result_table import read_results
+from ..runs import Run
 from . import merging, shrinking
 from .plans import MANY_ATOMS_LABEL, OURS_LABEL, QUIET_SUFFIX, label
 from .tables import CUT, dial_rows, edit_rows

@@ -1,8 +1,7 @@
-"""Works through runs that have no result yet, one JSON file each: what is killed goes on where it stopped."""
+"""Works through runs that have no result yet, written one by one: what is killed goes on where it stopped."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.machine import machine, peak_memory_bytes
-from ...sparsedict_core.atomic_write import write_atomically
-from ..runs import RESULTS, Run, result_path
+from ..result_table import RESULTS, ResultTable
+from ..runs import Run
 from .training import World
 
 Measure = Callable[[Run, World], dict[str, Any]]
@@ -22,17 +21,16 @@ def work_through(
     table: str, runs: Iterable[Run], world: World, measure: Measure, results: Path = RESULTS, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
     """Do the runs that have no result for this base; returns all of their results."""
-    done, runs, fingerprint = [], list(runs), world.backend.fingerprint()
+    done, runs, fingerprint, kept = [], list(runs), world.backend.fingerprint(), ResultTable(table, results)
     for number, run in enumerate(runs, 1):
-        path = result_path(table, run, results)
-        found = json.loads(path.read_text()) if path.exists() else None
+        found = kept.get(run.key)
         if found is None or found["base_fingerprint"] != fingerprint:
             began = time.time()
             found = {
                 "run": asdict(run), **measure(run, world), "base_fingerprint": fingerprint, "wall_seconds": round(time.time() - began, 1),
                 "peak_memory_bytes": peak_memory_bytes(), "machine": machine(),
             }  # fmt: skip
-            write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
+            kept.put(run.key, found)
         say(f"{table} {number}/{len(runs)} {run.key}: {brief(found)}")
         done.append(found)
     return done

@@ -7,7 +7,7 @@ pytest.importorskip("sklearn")
 
 from sparsedict.benchmarks.digits import measures, queue, tables
 from sparsedict.benchmarks.digits.base import LAYERS, SIDE, DigitsBackend, DigitsTransformer
-from sparsedict.benchmarks.runs import read_results
+from sparsedict.benchmarks.result_table import read_results
 from sparsedict.evaluation.peers import size_for
 from sparsedict.sparsedict_core import SparseAdapter, discover_sites
 from sparsedict.trainer import TrainConfig

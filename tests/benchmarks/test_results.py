@@ -1,12 +1,14 @@
 """What the README and RESULTS.md say is what the result files hold, and a queue goes on where it stopped."""
 
-import json
+import shutil
+import threading
 
 import pytest
 
 from sparsedict.benchmarks import goals, page
 from sparsedict.benchmarks.goal import Goal, ratio_of_means, unit_means
-from sparsedict.benchmarks.runs import RESULTS, Run, read_results, result_path
+from sparsedict.benchmarks.result_table import RESULTS, ResultTable, read_results
+from sparsedict.benchmarks.runs import Run
 from sparsedict.benchmarks.world import goals as world_goals
 from sparsedict.benchmarks.world import plans
 from sparsedict.benchmarks.world.queue import work_through
@@ -17,10 +19,7 @@ def test_readme_and_results_page_are_made_from_the_files(tmp_path):
     readme = page.README.read_text("utf-8")
     assert page.BEGIN in readme and page.with_results(readme) == readme, "run: python -m sparsedict.benchmarks tables"
     copy = tmp_path / "results"
-    for path in RESULTS.rglob("*.json"):
-        target = copy / path.relative_to(RESULTS)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
+    shutil.copytree(RESULTS, copy)
     assert page.write_tables(copy).read_text("utf-8") == (RESULTS.parent / page.PAGE).read_text("utf-8")
 
 
@@ -130,10 +129,27 @@ def test_a_done_run_is_not_done_again_but_for_another_base(tmp_path):
     work_through("T", runs, World("a"), measure, tmp_path)
     assert len(measured) == 2
     work_through("T", runs[:1], World("b"), measure, tmp_path)
-    assert len(measured) == 3 and json.loads(result_path("T", runs[0], tmp_path).read_text())["base_fingerprint"] == "b"
+    assert len(measured) == 3 and ResultTable("T", tmp_path).lines()[runs[0].key]["base_fingerprint"] == "b"
+
+
+def test_a_table_is_sorted_and_several_may_write_to_it(tmp_path):
+    def put(numbers):
+        for number in numbers:
+            ResultTable("T", tmp_path).put(f"{number:02}", {"value": number})
+
+    writers = [threading.Thread(target=put, args=(range(start, 20, 2),)) for start in (1, 0)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    put([7])
+    lines = (tmp_path / "T.jsonl").read_text().splitlines()
+    assert lines == sorted(lines) and len(lines) == 20
+    assert [found["value"] for found in read_results("T", tmp_path)] == list(range(20))
+    assert read_results("none", tmp_path) == []
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"quiet_weight": 0.0}, {"settings": {"nested": 0.5}}, {"split": "search"}])
-def test_a_result_file_belongs_to_one_setting(change):
+def test_a_result_belongs_to_one_setting(change):
     plain = {"method": "ours", "concept": "zorp", "seed": 0}
     assert Run(**plain).key != Run(**{**plain, **change}).key
