@@ -1,6 +1,5 @@
 """E7's pieces on narrow models: every variant comes on and goes off, ratios are of the same rounds, tables hold what was measured."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from sparsedict.benchmarks.layer import models as wide_models
 from sparsedict.benchmarks.layer import speed as layer_speed
 from sparsedict.benchmarks.layer import tables as speed_tables
 from sparsedict.benchmarks.layer.variants import equal_atoms, lora_parameters, our_parameters, variants
+from sparsedict.benchmarks.result_table import ResultTable
 from sparsedict.benchmarks.timing import in_turns, paired_difference, paired_ratio, peak_bytes
 from sparsedict.sparsedict_core import discover_sites
 
@@ -58,21 +58,21 @@ def test_equal_numbers_are_no_more_than_loras():
 def test_rows_and_tables(model, monkeypatch, tmp_path, part):
     monkeypatch.setattr(layer_speed, "dtypes", lambda device: [torch.float32])
     layer_speed.measure([part], ["sd3-medium"], tmp_path, True, None, lambda text: None)
-    result = json.loads((tmp_path / "E7-layer" / "sd3-medium-cpu.json").read_text())
+    result = ResultTable("E7-layer", tmp_path).lines()["sd3-medium-cpu"]
     assert ("selection" if part == "change" else "ours, 128 atoms") in speed_tables.layer_speed([result])
 
 
 def test_a_part_alone_leaves_the_others(monkeypatch, tmp_path):
-    path = tmp_path / "E7-layer" / "sd3-medium-cpu.json"
+    kept = ResultTable("E7-layer", tmp_path)
     monkeypatch.setattr(layer_speed, "dtypes", lambda device: [torch.float32])
     for value, parts in ((1, ["steps", "change"]), (2, ["change"])):
         monkeypatch.setattr(layer_speed, "rows_of", lambda name, parts, *_, value=value: ({"what": part, "value": value} for part in parts))
         layer_speed.measure(parts, ["sd3-medium"], tmp_path, False, None, lambda text: None)
-    assert [(row["what"], row["value"]) for row in json.loads(path.read_text())["rows"]] == [("steps", 1), ("change", 2)]
+    assert [(row["what"], row["value"]) for row in kept.lines()["sd3-medium-cpu"]["rows"]] == [("steps", 1), ("change", 2)]
     # Another machine's times stand beside none of this one.
-    path.write_text(path.read_text().replace(torch.__version__, "another"))
+    kept.path.write_text(kept.path.read_text().replace(torch.__version__, "another"))
     layer_speed.measure(["change"], ["sd3-medium"], tmp_path, False, None, lambda text: None)
-    assert [row["what"] for row in json.loads(path.read_text())["rows"]] == ["change"]
+    assert [row["what"] for row in kept.lines()["sd3-medium-cpu"]["rows"]] == ["change"]
 
 
 def test_another_core_is_measured_beside_this_one(model):
