@@ -89,25 +89,25 @@ def site_row(adapter: SparseAdapter, site: SparseSite, label: str, whole: float)
     from ..sparsedict_core.addresses import ranges
     from ..sparsedict_core.tensor_table import site_tensors
 
-    sizes = {row.name: tensor.numel() * tensor.element_size() for row, tensor in site_tensors(site)}
-    importance = site.importance.detach().float()
+    sizes = {row.name: tensor.nbytes for row, tensor in site_tensors(site)}
+    importance, ids, firing = site.importance.detach().float(), site.atom_ids.tolist(), site.firing
     return {
         "address": label,
         "path": site.name.path,
         "layer": site.name.layer,
         "stream": site.name.stream,
         "member": site.member,
-        "atoms": site.atoms,
-        "addresses": f"{label}[{ranges(sorted(site.atom_ids.tolist()))}]" if site.atoms else "",
+        "atoms": len(ids),
+        "addresses": f"{label}[{ranges(sorted(ids))}]" if ids else "",
         "form": site.form,
         "dtype": str(site.encoder_weight.dtype).removeprefix("torch."),
         "bytes": sum(sizes.values()),
         "moments_bytes": sizes.get("moments", 0),
         "bytes_by_form": bytes_by_form(adapter, site),
         "importance_share": float(importance.sum()) / whole if whole > 0 else 0.0,
-        "atom_ids": site.atom_ids.tolist(),
+        "atom_ids": ids,
         "importance": [round(value, 8) for value in importance.tolist()],
-        "firing": None if site.firing is None else [round(value, 6) for value in site.firing.float().tolist()],
+        "firing": None if firing is None else [round(value, 6) for value in firing.float().tolist()],
     }
 
 

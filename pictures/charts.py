@@ -96,15 +96,25 @@ def importance_map(adapter: Any, selection: Any = None, title: str | None = None
     axes.add_image(image)
     axes.set(xlim=(-0.5, right), ylim=(bottom, -0.5))
     step = max(1, -(-len(sites) // 60))
-    axes.set_yticks(range(0, len(sites), step), row_labels(adapter)[::step], fontsize=8)
+    _label_rows(axes, range(0, len(sites), step), row_labels(adapter)[::step])
     if len(sites) <= MOST_LINES:
-        axes.set_yticks(np.arange(0.5, len(sites) - 1), minor=True)
-        axes.grid(which="minor", axis="y", color=DARK if for_node else "white", linewidth=1.5)
-        axes.tick_params(which="minor", length=0)
+        axes.hlines(np.arange(0.5, len(sites) - 1), -0.5, right, color=DARK if for_node else "white", linewidth=1.5)
     axes.set_xlabel("atom" if each == 1 else f"atoms, {each} in a column")
     axes.set_title(title or _map_title(kept, selection), fontsize=10)
     drawing.colorbar(colours, ax=axes, label="importance: mean norm added", pad=0.01)
     return rendered(drawing, for_node)
+
+
+def _label_rows(axes: Any, rows: Sequence[int], labels: Sequence[str]) -> None:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=8)
+    axes.set_yticks(rows, labels, fontproperties=font)
+    # The layout measures each label a dozen times; the widest takes as much room as all.
+    widest = max(range(len(labels)), key=lambda i: text_to_path.get_text_width_height_descent(labels[i], font, False)[0])
+    for i, text in enumerate(axes.get_yticklabels()):
+        text.set_in_layout(i in (0, widest, len(labels) - 1))
 
 
 def _map_title(atoms: int, selection: Any) -> str:

@@ -157,7 +157,7 @@ class SparseAdapter(nn.Module):
 
     def parameter_count(self) -> int:
         """How many numbers are trained: weights, bases and biases."""
-        return sum(parameter.numel() for _, parameter in self.trainable_parameters())
+        return sum(parameter.numel() for site in self.sites.values() for parameter in site.parameters(recurse=False))
 
     @property
     def atom_count(self) -> int:

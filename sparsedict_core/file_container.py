@@ -7,15 +7,15 @@ use ends the process or changes weights; and it parses a header before one can a
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,12 +28,11 @@ from .shown_text import shown
 STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
 _SIZES = {name: dtype.itemsize for name, dtype in STORED.items()} | {"F64": 8, "I64": 8, "U64": 8, "U32": 4, "I16": 2, "U16": 2}
 _DIMENSIONS = 8
-_CHUNK = 1 << 22  # bytes that are looked at at once
+_PIECE, _SMALL = 1 << 20, 1 << 14  # numbers that are looked at at once, and of a tensor that is looked at with others
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor of the header: the first and the last byte of its data, as offsets into the data."""
 
     dtype: str
@@ -68,27 +67,11 @@ class Container:
             if not read:
                 raise FileFormatError(f"{self.path} became shorter while it was read; wait until it is written, or copy it again.")
             done += read
-        for start, end, dtype in self._runs():
-            for first in range(start, end, _CHUNK):
-                if not bool(torch.isfinite(_tensor(data, first, min(end, first + _CHUNK), dtype)).all()):
-                    self._refuse_not_finite(data)
-        return {name: _tensor(data, e.start, e.end, STORED[e.dtype]).reshape(e.shape) for name, e in self.entries.items()}
-
-    def _runs(self) -> Iterator[tuple[int, int, torch.dtype]]:
-        """Neighbouring tensors of one floating type as one: hundreds of small tensors would be hundreds of small looks."""
-        start, end, kind = 0, 0, ""
-        for entry in [*self.entries.values(), Entry("", (), 0, 0)]:
-            if entry.dtype != kind:
-                if kind and STORED[kind].is_floating_point:
-                    yield start, end, STORED[kind]
-                start, kind = entry.start, entry.dtype
-            end = entry.end
-
-    def _refuse_not_finite(self, data: bytearray) -> None:
-        for name, e in self.entries.items():
-            dtype = STORED[e.dtype]
-            if dtype.is_floating_point and not bool(torch.isfinite(_tensor(data, e.start, e.end, dtype)).all()):
-                raise FileFormatError(f"{self.path}: {shown(name)} has values that are not finite; the file is damaged.")
+        found = {name: _tensor(data, e.start, e.end, STORED[e.dtype]) for name, e in self.entries.items()}
+        if not _all_finite(found.values()):
+            name = next(name for name, tensor in found.items() if not _all_finite([tensor]))
+            raise FileFormatError(f"{self.path}: {shown(name)} has values that are not finite; the file is damaged.")
+        return {name: found[name] if len(e.shape) == 1 else found[name].view(e.shape) for name, e in self.entries.items()}
 
     # -- the header -----------------------------------------------------------------------------------------
 
@@ -166,6 +149,19 @@ class Container:
 
 
 @contextmanager
+def without_collections() -> Iterator[None]:
+    """The collector of reference cycles rests: it would go through all objects of the process again and again while those of a file are
+    made, which are many and have no cycles."""
+    rests = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if rests:
+            gc.enable()
+
+
+@contextmanager
 def open_container(path: Path) -> Iterator[Container]:
     """The file with its header read. Raises FileFormatError for whatever is no sound safetensors file."""
     # A pipe would keep us waiting for its writer, and a device may do anything when opened.
@@ -208,6 +204,19 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name is there twice")
     return found
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether flat tensors are; small ones together, as thousands of small tensors would be thousands of small looks."""
+    small: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
+        if tensor.numel() < _SMALL:
+            small.setdefault(tensor.dtype, []).append(tensor)
+        elif not all(bool(torch.isfinite(piece).all()) for piece in tensor.split(_PIECE)):
+            return False
+    return all(bool(torch.isfinite(torch.cat(alike)).all()) for alike in small.values())
 
 
 def _tensor(data: bytearray, start: int, end: int, dtype: torch.dtype) -> Tensor:

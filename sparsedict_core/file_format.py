@@ -20,7 +20,7 @@ from .adapter import SparseAdapter
 from .atomic_write import write_atomically
 from .bounds import most_atoms
 from .errors import FileFormatError
-from .file_container import STORED, Container, Entry, open_container, unusable
+from .file_container import STORED, Container, Entry, open_container, unusable, without_collections
 from .file_metadata import FileMetadata, SiteEntry, decode_metadata, encode_metadata
 from .functional import dense_is_smaller
 from .shown_text import shown
@@ -119,14 +119,14 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> SparseAdapter:
 def load_with_metadata(path: str | Path, dtype: torch.dtype | None = None) -> tuple[SparseAdapter, dict[str, Any]]:
     """`load` and `read_metadata` of one moment."""
     path = Path(path)
-    with open_container(path) as file:
+    with without_collections(), open_container(path) as file:
         meta = decode_metadata(path, file.fields, file.file_size)
         stored = _stored_names(file, meta)
         tensors = file.tensors()
-    found = [{row.name: tensors.pop(name) for row, name in names} for names in stored]
-    _check_values(path, meta.sites, found)
-    sites = [_site(entry, meta, values, dtype) for entry, values in zip(meta.sites, found, strict=True)]
-    adapter = SparseAdapter(sites, meta.config, meta.component, meta.values, meta.members).requires_grad_(False)
+        found = [{row.name: tensors.pop(name) for row, name in names} for names in stored]
+        _check_values(path, meta.sites, found)
+        sites = [_site(entry, meta, values, dtype) for entry, values in zip(meta.sites, found, strict=True)]
+        adapter = SparseAdapter(sites, meta.config, meta.component, meta.values, meta.members).requires_grad_(False)
     adapter.aside = {name.removeprefix(ASIDE): tensor for name, tensor in tensors.items()}
     return adapter, meta.to_dict()
 
@@ -137,7 +137,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises FileFormatError as `load` does.
     """
     path = Path(path)
-    with open_container(path) as file:
+    with without_collections(), open_container(path) as file:
         return decode_metadata(path, file.fields, file.file_size).to_dict()
 
 
@@ -232,7 +232,7 @@ def _check_shapes(path: Path, entry: SiteEntry, here: Mapping[Row, Entry], versi
     names = {row.name for row in here}
     if ("encoder.mean" in names) != ("encoder.scale" in names):
         raise FileFormatError(f"{path}: {shown(entry.key)}.encoder has only one of mean and scale; both or neither must be there.")
-    return sizes["atoms"][0]
+    return sizes["atoms"]
 
 
 def check_atoms(path: Path, atoms: int, size: int) -> None:
@@ -243,8 +243,10 @@ def check_atoms(path: Path, atoms: int, size: int) -> None:
 def _check_values(path: Path, sites: list[SiteEntry], found: list[dict[str, Tensor]]) -> None:
     """Raises FileFormatError where a tensor has values that it may not have. Each row is looked at in all sites at once."""
     for row in TABLE:
-        tensors = [values[row.name].flatten() for values in found if row.name in values]
-        if row.sound is None or not tensors or bool(row.sound(torch.cat(tensors)).all()):
+        if row.sound is None:
+            continue
+        tensors = [values[row.name] for values in found if row.name in values]
+        if not tensors or bool(row.sound(torch.cat(tensors)).all()):
             continue
         entry = next(e for e, values in zip(sites, found, strict=True) if row.name in values and not bool(row.sound(values[row.name]).all()))
         raise FileFormatError(f"{path}: {shown(entry.key)}.{row.name} has {row.otherwise}; the file is damaged.")

@@ -70,6 +70,9 @@ def _optional(tensor: Tensor | None) -> nn.Parameter | None:
 class SparseSite(nn.Module):
     """A dictionary of m atoms, dense or through a narrow basis, with the encoder that says when they fire."""
 
+    name: SiteName
+    encoder: Encoder
+    member: str | None
     encoder_mean: Tensor
     encoder_scale: Tensor
     threshold: Tensor
@@ -104,24 +107,26 @@ class SparseSite(nn.Module):
     ) -> None:
         """Takes the tensors as they are, without copies. Mean and scale None: the input is not standardised."""
         super().__init__()
-        atoms = encoder_weight.shape[0]
-        self.name = name
-        self.encoder = encoder
-        self.member = member
-        self.encoder_weight = nn.Parameter(encoder_weight)
-        self.encoder_basis = _optional(encoder_basis)
-        self.encoder_bias = nn.Parameter(encoder_bias)
-        self.dictionary_weight = nn.Parameter(dictionary_weight)
-        self.dictionary_basis = _optional(dictionary_basis)
-        self.register_buffer("threshold", encoder.initial_threshold() if threshold is None else threshold)
-        # One number for all channels: a file of a few bytes may name many sites of any width.
-        self.register_buffer("encoder_mean", torch.zeros(1).expand(self.d_in) if encoder_mean is None else encoder_mean)
-        self.register_buffer("encoder_scale", torch.ones(1).expand(self.d_in) if encoder_scale is None else encoder_scale)
-        self.register_buffer("importance", torch.zeros(atoms) if importance is None else importance)
-        ids = torch.arange(atoms, dtype=torch.int32) if atom_ids is None else atom_ids
-        self.register_buffer("atom_ids", ids)
-        self.register_buffer("firing", firing)
-        self.register_buffer("moments", moments)
+        atoms, d_in = encoder_weight.shape[0], (encoder_weight if encoder_basis is None else encoder_basis).shape[1]
+        # At once: a module looks at each attribute that it is given, which takes most of the time of loading a thousand sites.
+        self.__dict__.update(name=name, encoder=encoder, member=member)
+        self._parameters.update(
+            encoder_weight=nn.Parameter(encoder_weight),
+            encoder_basis=_optional(encoder_basis),
+            encoder_bias=nn.Parameter(encoder_bias),
+            dictionary_weight=nn.Parameter(dictionary_weight),
+            dictionary_basis=_optional(dictionary_basis),
+        )
+        self._buffers.update(
+            threshold=encoder.initial_threshold() if threshold is None else threshold,
+            # One number for all channels: a file of a few bytes may name many sites of any width.
+            encoder_mean=torch.zeros(1).expand(d_in) if encoder_mean is None else encoder_mean,
+            encoder_scale=torch.ones(1).expand(d_in) if encoder_scale is None else encoder_scale,
+            importance=torch.zeros(atoms) if importance is None else importance,
+            atom_ids=torch.arange(atoms, dtype=torch.int32) if atom_ids is None else atom_ids,
+            firing=firing,
+            moments=moments,
+        )
 
     @classmethod
     def create(
@@ -177,7 +182,9 @@ class SparseSite(nn.Module):
     @property
     def standardised(self) -> bool:
         """Whether mean and scale are anything but 0 and 1. Looks at the values, so it is no question for every call."""
-        mean, scale = (t[:1] if t.stride() == (0,) else t for t in (self.encoder_mean, self.encoder_scale))
+        mean, scale = self._buffers["encoder_mean"], self._buffers["encoder_scale"]
+        if mean.stride() == scale.stride() == (0,):
+            return (float(mean[0]), float(scale[0])) != (0, 1)
         return bool(mean.any()) or bool((scale != 1).any())
 
     @property

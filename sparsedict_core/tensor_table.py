@@ -14,8 +14,7 @@ from torch import Tensor
 from .bounds import MOST_ATOMS
 from .site import SparseSite
 
-#: Sizes by name, each one or several dimensions.
-Sizes = Mapping[str, tuple[int, ...]]
+Sizes = Mapping[str, int]
 
 
 class Row(NamedTuple):
@@ -54,8 +53,9 @@ _STATISTICS = ("encoder.mean", "encoder.scale")
 def site_tensors(site: SparseSite) -> Iterator[tuple[Row, Tensor]]:
     """The site's tensors with their rows; what is the identity or absent is left out."""
     left_out = () if site.standardised else _STATISTICS
+    held = {**site._parameters, **site._buffers}
     for row in TABLE:
-        tensor = getattr(site, row.attribute)
+        tensor = held[row.attribute]
         if tensor is not None and row.name not in left_out:
             yield row, tensor.detach()
 
@@ -63,19 +63,19 @@ def site_tensors(site: SparseSite) -> Iterator[tuple[Row, Tensor]]:
 def site_sizes(d_in: int, d_out: int, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     """What the shapes of a site's tensors must agree on, from its widths and the tensors' shapes by name."""
 
-    def first(name: str, least: int = 0) -> tuple[int, ...]:
-        return (max(least, shapes[name][0] if shapes[name] else 0),)
+    def first(name: str, least: int = 0) -> int:
+        return max(least, *shapes[name][:1], 0)
 
     return {
         "atoms": first("encoder.weight"),
-        "d_in": (d_in,),
-        "d_out": (d_out,),
+        "d_in": d_in,
+        "d_out": d_out,
         # No basis is of rank 0: a shape without it is wrong.
-        "encoder": first("encoder.basis", 1) if "encoder.basis" in shapes else (d_in,),
-        "dictionary": first("dictionary.basis", 1) if "dictionary.basis" in shapes else (d_out,),
+        "encoder": first("encoder.basis", 1) if "encoder.basis" in shapes else d_in,
+        "dictionary": first("dictionary.basis", 1) if "dictionary.basis" in shapes else d_out,
     }
 
 
 def shape_of(row: Row, sizes: Sizes) -> tuple[int, ...]:
     """The shape that a row's tensor must have."""
-    return tuple(n for name in row.shape for n in sizes[name])
+    return tuple([sizes[name] for name in row.shape])
