@@ -85,4 +85,4 @@ class AppliedTags:
 
     def description(self) -> str:
         """`name: hash` of each, for the picture's own text."""
-        return ", ".join(f"{applied.tag.name}: {files.short_hash(applied.path)}" for applied in self.now)
+        return ", ".join(dict.fromkeys(f"{applied.tag.name}: {files.short_hash(applied.path)}" for applied in self.now))

@@ -1,7 +1,8 @@
 """Where a web UI's model keeps the modules that files call by diffusers' names. Knows module trees, no host.
 
-The web UIs load SD1.5, SD2, SDXL, SD3 and Flux under the names of their first releases. Modules are found by name, never by
-class: Forge's Linear is no `nn.Linear`, and a filter by class would find nothing without a word.
+The web UIs load models under the names of their first releases. Modules are found by name, never by class: Forge's Linear is
+no `nn.Linear`, and a filter by class would find nothing without a word. A family that nobody wrote down has its own names in
+a file, those of ComfyUI, which the Forges share.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Rows = tuple[int, int] | None
 Renamer = Callable[[str], tuple[str, Rows] | None]
 #: A file's family → the family that a host loads such a model as.
 LOADED_AS = {"demo": "sd3"}
+#: The component of sites under the model's own names.
+OWN = "diffusion_model"
 
 
 class Layout(NamedTuple):
@@ -41,14 +44,19 @@ def layout_of(model: nn.Module) -> Layout:
     if "double_blocks" in modules and "img_in" in modules:
         family = "chroma" if "distilled_guidance_layer" in modules else "flux2" if "double_stream_modulation_img" in modules else "flux"
         return Layout(family, "transformer", _flux(modules))
-    raise SiteError(f"no sites are known for this web UI's {type(model).__name__}; use SD1.5, SD2, SDXL, SD3 or Flux here, or ComfyUI for other models.")
+    if "transformer_blocks.0.attn.to_add_out" in modules:
+        return Layout("qwen_image", "transformer", lambda path: (path, None))
+    if "noise_refiner.0.attention.out" in modules:
+        z_image = hasattr(model, "x_pad_token")
+        return Layout("z_image" if z_image else "lumina2", "transformer", _next_dit(modules, "attention" if z_image else "attn"))
+    raise SiteError(f"no sites are known for this web UI's {type(model).__name__}; use SD1.5, SD2, SDXL, SD3, Flux, Chroma, Qwen-Image, Lumina 2 or Z-Image, or a file that was trained on this model in ComfyUI.")
 
 
 def places_for(adapter: SparseAdapter, model: nn.Module) -> dict[str, Place]:
     """The place of each site key. Raises SiteError if the family, a name or a width does not fit."""
-    layout = layout_of(model)
+    layout = Layout(type(model).__name__, OWN, lambda path: (path, None)) if adapter.component == OWN else layout_of(model)
     made_for = adapter.metadata.get("base_family")
-    if made_for and LOADED_AS.get(made_for, made_for) != layout.family:
+    if made_for and adapter.component != OWN and LOADED_AS.get(made_for, made_for) != layout.family:
         raise SiteError(f"it was made for {made_for} and this model is {layout.family}; choose a {made_for} checkpoint, or another adapter.")
     modules = dict(model.named_modules())
     found: dict[str, Place] = {}
@@ -121,7 +129,7 @@ def _unet_blocks(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     return found
 
 
-# -- SD3 and Flux --------------------------------------------------------------------------------------------------
+# -- transformers --------------------------------------------------------------------------------------------------
 
 
 def _fused(modules: Mapping[str, nn.Module], name: str, part: int, parts: int = 3, width: int | None = None) -> tuple[str, Rows] | None:
@@ -153,6 +161,17 @@ def _sd3(modules: Mapping[str, nn.Module]) -> Renamer:
             rf"{block}ff\.net\.2": r"joint_blocks.\1.x_block.mlp.fc2",
             rf"{block}ff_context\.net\.0\.proj": r"joint_blocks.\1.context_block.mlp.fc1",
             rf"{block}ff_context\.net\.2": r"joint_blocks.\1.context_block.mlp.fc2",
+        }
+    )
+
+
+def _next_dit(modules: Mapping[str, nn.Module], attention: str) -> Renamer:
+    """Lumina 2 and Z-Image, of one class here; diffusers calls their attentions by different names."""
+    block = rf"((?:noise_refiner|context_refiner|layers)\.\d+)\.{attention}\."
+    return _table(
+        {
+            rf"{block}to_out\.0": r"\1.attention.out",
+            rf"{block}to_([qkv])": lambda m: _fused(modules, f"{m[1]}.attention.qkv", "qkv".index(m[2])),
         }
     )
 

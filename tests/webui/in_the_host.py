@@ -1,6 +1,8 @@
-"""Runs inside a web UI's own Python: starts it in process with the pack as an extension, draws, and prints what happened as JSON.
+"""Runs inside a web UI's own Python: starts it with the pack as an extension, draws, and prints what happened as JSON.
 
-    python in_the_host.py ROOT DATA         A1111 or a Forge in ROOT, with a checkpoint and this pack in DATA
+    python in_the_host.py ROOT DATA         A1111 or a Forge in ROOT, with checkpoints and this pack in DATA
+
+AUTOMATIC1111 is called in process, the Forges over HTTP; both by the routes that a person's tools call.
 """
 
 from __future__ import annotations
@@ -11,41 +13,66 @@ import importlib
 import io
 import json
 import os
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 ROOT, DATA = Path(sys.argv[1]), Path(sys.argv[2])
 FORGE = (ROOT / "modules_forge").is_dir()
-FLAGS = ["--skip-prepare-environment", "--skip-install", "--skip-version-check", "--nowebui", "--api", "--no-hashing"]
-FLAGS += ["--always-cpu", "--all-in-fp32"] if FORGE else ["--use-cpu", "all", "--no-half", "--disable-nan-check", "--skip-load-model-at-start"]
-sys.argv = ["webui.py", *FLAGS, "--data-dir", str(DATA), "--sparsedict-dir", str(DATA / "adapters")]
+NEO = (ROOT / "modules_forge/packages").is_dir()
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+FLAGS = ["--skip-prepare-environment", "--skip-install", "--skip-version-check", "--nowebui", "--api", "--no-hashing", "--port", str(PORT)]
+if NEO:
+    FLAGS += ["--cpu", "--force-fp32"]
+elif FORGE:
+    FLAGS += ["--always-cpu", "--all-in-fp32"]
+else:
+    FLAGS += ["--use-cpu", "all", "--no-half", "--disable-nan-check", "--skip-load-model-at-start"]
+sys.argv = ["webui.py", *FLAGS, "--data-dir", str(DATA), "--sparsedict-dir", str(DATA / "adapters"), "--lora-dir", str(DATA / "loras")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))
-if FORGE:
-    from modules import launch_utils
-
-    launch_utils.prepare_environment = lambda: None
-    from modules_forge.initialization import initialize_forge
-
-    initialize_forge()
 
 import webui  # noqa: E402
 from modules import initialize  # noqa: E402
 
-initialize.initialize()
+if not FORGE:  # the Forges do it themselves when they are imported
+    initialize.initialize()
 
-from fastapi import FastAPI  # noqa: E402
-from fastapi.testclient import TestClient  # noqa: E402
 from modules import script_callbacks, scripts, shared, ui_extra_networks  # noqa: E402
 from PIL import Image  # noqa: E402
 
-# Forge gives its app a handler that puts the error into the answer; AUTOMATIC1111 adds its own.
-app = FastAPI(exception_handlers={Exception: webui._handle_exception} if FORGE else None)
-webui.create_api(app)
-script_callbacks.before_ui_callback()
-script_callbacks.app_started_callback(None, app)
-client = TestClient(app, raise_server_exceptions=False)
+
+def served():
+    """A client of the host's routes."""
+    if not FORGE:
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+
+        app = FastAPI()
+        webui.create_api(app)
+        script_callbacks.before_ui_callback()
+        script_callbacks.app_started_callback(None, app)
+        return TestClient(app, raise_server_exceptions=False)
+    import httpx
+
+    threading.Thread(target=webui.api_only_worker, daemon=True).start()
+    # A connection is not used again: the host closes it after an error.
+    client = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
+    for _ in range(600):
+        try:
+            client.get("/sdapi/v1/options")
+            return client
+        except httpx.ConnectError:
+            time.sleep(0.5)
+    raise SystemExit("the host does not answer")
+
+
+client = served()
 pack = "sparsedict_extension"
 network, names, files = (importlib.import_module(f"{pack}.webui_host.{name}") for name in ("network", "names", "files"))
 report: dict = {"pictures": {}, "errors": {}, "infotext": {}}
@@ -53,6 +80,10 @@ report: dict = {"pictures": {}, "errors": {}, "infotext": {}}
 
 def model():
     return network.diffusion_model(shared.sd_model)
+
+
+def hooks() -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model().modules())
 
 
 def make_adapter() -> int:
@@ -77,6 +108,20 @@ def make_adapter() -> int:
     return len(sites)
 
 
+def make_lora() -> None:
+    """A LoRA file on one Linear, as every host reads them."""
+    import torch
+    from safetensors.torch import save_file
+
+    width, generator = model().input_blocks[1][1].transformer_blocks[0].attn1.to_q.weight.shape[0], torch.Generator().manual_seed(3)
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    down, up = (torch.randn(*shape, generator=generator) for shape in ((2, width), (width, 2)))
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(2.0)}, DATA / "loras" / "small.safetensors")
+
+
+(DATA / "loras").mkdir(exist_ok=True)
+
+
 def draw(label: str, prompt: str, **more) -> None:
     request = {"prompt": prompt, "steps": 4, "width": 64, "height": 64, "seed": 1, "sampler_name": "Euler", **more}
     answer = client.post("/sdapi/v1/txt2img", json=request)
@@ -89,10 +134,13 @@ def draw(label: str, prompt: str, **more) -> None:
 
 
 draw("first", "a cat")
+report["outputs"] = sum(name.endswith((".attn1.to_out.0", ".attn2.to_out.0")) for name, _ in model().named_modules())
+report["hooks before"] = hooks()
 report["sites"] = make_adapter()
+make_lora()
+client.post("/sdapi/v1/refresh-loras")
 draw("base", "a cat")
 draw("tag", "a cat <sparsedict:zorp:0.8>")
-report["hooked"] = len(network.APPLIED.now)
 draw("again", "a cat <sparsedict:zorp:0.8>")
 draw("removed", "a cat")
 draw("zero", "a cat <sparsedict:zorp:0>")
@@ -105,23 +153,32 @@ draw("wrong address", "a cat <sparsedict:zorp:atoms=L99>")
 shared.opts.set(network.OPTION, network.WITHOUT)
 draw("made without", "a cat <sparsedict:zrop>")
 shared.opts.set(network.OPTION, network.STOP)
-hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7, "hr_upscaler": "Latent", **({"hr_additional_modules": ["Use same choices"]} if FORGE else {})}
+hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7, "hr_upscaler": next(iter(shared.latent_upscale_modes)) if not NEO else "None", **({"hr_additional_modules": ["Use same choices"]} if FORGE else {})}
 draw("hires base", "a cat", **hires)
 draw("hires", "a cat <sparsedict:zorp:0.8>", **hires)
 draw("hires again", "a cat <sparsedict:zorp:0.8>", **hires)
 draw("after hires", "a cat")
 draw("with a missing lora", "a cat <lora:none:1> <sparsedict:zorp:0.8>")
 
+draw("lora", "a cat <lora:small:1>")
+draw("lora and tag", "a cat <lora:small:1> <sparsedict:zorp:0.8>")
+draw("lora and tag again", "a cat <sparsedict:zorp:0.8> <lora:small:1>")
+draw("lora alone again", "a cat <lora:small:1>")
+draw("after a lora", "a cat")
+
 original = network.APPLIED.at
-network.APPLIED.at = lambda progress: shared.state.interrupt()
+network.APPLIED.at = lambda progress: (report.update(hooked=hooks()), shared.state.interrupt())
 draw("interrupted", "a cat <sparsedict:zorp:0.8>")
 network.APPLIED.at = original
 draw("after an interrupt", "a cat")
 client.post("/sdapi/v1/reload-checkpoint" if not FORGE else "/sdapi/v1/unload-checkpoint")
 draw("after a reload of the checkpoint", "a cat")
 draw("tag after a reload of the checkpoint", "a cat <sparsedict:zorp:0.8>")
+draw("on another checkpoint", "a cat <sparsedict:zorp:0.8>", override_settings={"sd_model_checkpoint": "other"})
+draw("after another checkpoint", "a cat")
+draw("before an extension's reload", "a cat <sparsedict:zorp:0.8>")
 script_callbacks.script_unloaded_callback()
-report["left"] = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model().modules() if module.__class__.__module__.startswith(pack))
+report["left"] = hooks()
 
 page = next(page for page in ui_extra_networks.extra_pages if page.title == "SparseDict")
 item = next(iter(page.list_items()))

@@ -1,6 +1,7 @@
-"""A small random SD1.5 checkpoint, made with AUTOMATIC1111's own classes and Python: python make_checkpoint.py HOST OUT
+"""A small random SD1.5 checkpoint, made with a web UI's own classes and Python: python make_checkpoint.py HOST OUT
 
-AUTOMATIC1111 takes any size by a .yaml of the same name. The Forges know models by their widths, so theirs has SD1.5's.
+AUTOMATIC1111 takes any size by a .yaml of the same name. The Forges know models by their widths, so theirs has SD1.5's, its
+text encoder and its autoencoder: 0.5 GB. What a Forge has made is fit for every other host too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 host, out = Path(sys.argv[1]), Path(sys.argv[2])
 clip = out / "tiny-clip"
-clip.mkdir(parents=True, exist_ok=True)
+out.mkdir(parents=True, exist_ok=True)
 
 
 def byte_letters() -> list[str]:
@@ -24,6 +25,7 @@ def byte_letters() -> list[str]:
 
 
 def make_tokenizer() -> None:
+    clip.mkdir(exist_ok=True)
     letters = byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (clip / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
@@ -51,11 +53,33 @@ def make_a1111() -> dict[str, torch.Tensor]:
     return instantiate_from_config(OmegaConf.load(out / "tiny.yaml").model).state_dict()
 
 
+def make_forge() -> dict[str, torch.Tensor]:
+    neo = (host / "modules_forge/packages").is_dir()
+    sys.path[:0] = [str(host), str(host / ("modules_forge/packages" if neo else "packages_3rdparty"))]
+    sys.argv = ["make_checkpoint.py", "--cpu" if neo else "--always-cpu"]
+    from backend.nn.unet import IntegratedUNet2DConditionModel
+    from backend.nn.vae import IntegratedAutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    files = host / "backend/huggingface/runwayml/stable-diffusion-v1-5"
+    depths = {"transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1}
+    shape = {"in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [1, 1], "channel_mult": [1, 1]}
+    unet = IntegratedUNet2DConditionModel(**shape, **depths, use_spatial_transformer=True, context_dim=768, num_heads=8)
+    vae = IntegratedAutoencoderKL.from_config(IntegratedAutoencoderKL.load_config(files / "vae"))
+    text = CLIPTextModel(CLIPTextConfig.from_pretrained(files / "text_encoder"))
+    with torch.no_grad():
+        for tensor in (*unet.parameters(), *vae.parameters()):
+            if tensor.ndim > 1:
+                tensor *= 3**0.5  # else a random picture is all but grey, and an adapter below one level of it
+    parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, "cond_stage_model.transformer.": text}
+    return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+
+
 def main() -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    state = make_a1111()
+    state = make_forge() if (host / "modules_forge").is_dir() else make_a1111()
     for name, tensor in state.items():
         # What starts at zero would draw the same picture with and without an adapter.
         noise = torch.randn_like(tensor) * 0.05 if tensor.ndim > 1 and not bool(tensor.any()) else tensor
