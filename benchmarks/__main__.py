@@ -107,7 +107,7 @@ def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
 
 
 @main.command("lora")
-@click.option("--part", "parts", type=click.Choice(["kept", "conversion"]), multiple=True, help="Only these; all without it.")
+@click.option("--part", "parts", type=click.Choice(["kept", "gated", "conversion"]), multiple=True, help="Only these; all without it.")
 @click.option("--concepts", callback=names, help="Of the demo world, only these.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.pass_obj
@@ -118,8 +118,9 @@ def lora(paths: tuple[Path, Path], parts: tuple[str, ...], concepts: list[str] |
 
     if "conversion" in (parts or ("conversion",)):
         conversion.measure(paths[0], click.echo)
-    if "kept" in (parts or ("kept",)):
-        keeping.measure(paths[0], concepts or keeping.CONCEPTS, seeds, click.echo)
+    for part in keeping.PARTS:
+        if part in (parts or keeping.PARTS):
+            keeping.measure(part, paths[0], paths[1], concepts or keeping.CONCEPTS, seeds, click.echo)
     click.echo(write_tables(paths[0]))
 
 

@@ -74,14 +74,21 @@ def seeded_noise(backend: Backend, seeds: Sequence[int], size: tuple[int, int]) 
 def attached(backend: Backend, specs: Sequence[AdapterSpec]) -> Iterator[list[tuple[AdapterSpec, SparseAdapter, Attachment]]]:
     """The adapters on the model, in the order given; off again at the end. One made for another base is refused first."""
     from ..sparsedict_core.base_check import check_base
+    from ..sparsedict_core.text_encoders import text_encoder_tensors
 
     loaded = [(spec, load_adapter(spec.path)) for spec in specs]
-    for spec, adapter in loaded:
+    for _, adapter in loaded:
         check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
-        if adapter.aside:
-            warnings.warn(f"{spec.path} holds {len(adapter.aside)} tensors of a LoRA that are not the denoiser's; they change nothing here.", stacklevel=2)
     with contextlib.ExitStack() as stack:
-        yield [(spec, adapter, stack.enter_context(adapter.attach(backend.denoiser, spec.strength, backend.component))) for spec, adapter in loaded]
+        on = [(spec, adapter, stack.enter_context(adapter.attach(backend.denoiser, spec.strength, backend.component))) for spec, adapter in loaded]
+        for spec, adapter, attachment in on:
+            left, text = len(adapter.aside), text_encoder_tensors(adapter)
+            if text and hasattr(backend, "attach_text_encoders"):
+                backend.attach_text_encoders(attachment, spec.name)
+                left -= len(text)
+            if left:
+                warnings.warn(f"{spec.path} holds {left} tensors of a LoRA for which this base has no place; they change nothing here.", stacklevel=2)
+        yield on
 
 
 def sample(backend: Backend, prompt: str, noise: Tensor, steps: int | None, guidance: float | None) -> list[Image.Image]:

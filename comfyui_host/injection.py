@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
 from ..sparsedict_core.errors import SparseDictError
+from .rest import rest_on_model
 from .sites import modules_for
 
 KEY = "sparsedict"
@@ -131,7 +132,7 @@ def apply_adapter(
     if not 0 <= start_percent < end_percent <= 1:
         raise SparseDictError(f"the range {start_percent:g} to {end_percent:g} is empty; start must be below end, both from 0 to 1.")
     applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent, name)
-    clone = patcher.clone()
+    clone = rest_on_model(patcher, adapter, float(strength), gains)
     clone.set_injections(KEY, [*applied_to(clone), applied])
     clone.set_additional_models(KEY, [*clone.get_additional_models_with_key(KEY), applied.tensors])
     if (start_percent, end_percent) != (0.0, 1.0):

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..lora.importing import BasePlaces, ImportReport, LoraImport
-from ..lora.lora_file import LoraFile, is_text_encoder
+from ..lora.lora_file import LoraFile
 from ..lora.names import Part, named_by_path
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.folding import SiteSamples
 from ..sparsedict_core.places import widths
 from ..sparsedict_core.site import Place, SparseSite
+from ..sparsedict_core.text_encoders import is_text_encoder
 from .injection import KEY, applied_to, apply_adapter
 from .linears import host_linears
 from .sites import diffusion_model, host_config, host_sites

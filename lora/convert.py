@@ -9,10 +9,11 @@ import torch
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.file_format import SaveReport
 from ..sparsedict_core.streamed_file import save_streamed
+from ..sparsedict_core.text_encoders import is_text_encoder
 from .base import Base
 from .diffusers_names import named_by_diffusers
 from .importing import RANK, ImportReport, LoraImport
-from .lora_file import LoraFile, is_text_encoder
+from .lora_file import LoraFile
 from .names import named_by_path
 
 

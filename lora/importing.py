@@ -17,8 +17,9 @@ from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
 from ..sparsedict_core.site import SiteName, SparseSite
 from ..sparsedict_core.streams import name_sites
+from ..sparsedict_core.text_encoders import is_text_encoder
 from .known_bases import base_of
-from .lora_file import LoraFile, is_text_encoder
+from .lora_file import LoraFile
 from .names import Part
 from .updates import Factors, factors, widths
 
@@ -71,9 +72,9 @@ class ImportReport:
         if self.lost:
             lines.append(f"{len(self.lost)} modules were approximated; the largest error is {max(self.lost.values()):.2%} of a module's change")
         if self.text_encoder:
-            lines.append(f"{self.text_encoder} tensors of text encoders were kept as they are; only loaders of LoRAs apply them")
+            lines.append(f"{self.text_encoder} tensors of text encoders were kept as they are; the LoRA loader of whoever applies the dictionary puts them on its text encoders")
         if self.aside:
-            lines.append(f"{len(self.aside)} other tensors were kept as they are but change nothing here, the first is {self.aside[0]}")
+            lines.append(f"{len(self.aside)} other tensors were kept as they are, for LoRA loaders that know a place for them; the first is {self.aside[0]}")
         return "\n".join(lines)
 
 
@@ -139,9 +140,13 @@ class LoraImport:
         return adapter
 
     def aside_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """What is kept as it is; numbers of types that a dictionary's file does not know (fp8, fp64) become fp32."""
+        """What is kept as it is; numbers of types that a dictionary's file does not know (fp8, fp64) become fp32, and a scale that only
+        peft's settings tell goes into the numbers, as the settings stay behind."""
+        scales = {module.keys["up"]: self.file.own_scale(module) for module in self.file.modules.values() if "up" in module.keys}
         for key in self.aside:
             tensor = self.file.read(key)
+            if scales.get(key, 1.0) != 1:
+                tensor = tensor.float() * scales[key]
             yield key, tensor if tensor.dtype in (*DTYPES.values(), torch.int32) else tensor.float()
 
     def _part(self, part: Part) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,6 @@ _FACTOR = re.compile(r"(?P<name>.+?)[._]lora(?P<number>\d?)(?:_linear_layer)?[._
 _SIDES = {"down": "down", "A": "down", "up": "up", "B": "up", "mid": "mid"}
 _PART = re.compile(r"(?P<name>.+)\.(?P<part>hada_[wt][12](?:_[ab])?|lokr_(?:w[12](?:_[ab])?|t2)|diff|alpha|dora_scale|lora_magnitude_vector)(?:\.weight)?")
 _FOREIGN = {"oft_": "OFT", "boft": "BOFT", ".a1.": "GLoRA", ".b1.": "GLoRA", ".on_input": "(IA)³", "vera_": "VeRA", "w_norm": "norm"}
-#: Names of a text encoder's modules begin with one of these.
-_TEXT = ("lora_te", "text_encoder", "text_encoders.", "lora_prior_te", "clip_l.", "clip_g.", "t5xxl.", "conditioner.", "te.", "te1.", "te2.")
 _NUMBERS = {
     **{name: dtype for name, dtype in STORED.items() if dtype.is_floating_point}, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
@@ -123,6 +121,10 @@ class LoraFile:
             return module.alpha / rank
         return _peft_scale(self.path, self._settings, module.name, rank)
 
+    def own_scale(self, module: LoraModule) -> float:
+        """The part of its scale that no tensor of a LoRA module tells; 1 where an alpha does."""
+        return 1.0 if module.alpha is not None else self.scale(module, self.shape(module.keys["down"])[0])
+
     def without_alpha(self, module: LoraModule) -> bool:
         """Whether neither the module nor settings say what to scale by."""
         return module.alpha is None and not self._settings and module.kind != "full"
@@ -185,11 +187,6 @@ _HALVES = (
     *((f"hada_w{i}_{a}", f"hada_w{j}_{b}") for i, j in ((1, 2), (2, 1)) for a in "ab" for b in "ab"), ("hada_t1", "hada_t2"), ("hada_t2", "hada_t1"),
     *((f"lokr_w{i}_{a}", f"lokr_w{i}_{b}") for i in (1, 2) for a, b in ("ab", "ba")),
 )  # fmt: skip
-
-
-def is_text_encoder(name: str) -> bool:
-    """Whether a module's or tensor's name in a LoRA file belongs to a text encoder."""
-    return name.startswith(_TEXT)
 
 
 def _tensor_file(path: Path) -> Path:

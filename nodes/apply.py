@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
-from .widgets import strength_input
+from .widgets import clip_input, clip_output, strength_input
 
 
 class ApplySparseDict(io.ComfyNode):
@@ -31,14 +31,17 @@ class ApplySparseDict(io.ComfyNode):
                     "end_percent", display_name="end", default=1.0, min=0.0, max=1.0, step=0.01,
                     tooltip="Where in the sampling it stops acting: 1 is the finished picture. Must be more than start.",
                 ),
+                clip_input(),
             ],
-            outputs=[io.Model.Output("adapted_model", display_name="model")],
+            outputs=[io.Model.Output("adapted_model", display_name="model"), clip_output()],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, sparse_dict: SparseDict, strength: float, start_percent: float, end_percent: float) -> io.NodeOutput:
+    def execute(cls, model: Any, sparse_dict: SparseDict, strength: float, start_percent: float, end_percent: float, clip: Any = None) -> io.NodeOutput:
         from ..comfyui_host.injection import apply_adapter
+        from ..comfyui_host.rest import rest_on_clip
 
+        adapter, gains, name = sparse_dict.adapter, sparse_dict.gains, sparse_dict.name
         return io.NodeOutput(
-            apply_adapter(model, sparse_dict.adapter, strength, sparse_dict.gains, start_percent, end_percent, sparse_dict.name)
+            apply_adapter(model, adapter, strength, gains, start_percent, end_percent, name), rest_on_clip(clip, adapter, strength, gains, name)
         )

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import files
 from .schema import schema
 from .select_atoms import narrowed, share_selection
-from .widgets import strength_input
+from .widgets import clip_input, clip_output, strength_input
 
 
 class SparseDictLoader(io.ComfyNode):
@@ -28,8 +28,9 @@ class SparseDictLoader(io.ComfyNode):
                     "share", display_name="share of atoms", default=1.0, min=0.0, max=1.0, step=0.01,
                     tooltip="Share of the atoms that stay, the most important ones first. 1 is the whole file, 0 the bare base.",
                 ),
+                clip_input(),
             ],
-            outputs=[io.Model.Output("adapted_model", display_name="model")],
+            outputs=[io.Model.Output("adapted_model", display_name="model"), clip_output()],
         )  # fmt: skip
 
     @classmethod
@@ -41,10 +42,13 @@ class SparseDictLoader(io.ComfyNode):
         return files.fingerprint(file)
 
     @classmethod
-    def execute(cls, model: Any, file: str, strength: float, share: float) -> io.NodeOutput:
+    def execute(cls, model: Any, file: str, strength: float, share: float, clip: Any = None) -> io.NodeOutput:
         from ..comfyui_host.injection import apply_adapter
+        from ..comfyui_host.rest import rest_on_clip
 
         value = files.read(file)
         if share < 1:
             value, _ = narrowed(value, share_selection(share))
-        return io.NodeOutput(apply_adapter(model, value.adapter, strength, value.gains, name=value.name))
+        return io.NodeOutput(
+            apply_adapter(model, value.adapter, strength, value.gains, name=value.name), rest_on_clip(clip, value.adapter, strength, value.gains, value.name)
+        )

@@ -17,6 +17,14 @@ def strength_input(name: str = "strength") -> io.Float.Input:
     )  # fmt: skip
 
 
+def clip_input() -> io.Clip.Input:
+    return io.Clip.Input("clip", optional=True, tooltip="For a dictionary that was a LoRA with a part for the text encoders: they get it by the host's own LoRA loader.")
+
+
+def clip_output() -> io.Clip.Output:
+    return io.Clip.Output("adapted_clip", display_name="clip", tooltip="The CLIP with that part, at the same strength; as it came where there is none.")
+
+
 def folded(kind: Any) -> dict[str, bool]:
     """Newer hosts fold such inputs away, and show them on demand and in the sidebar."""
     return {"advanced": True} if "advanced" in inspect.signature(kind.Input.__init__).parameters else {}

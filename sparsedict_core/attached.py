@@ -5,6 +5,7 @@ A pipeline is known by what it holds, its denoiser as `transformer` or `unet`; d
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from .base_check import check_base
 from .errors import SiteError
 from .fingerprint import fingerprint
 from .site_discovery import denoiser_of, discover_sites
+from .text_encoders import attach_text_encoders, text_encoder_tensors
 
 if TYPE_CHECKING:
     from .adapter import SparseAdapter
@@ -101,6 +103,8 @@ class Attached(Mapping[str, Attachment]):
         attached then holds the new one's values. Any other is attached anew. Raises SiteError as attaching does.
         """
         attachment = self[name]
+        if text_encoder_tensors(adapter) or attachment.companions:
+            raise SiteError(f"{name!r} or what should take its place has parts for text encoders, which cannot be exchanged; remove the one and attach the other.")
         _check(adapter, self._denoiser)
         if not attachment.take(adapter):
             strength = attachment.strength
@@ -143,6 +147,15 @@ def attach_named(adapter: SparseAdapter, model: Any, strength: float, name: str 
         raise SiteError(f"an adapter named {name!r} is on this model already; take it off with attached(pipe).remove({name!r}), or give another name.")
     _check(adapter, denoiser)
     attachment = adapter.attach(denoiser, strength)
+    if text_encoder_tensors(adapter):
+        if isinstance(model, nn.Module):
+            warnings.warn(f"{name!r} holds parts for text encoders, which do nothing from here; attach it to the pipeline for them.", stacklevel=4)
+        else:
+            try:
+                attach_text_encoders(model, attachment, name)
+            except BaseException:
+                attachment.detach()
+                raise
     on = _MODELS.setdefault(denoiser, _OnModel())
     on.by_name[name] = attachment
     return attachment

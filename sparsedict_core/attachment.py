@@ -111,6 +111,7 @@ class Attachment:
         self.capturable = False
         self.session: Session | None = None
         self.taps: list[TapCallback] = []
+        self.companions: list[Callable[[], None]] = []  # what ends what else came with the adapter, when that is detached
         self._strength = _finite(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]
         self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
@@ -226,6 +227,8 @@ class Attachment:
             if (hooked := module()) is not None:
                 unmark(hooked)
         self._hooked.clear()
+        while self.companions:
+            self.companions.pop()()
         for prepared in self._prepared.values():
             prepared.release()
         self._scale = self._scale.to("cpu")

@@ -51,7 +51,9 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
                 )
             sites.append(site.clone(member=name if site.member is None else f"{name}.{site.member}"))
     composed = SparseAdapter(sites, first.config, first.component, _metadata(parts), members)
-    for name, adapter, _ in parts:
+    for name, adapter, strength in parts:
+        if adapter.aside and strength != 1:
+            warnings.warn(f"what {name!r} holds for text encoders and norms acts at the strength of the whole, not at {strength:g}.", stacklevel=2)
         if adapter.aside and (composed.aside.keys() & adapter.aside.keys()):
             warnings.warn(f"what {name!r} holds for the text encoders is left out, as another member has the same; load its LoRA for them.", stacklevel=2)
         else:

@@ -42,7 +42,7 @@ def train_lora(backend: Backend, data: ConceptData, steps: int = STEPS, rank: in
     model = backend.denoiser
     targets = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and path.endswith(ENDS) and "block" in path]
     with tempfile.TemporaryDirectory() as cache:
-        config = TrainConfig(**{**PRESETS["concept"], "steps": steps, "seed": seed, "cache": Path(cache), "learning_rate": rate, "placeholder": word, "quiet_weight": 0.0})
+        config = TrainConfig(**{**PRESETS["concept"], "steps": steps, "seed": seed, "cache": Path(cache), "learning_rate": rate, "placeholder": word, "quiet_weight": 0.0, "quiet_samples": 0})
         # Before there is a LoRA on the base, which a backend may freeze as a whole.
         sets, _ = build_sets(config, backend, data, Processes(backend.device), Callbacks())
         torch.manual_seed(seed)

@@ -32,10 +32,10 @@ from .schedules import heal_factor
 from .shrink import HEAL_QUIET_SAMPLES, collected, training_sets
 from .training_sets import pictures_of
 
-STEPS = 150
-RATE = 5e-3
+STEPS = 60
+RATE = 2e-3
 DENSITY = 0.10
-SITE_STEPS, SITE_RATE = 150, 1e-2
+SITE_STEPS, SITE_RATE, SITE_ROWS = 150, 1e-2, 512
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,13 @@ def _fit(site: SparseSite, sample: SiteSamples) -> None:
     size = wanted.square().mean().clamp(min=1e-20)
     site.requires_grad_(True)
     optimiser = torch.optim.Adam(site.parameters(), lr=SITE_RATE)
+    chance = torch.Generator().manual_seed(0)
     for step in range(SITE_STEPS):
         for group in optimiser.param_groups:
             group["lr"] = SITE_RATE * heal_factor(step, SITE_STEPS)
         optimiser.zero_grad(set_to_none=True)
-        ((site(x) - wanted).square().mean() / size).backward()
+        chosen = torch.randint(len(x), (min(SITE_ROWS, len(x)),), generator=chance)
+        ((site(x[chosen]) - wanted[chosen]).square().mean() / size).backward()
         optimiser.step()
     site.requires_grad_(False)
 

@@ -8,21 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...demo_model.glyphs import GLYPHS
+from ...demo_model.pipeline import make_noise
+from ...demo_model.scenes import BACKGROUNDS
 from ...evaluation.machine import machine
-from ...evaluation.suite import Suite
+from ...evaluation.suite import Score, Suite
 from ...lora.at_work import order_by_prompts, sampled_coefficients
 from ...lora.base import open_base
 from ...lora.convert import lora_to_adapter
 from ...lora.exporting import export_lora
 from ...lora.rotations import ROTATIONS, rotated
-from ...sparsedict_core import Selection, SparseAdapter, prune, select
+from ...sparsedict_core import Selection, SparseAdapter, prune, rank_atoms, select
+from ...sparsedict_core.atomic_write import write_atomically
 from ...sparsedict_core.greedy import energy_kept
 from ...tools.make_demo_images import concept_data
-from ...tools.make_demo_lora import kohya_tensors, train_lora
+from ...tools.make_demo_lora import train_lora
 from ...trainer.backends.demo import DemoBackend
 from ...trainer.callbacks import Callbacks
 from ...trainer.config import TrainConfig
@@ -35,68 +39,101 @@ TABLE = "E9-lora"
 SHARES = (0.5, 0.25, 0.10, 0.05)
 SEEDS = 3
 PROMPTS = 4
+# A row's pictures: a third of the suite's places and backgrounds, two of each place, a few of its other prompts, and fewer steps, as a
+# cell has 33 rows.
+OTHERS, SAMPLING_STEPS = 8, 8
+# The most important atoms, whose own changes of two pictures are compared.
+LOOKED_AT = 12
 
 
-def measure(results: Path, concepts: Sequence[str] = CONCEPTS, seeds: int = SEEDS, say: Callable[[str], None] = print, steps: int = 300) -> None:
-    """One result a concept and seed; those that are there are not made again."""
+def measure(
+    part: str, results: Path, cache: Path, concepts: Sequence[str] = CONCEPTS, seeds: int = SEEDS, say: Callable[[str], None] = print, steps: int = 300
+) -> None:  # fmt: skip
+    """One result of a part, a concept and a seed; those that are there are not made again."""
     backend, kept = DemoBackend.load(), ResultTable(TABLE, results)
     for seed in range(seeds):
         for concept in concepts:
-            if kept.get(key := f"{concept}-{seed}-{steps}") is None:
+            if kept.get(key := f"{concept}-{seed}-{steps}-{part}") is None:
                 began = time.perf_counter()
-                kept.put(key, taken_apart(backend, concept, seed, steps))
-                say(f"{concept}, seed {seed}: {time.perf_counter() - began:.0f} s")
+                rows = PARTS[part](backend, concept, trained(backend, concept, seed, steps, cache), seed)
+                kept.put(key, {"concept": concept, "seed": seed, "steps": steps, "rows": rows, "machine": machine()})
+                say(f"{concept}, seed {seed}, {part}: {time.perf_counter() - began:.0f} s")
 
 
-def taken_apart(backend: DemoBackend, concept: str, seed: int, steps: int) -> dict[str, Any]:
-    """All rows of one LoRA."""
-    data, suite, base = concept_data(concept), Suite(backend.pipeline, GLYPHS[concept]), open_base("demo")
-    captions = [text for item in data.items for text in item.captions][:PROMPTS]
-    rows: list[dict[str, Any]] = []
+def trained(backend: DemoBackend, concept: str, seed: int, steps: int, cache: Path) -> Path:
+    """The LoRA's file, made once."""
+    path = cache / f"lora-{concept}-{seed}-{steps}.safetensors"
+    if not path.exists():
+        lora = train_lora(backend, concept_data(concept), steps, seed=seed, word=concept)
+        tensors = {f"transformer.{name}.lora_{side}.weight": tensor for name, pair in lora.items() for side, tensor in zip("AB", pair)}
+        write_atomically(path, save(tensors, metadata={"modelspec.trigger_phrase": concept}))
+    return path
 
-    def row(adapter: SparseAdapter, what: str, **more: Any) -> None:
-        with adapter.attach(backend.denoiser, component=backend.component):
-            score = suite.score().to_dict()
-        rows.append({"what": what, **more, "atoms": adapter.atom_count, "numbers": numbers(adapter), **score})
 
+def row(suite: Suite, adapter: SparseAdapter, what: str, **more: Any) -> dict[str, Any]:
+    """The measures of a dictionary on the base."""
+    with adapter.attach(suite.pipeline.transformer):
+        return {"what": what, **more, "atoms": adapter.atom_count, "numbers": numbers(adapter), **score(suite)}
+
+
+def taken_apart(backend: DemoBackend, concept: str, file: Path, seed: int) -> list[dict[str, Any]]:
+    """The LoRA, converted, and with fewer atoms."""
+    suite, base = suite_of(backend, concept), open_base("demo")
+    captions = [text for item in concept_data(concept).items for text in item.captions][:PROMPTS]
+    whole, _ = lora_to_adapter(file, base)
+    rows: list[dict[str, Any]] = [{"what": "lora", "atoms": 0, "numbers": numbers(whole), **through_peft(backend, file, suite)}, row(suite, whole, "converted")]
+    for share in SHARES:
+        rows.append(row(suite, prune(whole, select(whole, Selection(keep=share, per_site=True))), "svd", share=share))
+    samples = sampled_coefficients(whole, backend, captions, seed=900)
+    for rotation in ROTATIONS:
+        turned = rotated(whole, samples, rotation)
+        # All rotations are calibrated alike, on other noise than that which turned them.
+        order_by_prompts(turned, backend, captions, seed=910)
+        found = readability(turned, sampled_coefficients(turned, backend, captions, seed=920))
+        rows.append({"what": "readability", "rotation": rotation, **found, "picture_overlap": picture_overlap(turned, backend, captions)})
+        for order in ("importance", "greedy"):
+            for share in SHARES:
+                kept = select(turned, Selection(keep=share, order=order), refit=order == "greedy")
+                rows.append(row(suite, prune(turned, kept, refit=order == "greedy"), "pruned", rotation=rotation, order=order, share=share))
+    return rows
+
+
+def with_thresholds(backend: DemoBackend, concept: str, file: Path, seed: int) -> list[dict[str, Any]]:
+    """The LoRA gated, and what is left of that as a LoRA again."""
+    suite, base, data = suite_of(backend, concept), open_base("demo"), concept_data(concept)
+    gated = gate(lora_to_adapter(file, base)[0], backend, data=data, seed=seed, callbacks=Callbacks())
+    rows = [row(suite, gated.adapter, "gated", missed=gated.missed, quiet=gated.quiet)]
+    config = TrainConfig(seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    inputs = collected(gated.adapter, backend, config, training_sets(config, backend, gated.adapter, data, Callbacks()))
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "lora.safetensors"
-        lora = train_lora(backend, data, steps, seed=seed, word=concept)
-        file.write_bytes(save(kohya_tensors(lora), metadata={"modelspec.trigger_phrase": concept}))
-        rows.append({"what": "lora", "atoms": 0, "numbers": sum(a.numel() + b.numel() for a, b in lora.values()), **through_peft(backend, lora, suite)})
-        whole, _ = lora_to_adapter(file, base)
-        row(whole, "converted")
-        for share in SHARES:
-            row(prune(whole, select(whole, Selection(keep=share, per_site=True))), "svd", share=share)
-        samples = sampled_coefficients(whole, backend, captions, seed=900)
-        for rotation in ROTATIONS:
-            turned = rotated(whole, samples, rotation)
-            # All rotations are calibrated alike, on other noise than that which turned them.
-            order_by_prompts(turned, backend, captions, seed=910)
-            rows.append({"what": "readability", "rotation": rotation, **readability(turned, sampled_coefficients(turned, backend, captions, seed=920))})
-            for order in ("importance", "greedy"):
-                for share in SHARES:
-                    kept = select(turned, Selection(keep=share, order=order), refit=order == "greedy")
-                    row(prune(turned, kept, refit=order == "greedy"), "pruned", rotation=rotation, order=order, share=share)
-        gated = gate(whole, backend, data=data, seed=seed, callbacks=Callbacks())
-        row(gated.adapter, "gated", missed=gated.missed, quiet=gated.quiet)
-        config = TrainConfig(cache=folder, seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-        inputs = collected(gated.adapter, backend, config, training_sets(config, backend, gated.adapter, data, Callbacks()))
         for rank in (8, None):
             out = Path(folder) / f"back{rank}.safetensors"
             report = export_lora(gated.adapter, out, rank=rank, samples=lambda: inputs)
-            row(lora_to_adapter(out, base)[0], "gated, as a LoRA", rank=rank or report.ranks[1], error=report.error)
-    return {"concept": concept, "seed": seed, "steps": steps, "rows": rows, "machine": machine()}
+            rows.append(row(suite, lora_to_adapter(out, base)[0], "gated, as a LoRA", rank=rank or report.ranks[1], error=report.error))
+    return rows
 
 
-def through_peft(backend: DemoBackend, lora: Mapping[str, tuple[Tensor, Tensor]], suite: Suite) -> dict[str, float]:
-    """The LoRA as peft applies it, unmerged."""
-    state = {f"{path}.lora_{side}.weight": tensor for path, pair in lora.items() for side, tensor in zip("AB", pair)}
-    backend.denoiser.load_lora_adapter(state, prefix=None, adapter_name="measured")
+PARTS = {"kept": taken_apart, "gated": with_thresholds}
+
+
+def suite_of(backend: DemoBackend, concept: str) -> Suite:
+    return Suite(backend.pipeline, GLYPHS[concept], steps=SAMPLING_STEPS, others=OTHERS)
+
+
+def through_peft(backend: DemoBackend, file: Path, suite: Suite) -> dict[str, float]:
+    """The LoRA as diffusers and peft apply it, unmerged."""
+    backend.denoiser.load_lora_adapter(load_file(str(file)), prefix="transformer", adapter_name="measured")
     try:
-        return suite.score().to_dict()
+        return score(suite)
     finally:
         backend.denoiser.unload_lora()
+
+
+def score(suite: Suite) -> dict[str, float]:
+    """As the suite's own, on fewer pictures."""
+    chosen = [number for number in range(len(suite.prompts)) if (number % len(BACKGROUNDS) - number // len(BACKGROUNDS)) % 3 == 0]
+    fidelity, prompt, _ = suite.concept([suite.prompts[number] for number in chosen], suite.noise[chosen])
+    return Score(fidelity, prompt, *suite.drift()).to_dict()
 
 
 def numbers(adapter: SparseAdapter) -> int:
@@ -121,3 +158,23 @@ def readability(adapter: SparseAdapter, coefficients: Mapping[str, Tensor]) -> d
         energy = c.square().sort(dim=0, descending=True).values.cumsum(0)
         places.append(float(((energy < 0.5 * energy[-1]).sum(0) / len(c)).mean()))
     return {"atoms_for_90": low / adapter.atom_count, "overlap": sum(overlaps) / len(overlaps), "places_of_half": sum(places) / len(places)}
+
+
+@torch.no_grad()
+def picture_overlap(adapter: SparseAdapter, backend: DemoBackend, captions: Sequence[str]) -> float:
+    """How alike the places in a picture are that two atoms change: mean cosine of the sizes |Δ| by pixel, 0 to 1, over pairs of the most
+    important atoms, each taken out by itself."""
+    atoms = rank_atoms(adapter, "importance")[:LOOKED_AT]
+    prompts = list(captions[:2])
+    noise = make_noise(len(prompts), 930)
+    with adapter.attach(backend.denoiser, component=backend.component) as attachment:
+        whole = backend.pipeline.generate(prompts, noise=noise, steps=SAMPLING_STEPS)
+        maps = []
+        for key, atom in atoms:
+            gains = torch.ones(adapter.sites[key].atoms)
+            gains[atom] = 0
+            attachment.set_gains({key: gains})
+            maps.append((backend.pipeline.generate(prompts, noise=noise, steps=SAMPLING_STEPS) - whole).abs().mean(1).flatten())
+    maps = torch.nn.functional.normalize(torch.stack(maps).double(), dim=1)
+    cosines = maps @ maps.T
+    return float((cosines.sum() - cosines.trace()) / (len(maps) * (len(maps) - 1)))

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...sparsedict_core.attachment import Attachment
 from ...sparsedict_core.errors import SparseDictError, first_line
 from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import Discovery, discover_sites
+from ...sparsedict_core.text_encoders import attach_text_encoders
 from .base import Conditioning, StepCallback
 from .encodings import Encodings, identity_of
 from .placement import Placement
@@ -56,6 +58,7 @@ class DiffusersBackend(ABC):
         self.placement = Placement(self.denoiser, self.device)
         self.text_device = torch.device("cpu")
         self.encodings = Encodings()
+        self.on_text_encoders = 0  # LoRAs; what is encoded with them is not kept
         self._load_text_encoders: Callable[[], dict[str, nn.Module]] = dict
         self.scheduler_config = pipeline.scheduler.config
         self.vae = pipeline.vae
@@ -165,8 +168,22 @@ class DiffusersBackend(ABC):
             with self.placement.visit(*self._text_encoders()) as self.text_device:
                 return self.encode_text([captions[place] for place in places])
 
-        rows = self.encodings.rows("caption", [caption.encode() for caption in captions], make)
+        if self.on_text_encoders:
+            rows = make(list(range(len(captions))))
+        else:
+            rows = self.encodings.rows("caption", [caption.encode() for caption in captions], make)
         return {name: value.to(self.device) for name, value in rows.items()}
+
+    def attach_text_encoders(self, attachment: Attachment, name: str) -> None:
+        """What the attached adapter carries for text encoders, on them as long as it is attached."""
+        self._text_encoders()
+        attach_text_encoders(self.pipeline, attachment, name)
+        self.on_text_encoders += 1
+
+        def gone() -> None:
+            self.on_text_encoders -= 1
+
+        attachment.companions.append(gone)
 
     def keep_encodings(self, folder: Path) -> None:
         """Encoded pictures and captions are read from files in `folder`, and written there, from now on."""
