@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 # No checks by click: what is wrong with the file is said by the core, and is no wrong usage.
 ADAPTER = click.Path(path_type=Path, readable=False)
+
+
+#: What a base computes in, and what its weights can be held in instead.
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+SMALL = ("int8", "fp8", "nf4")
 
 
 class UserError(click.ClickException):
@@ -40,9 +47,11 @@ def options(*decorators: Callable) -> Callable:
 def model_options(function: Callable) -> Callable:
     return options(
         click.option("--model", default="demo", show_default=True, metavar="NAME|PATH",
-                     help="The base: a diffusers folder, a single .safetensors (SD1.5, SDXL), or `demo`, the model inside this package."),
+                     help="The base: a diffusers folder, a single .safetensors (SD1.5, SDXL), a .gguf in the folder of its model, or `demo`, the model inside this package."),
         click.option("--device", default=None, metavar="DEVICE", help="cpu, cuda, cuda:1, mps.  [default: a GPU where there is one]"),
-        click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default=None, help="[default: bf16 on a GPU that computes it, else fp32]"),
+        click.option("--dtype", type=click.Choice([*TYPES, *SMALL]), default=None,
+                     help="What the weights are held in. int8 and fp8 (torchao) and nf4 (bitsandbytes, CUDA) are made as a folder is loaded.  "
+                          "[default: bf16 on a GPU that computes it, else fp32]"),
     )(function)  # fmt: skip
 
 
@@ -87,11 +96,14 @@ def load_adapter(path: Path) -> SparseAdapter:
     return load(path)
 
 
-def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
+def open_model(model: str, device: str | None, dtype: str | None, spread: bool = False) -> Backend:
     import torch
 
     from ..trainer.backends import open_backend
 
+    if model != "demo" and not (sys.stderr and sys.stderr.isatty()):
+        for library in (import_module("diffusers.utils.logging"), import_module("transformers.utils.logging")):
+            library.disable_progress_bar()
     name = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
@@ -103,8 +115,8 @@ def open_model(model: str, device: str | None, dtype: str | None) -> Backend:
         # accelerate gives each process a GPU of its own and says which; plain "cuda" is the first one in all of them.
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     check_device(chosen)
-    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return open_backend(model, device=chosen, dtype=types[dtype or ("bf16" if computes_bf16(chosen) else "fp32")])
+    computed = dtype if dtype in TYPES else "bf16" if computes_bf16(chosen) else "fp32"
+    return open_backend(model, chosen, getattr(torch, TYPES[computed]), dtype if dtype in SMALL else None, spread)
 
 
 def computes_bf16(device: torch.device) -> bool:

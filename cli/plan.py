@@ -62,7 +62,7 @@ def command(model: str | None, vram: float | None, resolution: int | None, batch
 LEGEND = """
 A cell is the fastest way that fits: weights (bf16 before 8 bits before 4), rows at once, R = recomputed blocks, C = only with
 the blocks kept in the CPU's memory. `train` loads bf16, and leaves the blocks outside where the weights alone do not fit;
-smaller weights are for hosts that load a model so, as ComfyUI does. `sparsedict plan --model NAME` shows all of them."""
+smaller weights are `--dtype int8`, `fp8` or `nf4`, or what a host has loaded. `sparsedict plan --model NAME` shows all of them."""
 
 
 def published(side: int | None) -> list[tuple[str, Footprint]]:

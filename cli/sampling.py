@@ -107,8 +107,7 @@ def sample(backend: Backend, prompt: str, noise: Tensor, steps: int | None, guid
 
 def rows_at_once(backend: Backend, noise: Tensor) -> int:
     """How many rows of `noise` are sampled and decoded together."""
-    from ..trainer.policy import sampling_rows, weights_of
+    from ..trainer.policy import parameter_count, sampling_rows, weights_of
 
-    parameters = sum(parameter.numel() for parameter in backend.denoiser.parameters())
     side = int((noise.shape[-2] * noise.shape[-1]) ** 0.5 * backend.latent_scale)
-    return sampling_rows(backend.family, parameters, backend.device, side, weights_of(backend.dtype))
+    return sampling_rows(backend.family, parameter_count(backend.denoiser), backend.device, side, weights_of(backend))

@@ -29,7 +29,7 @@ def fingerprint(model: Any, sites: Iterable[SiteName], component: str = "") -> s
     places = places_of(model, sites, component)
     digest, kinds = hashlib.sha256(), set()
     for place, (module, rows) in sorted(places.items(), key=lambda item: item[0]):
-        weight = getattr(module, "weight", None)
+        weight = stored(getattr(module, "weight", None))
         if not isinstance(weight, Tensor):
             kinds.add("packed")  # quantised in a form of its own
             continue
@@ -43,6 +43,16 @@ def fingerprint(model: Any, sites: Iterable[SiteName], component: str = "") -> s
         if weight.dtype not in _EXACT:
             kinds.add(str(weight.dtype).removeprefix("torch."))
     return "-".join([digest.hexdigest()[:16], *sorted(kinds)])
+
+
+def stored(weight: Any) -> Any:
+    """The tensor that has a weight's numbers: quantisers wrap it in a class of their own, beside its scales; one that is spread over
+    processes is put together, which all of them must ask for."""
+    if hasattr(weight, "full_tensor"):
+        return weight.full_tensor()
+    while isinstance(weight, Tensor) and hasattr(weight, "__tensor_flatten__"):
+        weight = getattr(weight, weight.__tensor_flatten__()[0][0])
+    return weight
 
 
 def differ(one: str | None, other: str | None) -> bool:

@@ -12,6 +12,7 @@ from .backends.base import Backend, Conditioning
 from .config import TrainConfig
 from .data import Bucket, ConceptData, random_part, resize_crop
 from .masks import latent_weights
+from .noise_levels import draw_levels
 from .quiet import QuietSamples
 
 #: Kinds of rows.
@@ -179,7 +180,7 @@ def draw_batch(config: TrainConfig, backend: Backend, sets: list[TrainingSet], g
     latents = torch.cat([part[0] for part in parts])
     conditioning = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
     size = (int(latents.shape[-2]), int(latents.shape[-1]))
-    levels = backend.sample_noise_levels(len(latents), generator, size)
+    levels = draw_levels(config, backend, len(latents), generator, size)
     noise = torch.randn(latents.shape, generator=generator)
     masked = any(source is not None and source.weights is not None for source in sources)
     return Batch(latents, noise, levels, conditioning, torch.tensor(kinds), torch.cat(of_loss) if masked else None)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import CheckpointError
+from .average import Average
 from .config import TrainConfig
 from .revival import DeadAtoms
 
@@ -60,6 +62,7 @@ def write(
     dead: DeadAtoms,
     state: RunState,
     keep: int,
+    average: Average | None = None,
 ) -> Path:
     """Write a checkpoint and drop all but the newest `keep`; also those of later steps, which are of a run that this one overwrites."""
     tensors: dict[str, Tensor] = {f"adapter.{name}": value for name, value in adapter.state_dict().items()}
@@ -70,6 +73,10 @@ def write(
                 tensors[f"optimiser.{index}.{name}"] = value
             else:
                 scalars[f"{index}.{name}"] = value
+    # Prodigy keeps what it has found there.
+    groups = [{name: value for name, value in group.items() if is_number(value)} for group in optimiser.param_groups]
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.values.items()}
     tensors |= {f"idle.{key}": value for key, value in dead.idle.items()}
     tensors["generator"] = generator.get_state()
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -79,6 +86,7 @@ def write(
         "config": json.dumps(config),
         "state": json.dumps(dataclasses.asdict(state)),
         "optimiser": json.dumps(scalars),
+        "groups": json.dumps(groups),
     }
     path = folder / f"step-{state.step:06d}.safetensors"
     write_atomically(path, to_bytes(tensors, {**metadata, "checksum": checksum(tensors, metadata)}))
@@ -87,6 +95,10 @@ def write(
     _drop(found[own:])
     keep_last(folder, max(1, keep))
     return path
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def keep_last(folder: Path, count: int) -> None:
@@ -114,7 +126,7 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
 
 #: Settings that may differ between a run and its continuation. All but `steps` leave the numbers as they are; the schedules follow `steps`.
-_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "moments", "save_precision", "cache", "images", "skip_unreadable", "gradient_checkpointing"}  # fmt: skip
+_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb", "moments", "save_precision", "cache", "images", "skip_unreadable", "gradient_checkpointing"}  # fmt: skip
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -129,7 +141,8 @@ def begun_with(config: TrainConfig) -> dict[str, Any]:
 
 
 def read(
-    path: Path, config: dict[str, Any], adapter: SparseAdapter, optimiser: torch.optim.Optimizer, generator: torch.Generator, dead: DeadAtoms
+    path: Path, config: dict[str, Any], adapter: SparseAdapter, optimiser: torch.optim.Optimizer, generator: torch.Generator, dead: DeadAtoms,
+    average: Average | None = None,
 ) -> RunState:
     """Put a checkpoint's state into the run's parts. Raises CheckpointError if it is damaged or of another run's settings."""
     tensors, metadata = _opened(path)
@@ -150,7 +163,12 @@ def read(
         # By name, as version 0.1.0 kept one number more.
         state = RunState(**{field.name: metadata["state"][field.name] for field in dataclasses.fields(RunState)})
         adapter.load_state_dict({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
-        optimiser.load_state_dict({"state": _optimiser_state(tensors, metadata), "param_groups": optimiser.state_dict()["param_groups"]})
+        groups = optimiser.state_dict()["param_groups"]
+        kept = metadata["groups"] or [{}] * len(groups)
+        groups = [{**own, **numbers} for own, numbers in zip(groups, kept, strict=True)]
+        optimiser.load_state_dict({"state": _optimiser_state(tensors, metadata), "param_groups": groups})
+        for name, value in average.values.items() if average is not None else ():
+            value.copy_(tensors[f"average.{name}"])
         generator.set_state(tensors["generator"])
         for key in dead.idle:
             dead.idle[key].copy_(tensors[f"idle.{key}"].view_as(dead.idle[key]))
@@ -181,11 +199,12 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise _damaged(path, "its checksum is another")
     try:
         decoded = {name: json.loads(metadata[name]) for name in ("config", "state", "optimiser")}
+        groups = json.loads(metadata.get("groups", "[]"))  # older ones have none
     except (KeyError, ValueError) as error:
         raise _damaged(path, f"its settings cannot be read: {error}") from error
     if not all(isinstance(value, dict) for value in decoded.values()):
         raise _damaged(path, "its settings are none")
-    return tensors, {**decoded, "version": version}
+    return tensors, {**decoded, "groups": groups, "version": version}
 
 
 def _optimiser_state(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[int, dict[str, Any]]:

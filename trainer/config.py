@@ -16,7 +16,8 @@ from .options import ANY_COUNT, ONE_OR_MORE, POSITIVE, SHARE, Widget, option, op
 if TYPE_CHECKING:
     from ..sparsedict_core.config import AdapterConfig
 
-OPTIMISERS = ("adam", "adamw", "sgd", "nadam", "radam", "rmsprop", "adafactor")
+OPTIMISERS = ("adam", "adamw", "sgd", "nadam", "radam", "rmsprop", "adafactor", "prodigy")
+TIMESTEPS = ("family", "uniform", "logit-normal")
 LR_SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -63,9 +64,11 @@ class TrainConfig:
     lr_schedule: str = option("linear", "By name: linear decay at the end, cosine, constant.", "--lr-scheduler", choices=LR_SCHEDULES)
     warmup_steps: int = option(20, "Steps until the full learning rate.", "--lr-warmup-steps", bounds=ANY_COUNT)
     decay_share: float = option(0.30, "Last share of the steps, over which a linear schedule decays.", bounds=SHARE)
-    optimizer: str = option("adam", f"By name: {', '.join(OPTIMISERS)}.", "--optimizer-type", "--optimizer", choices=OPTIMISERS)
+    optimizer: str = option("adam", f"By name: {', '.join(OPTIMISERS)}, which finds its rate itself.", "--optimizer-type", "--optimizer", choices=OPTIMISERS)
     betas: tuple[float, float] = option((0.9, 0.99), "Adam's.")
     weight_decay: float = option(0.0, "Of the optimiser.", bounds=POSITIVE)
+    # Off: at the preset's rates and lengths the linear decay does the same, and there is one number less to choose.
+    ema_decay: float = option(0.0, "Save the average of the steps, each counting this much less than the next (0.99 is usual); 0: the last step.", "--ema-decay", bounds=SHARE)
     max_grad_norm: float = option(1.0, "Norm that gradients are clipped to.", bounds=POSITIVE)
     # -- the adapter: r = 16, m = 128, one-sided quantile threshold (docs/method.md)
     rank: int | None = option(
@@ -112,6 +115,14 @@ class TrainConfig:
     nested_octaves: float = option(5.0, "How few atoms those steps may use: 2 to the power of minus this.", bounds=POSITIVE)
     # -- losses
     caption_dropout: float = option(0.0, "Share of captions left empty.", "--caption-dropout-rate", bounds=SHARE)
+    timestep_sampling: str = option(
+        "family", "Which noise levels are trained: family, as the model was trained itself (flows logit-normal, others uniform), uniform, or logit-normal.",
+        "--timestep-sampling", choices=TIMESTEPS,
+    )  # fmt: skip
+    timestep_shift: float | None = option(
+        None, "Above 1 more steps are at strong noise, where shapes are decided, below 1 fewer. None: the family's own, by resolution where it goes by that.",
+        "--timestep-shift", bounds=(0.01, 100, False),
+    )  # fmt: skip
     min_snr_gamma: float | None = option(None, "Weigh noise levels by min-SNR (5 is usual).", "--min-snr-gamma", bounds=POSITIVE)
     prior_images: str | Path | None = option(None, "Folder of prior-preservation images.", "--reg-data-dir", "--prior-images", path=True)
     prior_caption: str | None = option(None, "Caption of prior-preservation images without a .txt; never the concept's own word.", "--prior-caption")
@@ -144,6 +155,7 @@ class TrainConfig:
     save_precision: str = option("fp16", "How the adapter's weights are stored; statistics are fp32 in any case.", "--save-precision", choices=("fp16", "bf16", "fp32"))
     moments: bool = option(True, "Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.", "--moments/--no-moments")
     tensorboard: str | Path | None = option(None, "Write a TensorBoard log there.", "--logging-dir", path=True)
+    wandb: str | None = option(None, "Log to this project of Weights & Biases; with WANDB_MODE=offline to a folder.", "--wandb")
 
     def __post_init__(self) -> None:
         from ..sparsedict_core.errors import TrainingError
@@ -171,6 +183,8 @@ class TrainConfig:
         """The learning rate; where none is given, what suits this kind of run (docs/method.md)."""
         if self.learning_rate is not None:
             return self.learning_rate
+        if self.optimizer == "prodigy":
+            return 1.0  # it finds its own
         return 1e-2 if self.quiet else 5e-3
 
     def adapter_config(self) -> AdapterConfig:

@@ -10,7 +10,7 @@ from .backends.base import Backend
 from .caption_limits import caption_limits
 from .captions import names
 from .data import Bucket, ConceptData
-from .folder_reading import MASKED, FolderReading
+from .folder_reading import MASKED, FolderReading, alike, counted
 
 SHOWN = 6  # names in a line
 ENLARGED = 1.05  # times, from where it is said
@@ -106,7 +106,7 @@ def about_copies(data: ConceptData) -> list[str]:
 def not_used(reading: FolderReading) -> list[str]:
     """What was left out, or read with a doubt."""
     folder = reading.folder
-    lines = [f"left out: {fault}" for fault in reading.left_out]
+    lines = [f"left out: {fault}" for fault in alike(reading.left_out)]
     lines += [f"{note}: {listed(pictures)}" for note, pictures in reading.notes.items() if note != MASKED]
     for table in folder.tables:
         if table.unused:
@@ -126,7 +126,3 @@ def listed(given: Iterable[str]) -> str:
     """`a.png, b.png and 3 more`"""
     shown = list(dict.fromkeys(given))
     return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -19,5 +19,5 @@ def fitted(config: TrainConfig, backend: Backend, asked: Collection[str], parame
     A run that goes on keeps those that it began with: other programs may have left it more memory then. Raises CheckpointError.
     """
     given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
-    chosen = settle(given, backend.family, parameters, backend.device, config.resolution or backend.default_size, weights_of(backend.dtype), processes)
+    chosen = settle(given, backend.family, parameters, backend.device, config.resolution or backend.default_size, weights_of(backend), processes)
     return dataclasses.replace(config, **{name: chosen[name] for name in SETTINGS})

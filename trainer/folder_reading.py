@@ -42,7 +42,7 @@ class FolderReading:
     sources: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # where captions come from → pictures
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # what the user should know → pictures
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) in the file, by picture
-    left_out: list[str] = field(default_factory=list)  # what is wrong with each picture that was skipped
+    left_out: list[tuple[Path, DataError]] = field(default_factory=list)  # the pictures that were skipped, and what is wrong with each
     several: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # how text files of several lines were taken → number
 
     def leave_out(self, name: str) -> None:
@@ -63,14 +63,14 @@ def read_pictures(
     if word is not None and not word.strip():
         raise DataError(f"the placeholder word for {folder} is empty; give a word that stands for the concept")
     reading = FolderReading(found, word)
-    faults: list[DataError] = []
+    faults: list[tuple[Path, DataError]] = []
     captions: dict[Path, list[str]] = {}
     # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
     for file in found.pictures:
         try:
             captions[file.path] = captions_of(file, caption, word, missing, default_caption, reading)
         except DataError as error:
-            faults.append(error)
+            faults.append((file.path, error))
     if faults:
         raise DataError(together(faults, f"the captions of {len(faults)} pictures are missing or cannot be used"))
     read: list[ReadPicture] = []
@@ -78,20 +78,32 @@ def read_pictures(
         try:
             read.append(read_one(file, captions[file.path], area, masks, reading))
         except DataError as error:
-            faults.append(error)
+            faults.append((file.path, error))
             reading.leave_out(file.name)
     if faults and not (skip_unreadable and read):
         what = f"{len(faults)} of {len(found.pictures)} pictures cannot be used"
         raise DataError(f"{together(faults, what)}; skip_unreadable (--skip-unreadable) leaves such pictures out")
-    reading.left_out = [str(error) for error in faults]
+    reading.left_out = faults
     reading.sizes = [picture.size for picture in read]
     common = reduce(gcd, (picture.repeats for picture in read))
     return [replace(picture, repeats=picture.repeats // common) for picture in read], reading
 
 
-def together(faults: list[DataError], what: str) -> str:
+def together(faults: list[tuple[Path, DataError]], what: str) -> str:
     """All faults in one sentence; a single one says it all itself."""
-    return str(faults[0]) if len(faults) == 1 else f"{what}: {' – '.join(str(fault) for fault in faults)}"
+    return str(faults[0][1]) if len(faults) == 1 else f"{what}: {' – '.join(alike(faults))}"
+
+
+def alike(faults: list[tuple[Path, DataError]]) -> list[str]:
+    """What is wrong, each fault said of the first picture that has it, with the number of the others."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path, fault in faults:
+        groups[str(fault).replace(str(path), "").replace(path.stem, "")].append(str(fault))
+    return [first + (f" (and {counted(len(others), 'picture')} more)" if others else "") for first, *others in groups.values()]
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def read_one(file: PictureFile, captions: list[str], area: float, masks: str, reading: FolderReading) -> ReadPicture:

@@ -41,10 +41,15 @@ def footprint_of(model: str | Path, side: int | None = None, config: AdapterConf
 
     No weight is read, and a folder needs none. Raises SparseDictError for what is neither.
     """
+    shapes = ModelShapes.published(str(model)) if str(model) in FULL_SIZES else ModelShapes.of_folder(Path(model))
+    return measured(shapes, side, config or AdapterConfig(), dtype)
+
+
+def measured(shapes: ModelShapes, side: int | None, config: AdapterConfig, dtype: torch.dtype) -> Footprint:
+    """The footprint of a model of these shapes, at its own size unless `side` says otherwise."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    shapes = ModelShapes.published(str(model)) if str(model) in FULL_SIZES else ModelShapes.of_folder(Path(model))
-    fake, config = FakeTensorMode(allow_non_fake_inputs=True), config or AdapterConfig()
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
     backend = shapes.backend(dtype, fake)
     side = side or backend.default_size
     denoiser = backend.denoiser
@@ -109,7 +114,7 @@ class ModelShapes:
         return cls(name, denoiser, config, vae, vae_config, text, scheduler, lengths)
 
     def backend(self, dtype: torch.dtype, fake: Any, **changed: Any) -> DiffusersBackend:
-        """A backend whose denoiser and VAE have no weights; `changed` goes over the denoiser's config."""
+        """A backend whose denoiser and VAE are made within `fake`, and so have no weights; `changed` goes over the denoiser's config."""
         from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
         kind = backend_class(self.pipeline, Path(self.pipeline))

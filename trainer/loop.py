@@ -18,7 +18,7 @@ from ..sparsedict_core.errors import FileFormatError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
 from . import checkpoint
-from . import previews as preview_files
+from .average import Average
 from .backends.base import Backend
 from .batches import TrainingSet, check_split
 from .callbacks import Callbacks, Interrupted, StepReport
@@ -38,7 +38,7 @@ from .revival import DeadAtoms
 from .run_lock import only_run_in
 from .step import Plan, StepNumbers, TrainingStep, draw_plan
 from .stopping import InterruptFlag, interrupt_flag, interruptions
-from .training_sets import build_sets, concept_data, prior_data, tell_data
+from .training_sets import build_sets, check_captions, concept_data, prior_data, tell_data
 
 SMOOTHING = 0.95
 
@@ -57,7 +57,7 @@ def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None 
             return train(config, own, data, callbacks)
     processes, out = Processes(backend.device), Path(config.out)
     progress = NotebookProgress if in_notebook() else ConsoleProgress
-    report = callbacks or (progress(config.tensorboard, preview_files.folder_of(out)) if processes.main else Callbacks())
+    report = callbacks or (progress(config) if processes.main else Callbacks())
     try:
         check_place(out)
         with only_run_in(checkpoint.folder_of(out)) if processes.main else contextlib.nullcontext():
@@ -82,6 +82,9 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     check_split(config, config.prior_images is not None, processes.world)
     prior = prior_data(config, backend)
     tell_data(config, backend, data, prior, report)
+    for read in (data, prior):
+        if read is not None:
+            check_captions(backend, read)
     sets, quiet = build_sets(config, backend, data, processes, report, prior)
 
     backend.denoiser.requires_grad_(False)
@@ -94,6 +97,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     overwrite = config.overwrite or (config.resume and training.resume())
     seconds, stopped = training.run()
     state = training.state
+    if training.average is not None:
+        training.average.apply()
     adapter.metadata["training"] = summary(config, data, state, seconds)
     end = ranked_and_saved(config, backend, adapter, sets, report, processes, stopped, overwrite, training.last)
     if stopped:
@@ -133,6 +138,7 @@ class Training:
         self.optimiser = make_optimiser(config, [parameter for _, parameter in adapter.trainable_parameters()])
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dead = DeadAtoms(adapter)
+        self.average = Average(adapter, config.ema_decay) if config.ema_decay else None
         self.state = checkpoint.RunState(step=0, smoothed_loss=None, log=[])
         self.folder = checkpoint.folder_of(Path(config.out))
         self.last: Path | None = None  # checkpoint
@@ -147,7 +153,7 @@ class Training:
             self.report.on_warning(f"there is no checkpoint in {self.folder}; starting from the first step.")
             return False
         settings = comparable(self.last, self.settings)
-        self.state = checkpoint.read(self.last, settings, self.adapter, self.optimiser, self.generator, self.dead)
+        self.state = checkpoint.read(self.last, settings, self.adapter, self.optimiser, self.generator, self.dead, self.average)
         check_begun(self.config, Path(self.config.out), self.settings, self.last)
         before = checkpoint.settings_of(self.last).get("steps")
         if before != self.config.steps:
@@ -161,7 +167,7 @@ class Training:
         """Write one. Where that fails the run goes on: the next one may be written again."""
         try:
             self.last = checkpoint.write(
-                self.folder, self.settings, self.adapter, self.optimiser, self.generator, self.dead, self.state, self.config.keep_checkpoints
+                self.folder, self.settings, self.adapter, self.optimiser, self.generator, self.dead, self.state, self.config.keep_checkpoints, self.average
             )
         except FileFormatError as error:
             self.report.on_warning(f"no checkpoint of step {self.state.step}: {error}")
@@ -184,7 +190,7 @@ class Training:
         ):
             step = TrainingStep(config, self.backend, attachment, self.optimiser, self.dead, self.processes, self.sets[0].prior is not None)
             attachment.tap(self._watching(step))
-            given_up = False
+            given_up, in_step = False, getattr(self.backend, "in_step", False)
             while state.step < config.steps and not stopped:
                 before = self.generator.get_state()
                 plan = draw_plan(config, self.backend, self.adapter, self.sets, state.step, self.generator)
@@ -205,12 +211,14 @@ class Training:
                 check_finite(numbers.loss, numbers.gradient_norm, plan.step, self.last)
                 step.apply(plan, numbers, self.generator)
                 state.step += 1
+                if self.average is not None:
+                    self.average.update(state.step)
                 self.tell(plan, numbers, (time.time() - began) / (state.step - first))
                 due = state.step % config.checkpoint_every == 0 or state.step == config.steps
                 if self.processes.main and due:
                     # Before the previews and the importance, which may fail.
                     self.keep_checkpoint()
-                if previews is not None and self.processes.main and (state.step % config.preview_every == 0 or state.step == config.steps):
+                if previews is not None and (self.processes.main or in_step) and (state.step % config.preview_every == 0 or state.step == config.steps):
                     step.session.reset()
                     given_up = self.show(previews, attachment, interrupted)
                 stopped = numbers.stop
@@ -224,8 +232,10 @@ class Training:
 
     def show(self, previews: Previews, attachment: Attachment, interrupted: InterruptFlag) -> bool:
         """Make and report previews; whether they were given up as the run is to stop. A failure of theirs is not the run's."""
+        alone = not getattr(self.backend, "in_step", False)  # else one that gives up would leave the others waiting
         try:
-            made = previews.make(attachment, lambda: self.report.should_stop() or interrupted.is_set())
+            with self.average.shown() if self.average is not None else contextlib.nullcontext():
+                made = previews.make(attachment, lambda: alone and (self.report.should_stop() or interrupted.is_set()))
             self.report.on_preview(self.state.step, previews.prompts, *made)
             return False
         except interruptions(self.backend):

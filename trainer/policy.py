@@ -11,9 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+
+from ..sparsedict_core.data_flow import is_linear
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
 
 #: Made by `sparsedict plan --update`: footprints of the published models at two sizes.
 TABLE = Path(__file__).with_name("footprints.json")
@@ -117,9 +123,21 @@ def free_memory(device: torch.device) -> float:
     return USABLE * psutil.virtual_memory().available
 
 
-def weights_of(dtype: torch.dtype) -> str:
-    """How a base of a dtype is called in WEIGHTS."""
-    return {torch.float32: "fp32", torch.float16: "fp16"}.get(dtype, "bf16")
+def weights_of(backend: Backend) -> str:
+    """How a base's weights are called in WEIGHTS. A GGUF file's are of 8 bits or fewer."""
+    held = getattr(backend, "weights", None)
+    if held is not None:
+        return "int8" if held == "gguf" else held
+    return {torch.float32: "fp32", torch.float16: "fp16"}.get(backend.dtype, "bf16")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Of the numbers that a model's weights stand for: packed ones tell it by their Linear's widths alone."""
+    count = 0
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            count += module.in_features * module.out_features if name == "weight" and is_linear(module) else parameter.numel()
+    return count
 
 
 def sampling_rows(family: str, parameters: int, device: torch.device, side: int, weights: str = "bf16", memory: float | None = None) -> int:

@@ -1,10 +1,11 @@
-"""The command line's view of a run: a tqdm bar, previews as files, and an optional TensorBoard log."""
+"""The command line's view of a run: a tqdm bar, previews as files, and its log."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,14 @@ from tqdm import tqdm
 
 from ..sparsedict_core.errors import FileFormatError
 from .callbacks import Callbacks, StepReport
-from .previews import save_sheet
+from .config import TrainConfig
+from .previews import folder_of, save_sheet
+from .run_log import RunLog
 
 F = TypeVar("F", bound=Callable[..., None])
+
+
+LOGGED = ("loss", "smoothed_loss", "density", "target_density", "dead_atoms", "learning_rate", "quiet_ratio")
 
 
 def unheard(method: F) -> F:
@@ -30,39 +36,62 @@ def unheard(method: F) -> F:
     return told  # type: ignore[return-value]
 
 
+class Lines:
+    """What a bar is on a terminal, for a log or a pipe: its first state, its last, and one every half minute, a line each."""
+
+    EVERY = 30.0  # seconds
+    FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+    def __init__(self, total: int, desc: str, unit: str, initial: int, disable: bool = False) -> None:
+        self.n, self.initial, self._postfix = initial, initial, ""
+        self._facts = {"total": total, "prefix": desc, "unit": unit, "initial": initial, "bar_format": self.FORMAT}
+        self._began = time.monotonic()
+        self._last = -self.EVERY
+        self._written = initial
+
+    def set_postfix_str(self, text: str, refresh: bool = False) -> None:
+        self._postfix = text
+
+    def update(self, count: int) -> None:
+        self.n += count
+        if time.monotonic() - self._last >= self.EVERY:
+            self._write()
+
+    def close(self) -> None:
+        if self.n != self._written:
+            self._write()
+
+    def _write(self) -> None:
+        self._last, self._written = time.monotonic(), self.n
+        line = tqdm.format_meter(n=self.n, elapsed=self._last - self._began, postfix=self._postfix, **self._facts)
+        print(line, file=sys.stderr, flush=True)
+
+
 class ConsoleProgress(Callbacks):
-    """Bars on stderr. `previews` is the folder that gets them."""
+    """Bars on stderr, lines where that is no terminal; of a run of `config` also its previews and its log."""
 
-    def __init__(self, tensorboard: str | Path | None = None, previews: Path | None = None) -> None:
-        self._bar: tqdm | None = None
+    def __init__(self, config: TrainConfig | None = None) -> None:
+        self._bar: tqdm | Lines | None = None
         self._name = ""
-        self._writer: Any = None
-        self._previews = previews
-        if tensorboard is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        self._previews: Path | None = None
+        self._log: RunLog | None = None
+        if config is not None:
+            out = Path(config.out)
+            self._previews = folder_of(out)
+            self._log = RunLog(config.tensorboard, config.wandb, out.stem, config.to_dict(), self.on_warning)
 
-            self._writer = SummaryWriter(str(tensorboard))
-
-    def _switch(self, name: str, total: int, unit: str, done: int) -> tqdm:
+    def _switch(self, name: str, total: int, unit: str, done: int) -> tqdm | Lines:
         if self._bar is None or self._name != name:
             self._close_bar()
             # From what an earlier run has done, or the time left would be reckoned as if this one had.
-            self._name, self._bar = name, tqdm(total=total, desc=name, unit=unit, initial=done, disable=sys.stderr is None)
+            bar = tqdm if sys.stderr is None or sys.stderr.isatty() else Lines
+            self._name, self._bar = name, bar(total=total, desc=name, unit=unit, initial=done, disable=sys.stderr is None)
         return self._bar
 
     def _close_bar(self) -> None:
         if self._bar is not None:
             bar, self._bar = self._bar, None
             bar.close()
-
-    def _log(self, method: str, *args: Any) -> None:
-        if self._writer is None:
-            return
-        try:
-            getattr(self._writer, method)(*args)
-        except OSError as error:
-            self._writer = None
-            self.on_warning(f"the TensorBoard log ends here: {error.strerror or error}.")
 
     def _say(self, text: str) -> None:
         if sys.stdout is not None:
@@ -72,7 +101,8 @@ class ConsoleProgress(Callbacks):
     @unheard
     def close(self) -> None:
         """At the end of the run, however it ended: TensorBoard's writer holds its last events back until then."""
-        self._log("close")
+        if self._log is not None:
+            self._log.close()
         self._close_bar()
 
     @unheard
@@ -93,10 +123,9 @@ class ConsoleProgress(Callbacks):
 
     @unheard
     def on_step(self, report: StepReport) -> None:
-        for name in ("loss", "smoothed_loss", "density", "target_density", "dead_atoms", "learning_rate", "quiet_ratio"):
-            value = getattr(report, name)
-            if value is not None:
-                self._log("add_scalar", name, value, report.step)
+        if self._log is not None:
+            values = {name: getattr(report, name) for name in LOGGED}
+            self._log.numbers({name: value for name, value in values.items() if value is not None}, report.step)
         bar = self._switch("training", report.steps, "step", report.step - 1)
         # In ASCII: a bar that an encoding cannot print would not be there at all.
         bar.set_postfix_str(
@@ -107,7 +136,8 @@ class ConsoleProgress(Callbacks):
 
     @unheard
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
-        self._log("add_images", "preview", (images + 1) / 2, step)
+        if self._log is not None:
+            self._log.pictures(prompts, images, step)
         if self._previews is not None:
             try:
                 self._say(f"preview: {save_sheet(self._previews, step, prompts, images, base_images)}")

@@ -117,19 +117,19 @@ def load_or_make(
     if not processes.any(cached is None) and cached is not None:
         return QuietSamples(cached, prompts)
     made = torch.zeros(len(prompts), backend.latent_channels, *size, device=backend.device)
-    number = 0
-    for done in range(0, len(prompts), CHUNK):
+    parts = [(done, first_row) for done in range(0, len(prompts), CHUNK) for first_row in range(0, min(CHUNK, len(prompts) - done), config.rows)]
+    # All must call a base that is spread equally often: whoever has no part left makes the last one again.
+    rounds = -(-len(parts) // processes.world) * processes.world if getattr(backend, "in_step", False) else len(parts)
+    for number in range(processes.rank, rounds, processes.world):
+        done, first_row = parts[min(number, len(parts) - 1)]
         chunk = prompts[done : done + CHUNK]
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + done)
         noise = torch.randn(len(chunk), backend.latent_channels, *size, generator=generator)
-        for first_row in range(0, len(chunk), config.rows):
-            rows = slice(first_row, first_row + config.rows)
-            number += 1
-            if number % processes.world != processes.rank:
-                continue
-            at_work = (done + first_row, len(chunk[rows]))
-            with torch.no_grad():
-                latents = backend.sample(chunk[rows], noise[rows].to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
+        rows = slice(first_row, first_row + config.rows)
+        at_work = (done + first_row, len(chunk[rows]))
+        with torch.no_grad():
+            latents = backend.sample(chunk[rows], noise[rows].to(backend.device, backend.dtype), config.quiet_sampling_steps, callback=ask)
+        if number < len(parts):
             made[done + first_row : done + first_row + len(latents)] = latents.float()
     latents = processes.sum(made).cpu()
     if not bool(torch.isfinite(latents).all()):

@@ -64,10 +64,15 @@ def ranked_and_saved(
     stats, cut_short, failure = ImportanceStats(), False, None
     progress, out = partial(report.on_progress, "importance"), Path(config.out)
     with interrupt_flag() as hurried:
+
+        def wish() -> bool:
+            # One process that hurried alone would leave the others waiting for its part of the base.
+            return bool(processes.any(hurried.is_set())) if getattr(backend, "in_step", False) else hurried.is_set()
+
         try:
             try:
                 batches = STOPPED_BATCHES if stopped else BATCHES
-                stats = calibrate(config, backend, adapter, sets, progress, batches, responses=not stopped, hurried=hurried.is_set)
+                stats = calibrate(config, backend, adapter, sets, progress, batches, responses=not stopped, hurried=wish)
             except interruptions(backend):
                 cut_short = True
                 with contextlib.suppress(*interruptions(backend)):

@@ -68,8 +68,12 @@ class DeadAtoms:
             weight.index_copy_(0, rows, fresh.to(weight.device, weight.dtype, non_blocking=True))
             site.encoder_bias.index_fill_(0, rows, 0)
             for parameter in (site.encoder_weight, site.encoder_bias, site.dictionary_weight):
-                for value in optimiser.state.get(parameter, {}).values():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        value.index_fill_(0, rows, 0)
+                for name, value in optimiser.state.get(parameter, {}).items():
+                    if not isinstance(value, Tensor) or value.numel() != parameter.numel():
+                        continue
+                    if name == "p0":  # where Prodigy reckons that a row began
+                        value.view_as(parameter).index_copy_(0, rows, parameter[rows])
+                    else:
+                        value.view_as(parameter).index_fill_(0, rows, 0)
             self.idle[key].index_fill_(0, rows, 0)
         return count

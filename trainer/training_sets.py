@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.errors import DataError, SparseDictError, TrainingError, first_line
 from .backends.base import Backend
 from .batches import TrainingSet, concept_rows, quiet_rows
 from .callbacks import Callbacks
 from .captions import DEFAULT_CAPTION
 from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
-from .data_summary import summary
+from .data_summary import listed, summary
 from .distribution import Processes
 from .quiet import QuietSamples, bucket_counts, load_or_make
 from .samples_cache import default_folder
@@ -42,6 +45,22 @@ def pictures_of(adapter: SparseAdapter, images: str | Path, backend: Backend) ->
         Path(images), caption=caption if isinstance(caption, str) else None, placeholder=next(iter(adapter.trigger_words), None),
         resolution=backend.default_size, default_caption=getattr(backend, "default_caption", DEFAULT_CAPTION),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def check_captions(backend: Backend, data: ConceptData) -> None:
+    """Raises DataError for a caption that the base's text encoder refuses, with its pictures, before those are encoded."""
+    if hasattr(backend, "encodings"):
+        return  # a tokenizer of diffusers takes any text, and its encoder may take long
+    of: dict[str, list[str]] = defaultdict(list)
+    for item in data:
+        for caption in item.captions:
+            of[caption].append(item.name)
+    for caption, pictures in of.items():
+        try:
+            backend.encode_captions([caption])
+        except (SparseDictError, ValueError) as error:
+            raise DataError(f"the caption “{caption}” of {listed(pictures)} cannot be used: {first_line(error)}.") from error
 
 
 def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:

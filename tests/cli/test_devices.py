@@ -20,7 +20,7 @@ def opened_on(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(common, "check_device", lambda device: None)
-        monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype: seen.append((str(device), dtype)))
+        monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype, *more: seen.append((str(device), dtype)))
         common.open_model("demo", device, None)
         return seen[0][0]
 
@@ -34,7 +34,7 @@ def test_bf16_is_the_default_where_the_gpu_computes_it(monkeypatch, computes):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or computes)
     monkeypatch.setattr(common, "check_device", lambda device: None)
-    monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype: seen.append((device.type, dtype)))
+    monkeypatch.setattr(backends, "open_backend", lambda model, device, dtype, *more: seen.append((device.type, dtype)))
     for device in ("cuda", "cpu"):
         common.open_model("demo", device, None)
     assert seen == [("cuda", torch.bfloat16 if computes else torch.float32), ("cpu", torch.float32)]

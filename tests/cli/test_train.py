@@ -4,8 +4,11 @@ import dataclasses
 import json
 
 import pytest
+from PIL import Image
 
 from sparsedict.cli import train
+from sparsedict.cli.common import open_model
+from sparsedict.sparsedict_core.file_format import load
 from sparsedict.trainer.config import TrainConfig
 
 
@@ -46,7 +49,7 @@ def test_resume_goes_on_at_the_same_place(chosen, tmp_path):
 
 def test_every_option_is_a_setting_of_the_trainer():
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    own = {"preset", "model", "device", "dtype", "show_config", "file"}
+    own = {"preset", "model", "device", "dtype", "show_config", "file", "shard", "each"}
     assert {parameter.name for parameter in train.command.params} - own <= fields
 
 
@@ -98,3 +101,42 @@ def test_the_exit_code_tells_what_ended_a_training_early(cli, tmp_path, monkeypa
     monkeypatch.setattr(train, "fitted", lambda config, *_: config)
     monkeypatch.setattr("sparsedict.trainer.train", stopped)
     assert cli("train", tmp_path, "--out", tmp_path / "a.safetensors").code == code
+
+
+@pytest.fixture
+def concepts(tmp_path):
+    """Two sub-folders with a picture each, named as kohya's."""
+    folder = tmp_path / "concepts"
+    for name in ("2_zorp in the center", "quax", "masks"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), (len(name) * 9, 40, 90)).save(folder / name / "a.png")
+    return folder
+
+
+SHORT = ("--steps", 2, "--batch-size", 2, "--atoms", 8, "--rank", 2)
+
+
+def test_each_concept_has_a_dictionary_of_its_own(cli, concepts, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(train, "open_model", lambda *model: opened.append(model) or open_model(*model))
+    config = tmp_path / "short.toml"
+    config.write_text("quiet_samples = 0\n")
+    result = cli("train", concepts, "--each", "--config", config, *SHORT, "--out", tmp_path / "adapters")
+    assert result.code == 0, result.err
+    found = {name: load(tmp_path / "adapters" / f"{name}.safetensors") for name in ("zorp", "quax")}
+    assert sorted(path.name for path in (tmp_path / "adapters").glob("*.safetensors")) == ["quax.safetensors", "zorp.safetensors"] and len(opened) == 1
+    assert [adapter.trigger_words for adapter in found.values()] == [["zorp"], ["quax"]]
+    assert found["zorp"].metadata["training"]["captions"] == ["zorp in the center"]
+
+
+def test_several_concepts_share_a_dictionary(cli, concepts, tmp_path):
+    (concepts / "quax").rename(concepts / "1_quax")
+    config = tmp_path / "short.toml"
+    config.write_text("quiet_samples = 0\n")
+    result = cli("train", concepts, "--config", config, *SHORT, "--out", tmp_path / "a.safetensors")
+    assert result.code == 0, result.err
+    assert sorted(load(tmp_path / "a.safetensors").metadata["training"]["captions"]) == ["quax", "zorp in the center"]
+
+
+def test_concepts_need_folders(refused, tmp_path):
+    assert "no sub-folders" in refused("train", tmp_path, "--each", "--out", tmp_path / "adapters")

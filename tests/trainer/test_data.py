@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from sparsedict.sparsedict_core.errors import DataError
+from sparsedict.trainer import Callbacks, TrainConfig, train
 from sparsedict.trainer.data import ConceptData, make_buckets, resize_crop
 from sparsedict.trainer.images import read_image
 
@@ -382,3 +383,12 @@ def test_shrinking_averages_fine_patterns_instead_of_sampling_them():
     stripes = torch.ones(3, 32, 32)
     stripes[:, :, ::2] = -1
     assert resize_crop(stripes, (8, 8)).abs().max() < 0.1
+
+
+def test_a_word_that_the_text_encoder_does_not_know_is_told_with_its_file_before_pictures_are_encoded(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(type(backend), "encode_images", lambda *given: pytest.fail("pictures were encoded first"))
+    for name, text in (("a", "a zorp"), ("b", "a zorp at a bacchanal")):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=r"“a zorp at a bacchanal” of b\.png .*bacchanal"):
+        train(TrainConfig(images=tmp_path, placeholder="zorp", out=tmp_path / "a.safetensors", quiet_samples=0), backend, callbacks=Callbacks())

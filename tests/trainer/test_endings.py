@@ -268,8 +268,8 @@ def test_the_last_steps_are_in_the_tensorboard_log_also_of_a_run_that_fails(tmp_
 
 def test_a_writer_is_closed_with_the_progress(tmp_path, monkeypatch):
     closed = []
-    progress = ConsoleProgress()
-    progress._writer = SimpleNamespace(close=lambda: closed.append(True))
+    progress = ConsoleProgress(settings(tmp_path))
+    progress._log._writer = SimpleNamespace(close=lambda: closed.append(True))
     progress.on_stage("training")
     assert not closed
     progress.close()

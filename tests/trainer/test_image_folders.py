@@ -323,3 +323,14 @@ def test_the_summary_comes_before_the_pictures_are_encoded(backend, tmp_path):
 def test_the_readme_s_caption_is_in_words_that_the_embedded_base_knows(backend):
     photo, plain = (backend.encode_captions([f"a {word} of zorp"])["context"] for word in ("photo", "picture"))
     assert torch.equal(photo, plain)
+
+
+def test_a_fault_that_many_pictures_share_is_said_once(tmp_path):
+    for number in range(9):
+        picture(tmp_path / f"{number}.png")
+    with pytest.raises(DataError) as told_once:
+        ConceptData.from_folder(tmp_path)
+    assert str(told_once.value).count("has no caption") == 1 and "9 pictures" in str(told_once.value) and "(and 8 pictures more)" in str(told_once.value)
+    (tmp_path / "0.txt").write_text("a [trigger]")
+    with pytest.raises(DataError, match=r"\[trigger\].*1\.png has no caption.*\(and 7 pictures more\)"):
+        ConceptData.from_folder(tmp_path)

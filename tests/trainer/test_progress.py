@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sparsedict.trainer import TrainConfig
 from sparsedict.trainer.callbacks import StepReport
 from sparsedict.trainer.previews import save_sheet
-from sparsedict.trainer.progress import ConsoleProgress
+from sparsedict.trainer.progress import ConsoleProgress, Lines
 
 
 def told(progress, first=1, steps=3):
@@ -65,13 +66,13 @@ def test_a_run_that_goes_on_counts_its_own_steps_only():
     progress.close()
 
 
-def test_a_full_disk_ends_the_log_and_not_the_run(capsys):
+def test_a_full_disk_ends_the_log_and_not_the_run(tmp_path, capsys):
     class Writer:
         def add_scalar(self, *values):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    progress = ConsoleProgress()
-    progress._writer = Writer()
+    progress = ConsoleProgress(TrainConfig(out=tmp_path / "a.safetensors"))
+    progress._log._writer = Writer()
     told(progress)
     assert capsys.readouterr().out.count("TensorBoard log ends here: No space left on device") == 1
 
@@ -81,7 +82,7 @@ def pictures(value, count=2):
 
 
 def test_previews_are_files_with_the_base_above_the_adapter(tmp_path, capsys):
-    progress = ConsoleProgress(previews=tmp_path / "a.previews")
+    progress = ConsoleProgress(TrainConfig(out=tmp_path / "a.safetensors"))
     progress.on_preview(20, ["a zorp", "写真"], pictures(1.0), pictures(-1.0))
     path = tmp_path / "a.previews" / "step-000020.png"
     with Image.open(path) as sheet:
@@ -98,5 +99,26 @@ def test_previews_of_later_steps_are_of_a_run_before(tmp_path):
 
 def test_a_preview_that_cannot_be_written_is_a_warning(tmp_path, capsys):
     (tmp_path / "a.previews").touch()
-    ConsoleProgress(previews=tmp_path / "a.previews").on_preview(1, ["a"], pictures(0.0), pictures(0.0))
+    ConsoleProgress(TrainConfig(out=tmp_path / "a.safetensors")).on_preview(1, ["a"], pictures(0.0), pictures(0.0))
     assert "warning: " in (out := capsys.readouterr().out) and "a.previews" in out
+
+
+def test_a_log_gets_lines_and_a_terminal_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def written(stream, every):
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(Lines, "EVERY", every)
+        progress = ConsoleProgress()
+        for step in range(1, 101):
+            progress.on_step(StepReport(step, 100, 1.0, 1.0, 0.5, 0.1, 0, 0, 0.01, None, 1.0))
+        progress.close()
+        return stream.getvalue()
+
+    lines = written(io.StringIO(), 1000).splitlines()
+    assert len(lines) == 2 and lines[0].startswith("training: 1/100 ") and lines[1].startswith("training: 100/100 ")
+    assert all("loss 1.0000, density 0.50 (aim 0.10)" in line and "\r" not in line for line in lines)
+    assert len(written(io.StringIO(), 0).splitlines()) == 100
+    assert "\r" in written(Terminal(), 1000)

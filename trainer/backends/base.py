@@ -19,7 +19,7 @@ class Backend(Protocol):
 
     A backend may also have: `fixed_size`, one size of pictures only; `default_caption` with `{}` for the word; `sampling_key()`, what else its samples depend on;
     `interruptions`, the exceptions by which a host gives up; `spare_words()`; `keep_encodings(folder)`, from which later runs read what was encoded;
-    `recomputes_blocks`, where its blocks wait in the CPU's memory;
+    `in_step`, where all processes must call the denoiser equally often; `recomputes_blocks`, where its blocks wait in the CPU's memory;
     `enable_gradient_checkpointing()` and its opposite.
     """
 
@@ -55,6 +55,10 @@ class Backend(Protocol):
 
     def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
         """(n,) in the family's own unit, drawn on the CPU from `generator`."""
+        ...
+
+    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
+        """Levels (n,) in that unit at `times` of the schedule, from 0 (clean) to 1, shifted by `shift`; None: as the family does."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from .comfyui_conditioning import alike, entry
 from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
 from .comfyui_gradients import kernels_with_gradients
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
+from .flow import shifted
 
 STEPS = 24
 #: Blocks that add to their inputs in place, which autograd must not see.
@@ -235,6 +236,15 @@ class ComfyBackend:
             return self._flow_sigmas(t).clamp(1e-4, 1 - 1e-4)
         table = sampling.sigmas.float().cpu()
         return table[torch.randint(len(table), (n,), generator=generator)].clone()
+
+    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
+        if self.prediction == "flow" and shift is None:
+            return self._flow_sigmas(times).clamp(1e-4, 1 - 1e-4)
+        moved = shifted(times, 1.0 if shift is None else shift)
+        if self.prediction == "flow":
+            return moved
+        table = self.model_sampling.sigmas.float().cpu()
+        return table[(moved * len(table)).long()]
 
     def _flow_sigmas(self, t: Tensor) -> Tensor:
         """Unshifted times (n,) in [0, 1] → the sigmas that the sampler takes there."""

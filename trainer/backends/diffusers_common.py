@@ -24,9 +24,12 @@ from ...sparsedict_core.errors import SparseDictError, first_line
 from ...sparsedict_core.fingerprint import fingerprint
 from ...sparsedict_core.site_discovery import Discovery, discover_sites
 from ...sparsedict_core.text_encoders import attach_text_encoders
+from . import quantised
 from .base import Conditioning, StepCallback
 from .encodings import Encodings, identity_of
+from .flow import shifted
 from .placement import Placement
+from .sharded import is_sharded, shard
 
 #: Tokens of a CLIP text encoder.
 CLIP_TOKENS = 77
@@ -57,6 +60,8 @@ class DiffusersBackend(ABC):
         self.denoiser: nn.Module = getattr(pipeline, self.component)
         self.placement = Placement(self.denoiser, self.device)
         self.text_device = torch.device("cpu")
+        self.weights: str | None = None  # what they were made into as they were loaded
+        self._fingerprint: str | None = None
         self.encodings = Encodings()
         self.on_text_encoders = 0  # LoRAs; what is encoded with them is not kept
         self._load_text_encoders: Callable[[], dict[str, nn.Module]] = dict
@@ -94,22 +99,38 @@ class DiffusersBackend(ABC):
         self.predict(torch.zeros(1, self.latent_channels, side, side, device=self.device), levels, self.blank_conditioning(1))
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
-        """From a diffusers folder; nothing is downloaded. Raises SparseDictError where the folder is incomplete."""
+    def load(
+        cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, weights: str | Path | None = None,
+        spread: bool = False,
+    ) -> DiffusersBackend:
+        """From a diffusers folder; nothing is downloaded. `weights`: how they are held (`quantised.PACKAGES`), or a GGUF file of the denoiser.
+        `spread`: the denoiser is parted over the processes.
+
+        Raises SparseDictError where the folder is incomplete.
+        """
         path = Path(path)
         options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "variant": weights_variant(path / cls.component)}
         options |= cls.load_options(path)
         # Captions that were encoded before need none of these: 10 GB and more of some families.
         later = [name for name in parts_of(path) if name.startswith("text_encoder") and name not in options]
+        if isinstance(weights, str):
+            options["quantization_config"] = quantised.quantisation(weights, cls.component, later, torch.device(device), dtype)
         try:
             with quiet_about_dtype():
-                pipeline = cls.pipeline_kind().from_pretrained(str(path), **options, **dict.fromkeys(later))
+                given = {cls.component: quantised.gguf_denoiser(weights, cls.denoiser_kind(path), path, cls.component, dtype)} if isinstance(weights, Path) else {}
+                pipeline = cls.pipeline_kind().from_pretrained(str(path), **options, **dict.fromkeys(later), **given)
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
             raise SparseDictError(
                 f"{path} cannot be loaded as a {cls.pipeline_class} ({first_line(error)}); check that the folder was downloaded in full."
             ) from error
+        if spread:
+            denoiser = getattr(pipeline, cls.component)
+            denoiser.discovery = cls(pipeline, "cpu", dtype).watch()  # afterwards its class is another
+            shard(denoiser, torch.device(device))
         backend = cls(pipeline, device, dtype)
-        backend.encodings.model = identity_of([*path.glob("text_encoder*"), *path.glob("tokenizer*"), path / "vae"], cls.__name__, str(dtype))
+        kind = weights if isinstance(weights, str) else ""
+        backend.weights = "gguf" if isinstance(weights, Path) else weights
+        backend.encodings.model = identity_of([*path.glob("text_encoder*"), *path.glob("tokenizer*"), path / "vae"], cls.__name__, str(dtype) + kind)
 
         def load_text_encoders() -> dict[str, nn.Module]:
             with quiet_about_dtype():
@@ -118,6 +139,13 @@ class DiffusersBackend(ABC):
 
         backend._load_text_encoders = load_text_encoders
         return backend
+
+    @classmethod
+    def denoiser_kind(cls, path: Path) -> Any:
+        """diffusers' class of the denoiser in a folder."""
+        import diffusers
+
+        return getattr(diffusers, json.loads((path / cls.component / "config.json").read_text(encoding="utf-8"))["_class_name"])
 
     @classmethod
     def load_options(cls, path: Path) -> dict[str, Any]:
@@ -190,6 +218,11 @@ class DiffusersBackend(ABC):
         self.encodings.folder = folder
 
     @property
+    def in_step(self) -> bool:
+        """Whether all processes must call the denoiser equally often."""
+        return is_sharded(self.denoiser)
+
+    @property
     def recomputes_blocks(self) -> bool:
         """Whether blocks are recomputed in training without being asked to."""
         return self.placement.swapped
@@ -223,6 +256,10 @@ class DiffusersBackend(ABC):
     @abstractmethod
     def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
         """(n,) in the family's own unit, drawn where `generator` is."""
+
+    @abstractmethod
+    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
+        """Levels (n,) at times of the schedule, as `Backend` says."""
 
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
@@ -305,7 +342,11 @@ class DiffusersBackend(ABC):
         return x.to(self.dtype)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
+        if not is_sharded(self.denoiser):
+            return fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
+        if self._fingerprint is None:  # all processes must be asked for it together
+            self._fingerprint = fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
+        return self._fingerprint
 
 
 class DiscreteBackend(DiffusersBackend):
@@ -331,6 +372,9 @@ class DiscreteBackend(DiffusersBackend):
         """(n,) integer timesteps, uniform."""
         source = generator.device if generator is not None else self.device
         return torch.randint(len(self.alphas), (n,), generator=generator, device=source).to(self.device)
+
+    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
+        return (shifted(times.to(self.device), 1.0 if shift is None else shift) * len(self.alphas)).long()
 
     def _signal_and_noise(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ and √(1−ᾱ), each (B, 1, 1, 1)."""
@@ -372,10 +416,10 @@ class FlowBackend(DiffusersBackend):
     def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
         """(n,) in (0, 1): logit-normal, then shifted as the scheduler shifts its steps at this latent size."""
         source = generator.device if generator is not None else self.device
-        t = torch.randn(n, generator=generator, device=source).to(self.device, torch.float32).sigmoid()
-        shift = self._shift(latent_size)
-        # The ends are kept out: the SNR is infinite at 0, and fp32 can round to 1.
-        return (shift * t / (1 + (shift - 1) * t)).clamp(1e-4, 1 - 1e-4)
+        return self.levels_at(torch.randn(n, generator=generator, device=source).to(self.device, torch.float32).sigmoid(), latent_size)
+
+    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
+        return shifted(times.to(self.device), self._shift(latent_size) if shift is None else shift)
 
     def _shift(self, latent_size: tuple[int, int]) -> float:
         config = self.scheduler_config

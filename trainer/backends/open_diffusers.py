@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ...sparsedict_core.errors import SparseDictError, first_line
+from . import quantised
 from .diffusers_common import DiffusersBackend, quiet_about_dtype
 
 #: Pipeline class in model_index.json → module and class of the backend. A new family is one line and one file.
@@ -39,15 +41,25 @@ SINGLE_FILES = {
 }
 
 
-def open_diffusers(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
-    """The backend for a diffusers folder, or for a single SD1.5 or SDXL .safetensors. Nothing is downloaded.
+def open_diffusers(
+    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, weights: str | None = None, spread: bool = False
+) -> DiffusersBackend:
+    """The backend for a diffusers folder, for a single SD1.5 or SDXL .safetensors, or for a GGUF file in the folder of its model.
 
-    Raises SparseDictError for what is neither, is of another family, or is incomplete.
+    `weights`: what they are made into as they are loaded, int8, fp8 or nf4; they compute in `dtype`. `spread`: over the processes. Nothing is downloaded.
+    Raises SparseDictError for what is none of these, is of another family, or is incomplete.
     """
     path = Path(path)
     if not path.exists():
         raise SparseDictError(f"there is no model at {path}; give a diffusers folder or a .safetensors file.")
-    backend = backend_class(pipeline_name(path), path).load(path, device, dtype) if path.is_dir() else open_file(path, device, dtype)
+    file = path if path.suffix.lower() == quantised.GGUF else None
+    folder = path if file is None else quantised.gguf_folder(file)
+    if weights is not None and (file or not folder.is_dir()):
+        raise SparseDictError(f"{path} is a single file, whose weights stay as they are; give a diffusers folder, or leave {weights} out.")
+    if spread and (weights or file or not folder.is_dir()):
+        raise SparseDictError("only a diffusers folder in fp32 or bf16 can be spread over processes; leave --shard out, or give such a folder.")
+    with quantised.unwarned() if weights or file else contextlib.nullcontext():
+        backend = backend_class(pipeline_name(folder), path).load(folder, device, dtype, file or weights, spread) if folder.is_dir() else open_file(path, device, dtype)
     backend.watch()
     return backend
 

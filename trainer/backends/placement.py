@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .sharded import is_sharded
 from .swapped_blocks import swap_blocks
 
 #: What a part needs beside its weights to compute, as a share of them.
@@ -22,19 +23,19 @@ class Placement:
 
     def __init__(self, denoiser: nn.Module, device: torch.device, movable: bool = True) -> None:
         """`movable`: whether the denoiser may leave; quantised weights may not, nor may those that are elsewhere already."""
-        self.denoiser, self.device, self.movable = denoiser, device, movable
+        self.denoiser, self.device, self.movable = denoiser, device, movable and not is_sharded(denoiser)
         self.visitors: list[nn.Module] = []
         self.swapped = False  # whether blocks wait elsewhere, and are recomputed in training
         if device.type != "cpu":  # where models are loaded
-            if movable and weight_bytes(denoiser) > MOST * self._free():
+            if self.movable and weight_bytes(denoiser) > MOST * self._free():
                 self.keep_blocks_away()
-            elif movable:
+            if self.movable:
                 denoiser.to(device)
             denoiser.register_forward_pre_hook(self._leave)
 
     def keep_blocks_away(self) -> None:
-        """From now on the denoiser's blocks wait in the CPU's memory and come when they compute."""
-        if self.movable:
+        """From now on the denoiser's blocks wait in the CPU's memory and come when they compute. Quantised ones cannot: they are no plain tensors."""
+        if self.movable and getattr(self.denoiser, "hf_quantizer", None) is None:
             self.denoiser.to("cpu")
             swap_blocks(self.denoiser, self.device)
             self.movable, self.swapped = False, True
@@ -82,4 +83,12 @@ class Placement:
 
 
 def weight_bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    return sum(held.nbytes for tensor in (*module.parameters(), *module.buffers()) for held in held_by(tensor))
+
+
+def held_by(tensor: Tensor) -> list[Tensor]:
+    """What of a tensor is here: quantised ones, and parts of one that is spread over processes, tell the size that they stand for."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+    return [held for part in parts if isinstance(part, Tensor) for held in held_by(part)]
