@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -85,6 +86,8 @@ def run(arguments: list[str]) -> int:
         # Hints for those libraries' developers; read by them at import.
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        for name in ("torchao", "torch.utils._pytree"):  # which tells of torchao's classes
+            logging.getLogger(name).setLevel(logging.ERROR)
     try:
         result = group.main(args=arguments, prog_name="sparsedict", standalone_mode=False)
         sys.stdout.flush()

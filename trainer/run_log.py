@@ -62,11 +62,13 @@ class RunLog:
 
 
 def wandb_tracker(project: str, name: str, settings: dict[str, Any]) -> Any:
+    from accelerate import PartialState
     from accelerate.tracking import WandBTracker
     from accelerate.utils import is_wandb_available
 
     if not is_wandb_available():
         raise TrainingError("wandb needs the package of that name, which is not installed; pip install wandb.")
+    PartialState()  # without which the tracker cannot say what it does
     try:
         tracker = WandBTracker(project, name=name)
         tracker.start()

@@ -1,6 +1,6 @@
 """One training step: gradients by micro-batches, one exchange between processes, then weights, thresholds and dead atoms.
 
-The device is waited for once, for the numbers that are shown; a step whose numbers are bad never reaches the weights.
+The device is waited for once, for the numbers that are shown (among several processes once more); a step whose numbers are bad never reaches the weights.
 """
 
 from __future__ import annotations
@@ -146,8 +146,13 @@ class TrainingStep:
         return every > 0 and plan.step < REVIVAL_ENDS * self.config.steps and (plan.step + 1) % every == 0
 
     def _of_all_processes(self, subsamples: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Subsamples (n) by site → (processes, n), in one exchange."""
+        """Subsamples (n) by site → those of all processes, one after the other. Captions of other lengths make others of other lengths."""
         if self.processes.world == 1 or not subsamples:
             return subsamples
-        whole = self.processes.gather(torch.cat(list(subsamples.values())).float()[None])
-        return dict(zip(subsamples, whole.split([len(values) for values in subsamples.values()], dim=1), strict=True))
+        own = [len(values) for values in subsamples.values()]
+        sizes = self.processes.gather(torch.tensor([own], device=self.backend.device)).tolist()
+        counts = list(zip(*sizes, strict=True))
+        most = [max(count) for count in counts]
+        filled = [torch.nn.functional.pad(values.float(), (0, size - len(values))) for values, size in zip(subsamples.values(), most, strict=True)]
+        whole = self.processes.gather(torch.cat(filled)[None]).split(most, dim=1)
+        return {key: torch.cat([row[:n] for row, n in zip(rows, count, strict=True)]) for key, rows, count in zip(subsamples, whole, counts, strict=True)}
