@@ -141,7 +141,8 @@ def bench(environment: Environment, arguments: list[str]) -> int:
 
 
 def soak(environment: Environment, arguments: list[str]) -> int:
-    """bad files, kills and full disks for --minutes N, and a table of what held (--write: into docs/reliability.md)"""
+    """bad files, kills, full disks and prompts for --minutes N, and a table of what held (--write: into docs/reliability.md)"""
+    comfy_host().ComfyHost(environment, install, say).ensure()
     return subprocess.run([str(environment.python), "-m", "sparsedict.tools.soak", *arguments], env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
 
 

@@ -29,4 +29,7 @@ def start(root: Path, base: Path) -> None:
         import comfy.model_management
     finally:
         sys.argv = arguments
-    import nodes  # noqa: F401  (as the host's own start does; later imports rely on it)
+    # As the host's own start does, in this order: later imports rely on it, and nodes puts a folder with another `utils` in front.
+    import utils.extra_config  # noqa: F401
+
+    import nodes  # noqa: F401

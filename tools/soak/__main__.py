@@ -13,13 +13,16 @@ import torch
 from .bad_files import bad_files
 from .cycles import cycles
 from .full_disks import full_disks
+from .in_host import InHost
 from .kills import kills
+from .made_files import made_files
 from .row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by python3 dev.py soak -->", "<!-- end of what is made -->"
-#: Of the time: bad files, kills, cycles. The full disks are as many as there are sizes.
-FILES, KILLS, CYCLES = 0.4, 0.4, 0.05
+#: Of the time. The full disks are as many as there are sizes, and ComfyUI runs beside all.
+FILES, MADE_FILES, CYCLES, KILLS = 0.35, 0.1, 0.05, 0.35
+PROMPTS, REQUESTS = 200 / 60, 3000 / 60  # a minute of the whole, in ComfyUI
 
 
 def main(arguments: list[str]) -> int:
@@ -37,12 +40,16 @@ def main(arguments: list[str]) -> int:
         notes.append(note)
         print(f"[soak] {row.name}: {row.tried:,} tried, {len(row.violations)} did not hold {note}", flush=True)
 
-    found, ways = bad_files(minutes=FILES * chosen.minutes, seed=chosen.seed)
-    done(found, ", ".join(f"{count:,} {way}" for way, count in ways.most_common()))
+    host = InHost(round(PROMPTS * chosen.minutes), round(REQUESTS * chosen.minutes), chosen.seed)
+    for tried, share in ((bad_files, FILES), (made_files, MADE_FILES)):
+        found, ways = tried(minutes=share * chosen.minutes, seed=chosen.seed)
+        done(found, ", ".join(f"{count:,} {way}" for way, count in ways.most_common()))
     turned, grown = cycles(minutes=CYCLES * chosen.minutes, seed=chosen.seed)
     done(turned, f"{grown / 1e6:.1f} MB more memory after them")
     done(kills(minutes=KILLS * chosen.minutes, seed=chosen.seed), "each run that went on ended with the unbroken run's bits")
     done(full_disks(), "nothing half-written was left")
+    for row, note in host.rows():
+        done(row, note)
     minutes = (time.monotonic() - started) / 60
     print(table(rows, notes, minutes))
     if chosen.write:

@@ -41,7 +41,7 @@ def bad_files(count: int = 20_000, minutes: float | None = None, seed: int = 0) 
             content = mutated(chance.choice(originals), chance)
             path.write_bytes(content)
             row.tried += 1
-            wrong = _tried(path, model, chance, ways)
+            wrong = tried(path, model, chance, ways)
             if wrong:
                 row.violations.append(f"input {row.tried} of seed {seed}: {wrong}")
     return row, ways
@@ -61,7 +61,7 @@ def _originals() -> list[bytes]:
     return found
 
 
-def _tried(path: Path, model: StackModel, chance: random.Random, ways: Counter[str]) -> str:
+def tried(path: Path, model: StackModel, chance: random.Random, ways: Counter[str]) -> str:
     """What went wrong; empty: nothing."""
     started, size = time.process_time(), path.stat().st_size
     try:

@@ -14,12 +14,13 @@ from .budget import memory_now
 from .model import StackModel, stack_adapter
 from .row import Row
 
+MOVED = 0.2  # of the cycles
 WARM_UP, MOST_GROWTH = 100, 16e6  # cycles, and bytes that all after them may add
 
 
 def cycles(count: int = 1000, minutes: float | None = None, seed: int = 0) -> tuple[Row, float]:
     """`count` cycles, or as many as fit into `minutes`; beside the row, the bytes that the process has gained after its warm-up."""
-    row, chance = Row("adapters applied, turned, chosen from and removed"), random.Random(seed)
+    row, chance = Row("adapters applied, turned, chosen from and removed, some with the model moved meanwhile"), random.Random(seed)
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     model, adapters = StackModel(), [stack_adapter(number) for number in range(3)]
     x = torch.randn(2, 5, model.width, generator=torch.Generator().manual_seed(1))
@@ -35,6 +36,11 @@ def cycles(count: int = 1000, minutes: float | None = None, seed: int = 0) -> tu
             attachment.set_gains(None)
             if not torch.equal(model(x), first):
                 row.violations.append(f"cycle {row.tried}: other bits once all atoms are back")
+            if chance.random() < MOVED:
+                # As a host that unloads a model and loads it again: all its tensors are others, with the same values.
+                model.double().float()
+                if not torch.equal(model(x), first):
+                    row.violations.append(f"cycle {row.tried}: other bits once the model was moved")
             attachment.strength = 0.0
             if not torch.equal(model(x), base):
                 row.violations.append(f"cycle {row.tried}: strength 0 is not the base")
