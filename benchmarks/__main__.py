@@ -107,17 +107,19 @@ def digits(paths: tuple[Path, Path], figure: Path | None, seeds: int) -> None:
 
 
 @main.command("lora")
-@click.option("--part", "parts", type=click.Choice(["kept", "gated", "conversion"]), multiple=True, help="Only these; all without it.")
+@click.option("--part", "parts", type=click.Choice(["kept", "gated", "conversion", "selector"]), multiple=True, help="Only these; all without it.")
 @click.option("--concepts", callback=names, help="Of the demo world, only these.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.pass_obj
 def lora(paths: tuple[Path, Path], parts: tuple[str, ...], concepts: list[str] | None, seeds: int) -> None:
     """E9: what is kept of a LoRA taken apart, and the time and memory of doing it. Done runs are skipped."""
-    from .lora import conversion, keeping
+    from .lora import conversion, keeping, selector
     from .page import write_tables
 
     if "conversion" in (parts or ("conversion",)):
         conversion.measure(paths[0], click.echo)
+    if "selector" in (parts or ("selector",)):
+        selector.measure(paths[0], click.echo)
     for part in keeping.PARTS:
         if part in (parts or keeping.PARTS):
             keeping.measure(part, paths[0], paths[1], concepts or keeping.CONCEPTS, seeds, click.echo)

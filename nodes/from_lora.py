@@ -10,9 +10,12 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..sparsedict_core.errors import FileFormatError, SparseDictError
+from ..sparsedict_core.greedy import has_moments
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
+from .table_note import table_note
 
+UI = "sparsedict_lora"
 FOLDER = "loras"
 BUILT_IN = "demo: "
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "loras"
@@ -68,7 +71,8 @@ class SparseDictFromLora(io.ComfyNode):
         adapter, report = import_lora(path, model, rank, allow_part)
         if positive is not None:
             adapter = ordered(model, adapter, positive, latent_image)
-        return io.NodeOutput(SparseDict(adapter, path.stem), report.text, ui={"text": (report.text,)})
+        told = {"text": (report.text,), UI: [{**table_note(UI, adapter, has_moments(adapter)), "lora": lora, "name": path.stem}]}
+        return io.NodeOutput(SparseDict(adapter, path.stem), report.text, ui=told)
 
 
 def ordered(model: Any, adapter: Any, positive: Any, latent: Any) -> Any:

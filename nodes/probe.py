@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.addresses import format_address, format_masks
-from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.fired import FiredAtom
 from ..sparsedict_core.gains import alive
@@ -23,6 +18,7 @@ from ..sparsedict_core.token_grid import thumbnail
 from .describe import table
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
+from .table_note import table_note
 
 UI = "sparsedict_probe"
 LEGEND = "norm: of what the atom adds; share: of the output there; fires: at that share of the tokens; then the norm by part of the sampling."
@@ -105,16 +101,10 @@ class ProbeAtoms(io.ComfyNode):
 
 def note(adapter: SparseAdapter, gains: Mapping[str, Tensor] | None, fired: Sequence[FiredAtom]) -> dict[str, str]:
     """Writes what Select Atoms shows after this node: the atoms with their importance and firing rate for the prompt, which of them the
-    gains leave, and where the strongest are. Returns the file as the host names files; it lies in the temp folder, as the front end asks
-    for the whole history after each run."""
+    gains leave, and where the strongest are. Returns the file as the host names files."""
     maps = []
     for atom in [atom for atom in fired if atom.map is not None][:SHOWN]:
         grid = thumbnail(atom.map)
         data = base64.b64encode(grid.numpy().tobytes()).decode()
         maps.append({"address": format_address(adapter, atom.key, atom.row), "width": grid.shape[1], "height": grid.shape[0], "grid": data})
-    content = {**atom_table(adapter), "left": None if gains is None else format_masks(adapter, alive(adapter, gains)), "maps": maps}
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{UI}_{uuid.uuid4().hex}.json"
-    path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-    return {"filename": path.name, "subfolder": "", "type": "temp"}
+    return table_note(UI, adapter, left=None if gains is None else format_masks(adapter, alive(adapter, gains)), maps=maps)

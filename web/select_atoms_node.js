@@ -7,6 +7,7 @@ import { foldFields, hostFolds, onRendererChange } from "./fields.js";
 import { fetchTable, fileChanges } from "./file_tables.js";
 import { addPanel, growWith } from "./panel_widget.js";
 import { DEFAULT_CHOICE, composed } from "./table.js";
+import { t } from "./texts.js";
 import { choiceOf, filesOf, linkedWidgets, sourceOf } from "./upstream.js";
 
 /** @typedef {import("./upstream.js").Source} Source @typedef {import("./upstream.js").Step} Step @typedef {import("./table.js").TableJson} TableJson */
@@ -79,6 +80,11 @@ export function addSelector(node, { app, api }) {
   async function load(source) {
     if ("missing" in source) return { error: source.missing };
     if ("probed" in source) return loadProbed(source.probed, source.before, source.chain);
+    if ("left" in source) {
+      const json = await fetchTable(api, viewOf(source.left), "the LoRA's table");
+      // As after a restart of the server, which empties the folder.
+      return "error" in json ? { error: t("The LoRA is taken apart when this runs. Its atoms appear here then.") } : { json, chain: source.chain };
+    }
     if ("file" in source) {
       const json = await fetchTable(api, `/sparsedict/adapter?file=${encodeURIComponent(source.file)}${greedy ? "&order=greedy" : ""}`, source.file);
       return "error" in json ? json : { json, chain: source.chain };

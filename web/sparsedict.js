@@ -6,7 +6,7 @@ import { app } from "../../scripts/app.js";
 import { showOutputs } from "./earlier_runs.js";
 import { followRuns, forgetFiles } from "./file_tables.js";
 import { followNewFiles, portableName } from "./new_files.js";
-import { addProbe } from "./probe_node.js";
+import { addLora, addProbe } from "./probe_node.js";
 import { addSelector } from "./select_atoms_node.js";
 import { addViewer } from "./sweep_node.js";
 import { followLocale } from "./texts.js";
@@ -24,6 +24,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === "SparseDictSelectAtoms") addSelector(node, { app, api });
     if (node.comfyClass === "SparseDictProbe") addProbe(node, api);
+    if (node.comfyClass === "SparseDictFromLora") addLora(node, api);
     if (node.comfyClass === "SparseDictTrain") addMonitor(node, { app, api });
     if (node.comfyClass === "SparseDictSweepViewer") addViewer(node, api);
   },

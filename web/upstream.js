@@ -11,8 +11,8 @@ import { t } from "./texts.js";
  * @typedef {Choice | {gains: string}} Step  of a Select Atoms or a Scale Atoms node
  * @typedef {{filename: string, subfolder: string, type: string}} Saved  a file that a node has left in one of the host's folders
  * @typedef {{file: string, chain: Step[]} | {parts: {name: string, source: Source}[], chain: Step[]} | {probed: Saved, before: Source, chain: Step[]}
- *   | {missing: string}} Source
- * A file, several composed ones, what a probe has found out (and what is before it), or why none is known. `chain`: what the nodes on the
+ *   | {left: Saved, name: string, chain: Step[]} | {missing: string}} Source
+ * A file, several composed ones, what a probe has found out (and what is before it), what a node has left of a LoRA, or why none is known. `chain`: what the nodes on the
  * way take out, the first ones first; after a probe, only those after it.
  */
 
@@ -110,6 +110,12 @@ function sourceAt(place, input = inputFor(place.node, TYPE), far = 0) {
       const known = probedAt(before, far + 1), probed = origin.sparsedictProbed;
       return probed?.before === JSON.stringify(known) ? { probed: probed.saved, before: known, chain: [] } : known;
     }
+    case "SparseDictFromLora": {
+      // Of a run with this LoRA; another one is taken apart at the next.
+      const taken = origin.sparsedictTaken;
+      if (!taken || linked.includes("lora") || taken.lora !== widgetValue(origin, "lora")) return { missing: t("The LoRA is taken apart when this runs. Its atoms appear here then.") };
+      return { left: { filename: taken.filename, subfolder: taken.subfolder, type: taken.type }, name: taken.name, chain: [] };
+    }
     case "SparseDictTrain":
       // Of a run of before, until it trains again.
       return origin.sparsedictTrained ? { file: origin.sparsedictTrained, chain: [] } : { missing: t("The dictionary is trained when this runs. Its atoms appear here then.") };
@@ -157,6 +163,7 @@ function addedBy(place, far) {
 /** @param {Source} source */
 function nameOf(source) {
   if ("probed" in source) return nameOf(source.before);
+  if ("left" in source) return source.name;
   if ("file" in source) return source.file.replace(/^.*[\\/]/, "").replace(/\.[^.]*$/, "");
   return "parts" in source ? source.parts.map((part) => part.name).join("_") : "";
 }

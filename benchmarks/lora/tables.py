@@ -53,8 +53,12 @@ def kept_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def conversion_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Time and memory of converting, and the cost at work."""
-    about = results[0]
+    """Time and memory of converting, the cost at work, and what a dictionary of so many sites costs its user."""
+    made = [_converting(found) for found in results if "applied" in found]
+    return "\n\n".join([*made, *(_at_hand(found) for found in results if "shown" in found)])
+
+
+def _converting(about: Mapping[str, Any]) -> str:
     rows = [
         [kind, f"{about[kind]['seconds']:.1f}", f"{about[kind]['cpu_seconds']:.1f}", f"{about[kind]['peak_bytes'] / about[kind]['file_bytes']:.2f}", f"{about[kind]['made_bytes'] / 1e6:.0f}"]
         for kind in ("float16", "float32")
@@ -68,4 +72,13 @@ def conversion_table(results: Sequence[Mapping[str, Any]]) -> str:
             f"At work on {work['sites']} Linears of SDXL's widths, CPU seconds of one thread: {work['ratio']:.3f} × the same LoRA unmerged in peft "
             f"(a step takes {work['seconds']['base']:.2f} s without, {work['seconds']['peft']:.2f} s with it in peft, {work['seconds']['dictionary']:.2f} s as a dictionary; {work['repeats']} turns).",
         ]
+    )
+
+
+def _at_hand(found: Mapping[str, Any]) -> str:
+    seconds = ", ".join(f"{name} {value:.2f}" for name, value in found["cpu_seconds"].items())
+    return (
+        f"Such a dictionary, {found['sites']} sites and {found['atoms']:,} atoms in {found['file_bytes'] / 1e6:.0f} MB, in ComfyUI with Chromium, median of {found['repeats']} first looks: "
+        f"the server answers the atom selector in {found['answer'] / 1000:.2f} s, the panel shows the atoms {found['shown'] / 1000:.2f} s after the file is chosen "
+        f"(it looks for changes every 0.4 s). CPU seconds of one thread in Python: {seconds}. The machine had other work."
     )

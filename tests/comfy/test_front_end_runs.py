@@ -196,6 +196,25 @@ PROBE = {
 SELECTOR = "app.graph._nodes.find(node => node.type === 'SparseDictSelectAtoms')?.sparsedictSelector"
 
 
+LORA = {
+    "1": made("SparseDictDemoModel"),
+    "2": made("SparseDictFromLora", model=["1", 0], lora="demo: zorp", rank=64, allow_part=False),
+    "3": made("SparseDictSelectAtoms", sparse_dict=["2", 0], **{**SELECT, "mode": "top", "top": 7}),
+    "4": made("PreviewAny", source=["3", 1]),
+}  # fmt: skip
+
+
+def test_select_atoms_shows_the_atoms_of_a_lora(page, server):
+    open_prompt(page, LORA, "SparseDictSelectAtoms")
+    page.get_by_text("The LoRA is taken apart when this runs").wait_for()
+    before = server.finished()
+    queue(page)
+    page.wait_for_function(f"() => {SELECTOR}.kept() === 7")
+    outputs = server.result(server.next_finished(before))
+    assert page.get_by_role("textbox", name="Atoms by address").input_value() == outputs["4"]["text"][0]
+    assert "of 256 ·" in page.locator(".sd-panel").inner_text()
+
+
 def test_select_atoms_shows_what_the_probe_before_it_has_found(page, server):
     make_file(server.base / "models" / "sparse_dicts" / FILE)
     total = load(server.base / "models" / "sparse_dicts" / FILE).atom_count

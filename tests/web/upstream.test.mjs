@@ -50,6 +50,18 @@ test("a probe watches the dictionaries that are applied, not the bypassed ones",
   assert.deepEqual(build(2, BYPASSED), { missing: "" });
 });
 
+test("a LoRA's atoms are known once it has run, until another one is chosen", () => {
+  const last = select(), taken = node("SparseDictFromLora", "m lora=any", "d", { widgets: { lora: "a.safetensors" } });
+  const compose = node("SparseDictCompose", "d", "d"), after = select();
+  graph("g", { 1: taken, 2: last, 3: compose, 4: after }, ["1.0>2.0", "1.0>3.0", "3.0>4.0"]);
+  assert.match(sourceOf(last).missing, /when this runs/);
+  taken.sparsedictTaken = { filename: "x.json", subfolder: "", type: "temp", lora: "a.safetensors", name: "a" };
+  assert.deepEqual(sourceOf(last), { left: { filename: "x.json", subfolder: "", type: "temp" }, name: "a", chain: [] });
+  assert.deepEqual(sourceOf(after).parts.map((part) => part.name), ["a"]);
+  taken.widgets[0].value = "b.safetensors";
+  assert.match(sourceOf(last).missing, /when this runs/);
+});
+
 test("the front end's own reroutes are followed, and nodes that take anything", () => {
   const last = select(), reroute = node("Reroute", "any", "any", { isVirtualNode: true });
   graph("g", { 1: load("a"), 2: reroute, 3: node("any", "f any", "any"), 4: last }, ["1.0>2.0", "2.0>3.1", "3.0>4.0"]);
