@@ -1,9 +1,25 @@
-// Called by the panel below the prompt (webui_host/panel.py): the prompt with the adapter's tag written, or changed where it has one.
-function sparsedictWriteTag(prompt, name, strength, share) {
-    if (!name) return prompt;
-    const options = share < 1 ? `:keep=${Number(share.toFixed(3))}` : "";
-    const tag = `<sparsedict:${name}:${Number(strength.toFixed(3))}${options}>`;
-    const escaped = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-    const old = new RegExp(`<sparsedict:${escaped}(:[^<>]*)?>`);
-    return old.test(prompt) ? prompt.replace(old, () => tag) : `${prompt}${prompt && !prompt.endsWith(" ") ? " " : ""}${tag}`;
+// Mounts the panel below the web UI's prompts; all of it is in webui_host/prompt_panel.js.
+onAfterUiUpdate(() => {
+    for (const container of gradioApp().querySelectorAll(".sparsedict-panel:not([data-mounted])")) {
+        container.dataset.mounted = "";
+        sparsedictMount(container);
+    }
+});
+
+async function sparsedictMount(container) {
+    const route = (path) => new URL(`sparsedict/v1/${path}`, document.baseURI.split("?")[0]).href;
+    const [{ mountPanel }, { setTheme }] = await Promise.all(["webui_host/prompt_panel", "web/style"].map((name) => import(route(`js/${name}.js`))));
+    setTheme({
+        text: "--body-text-color", muted: "--body-text-color-subdued", field: "--input-background-fill", menu: "--background-fill-primary",
+        border: "--border-color-primary", accent: "--color-accent", error: "--error-text-color",
+    });
+    const prompt = gradioApp().querySelector(`#${container.dataset.tab}_prompt textarea`);
+    container.sparsedict = mountPanel(container, {
+        read: () => prompt.value,
+        write(text) {
+            prompt.value = text;
+            updateInput(prompt); // the host's own: Gradio hears of it
+        },
+        ask: async (path) => (await fetch(route(path))).json(),
+    });
 }

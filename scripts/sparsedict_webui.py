@@ -31,23 +31,17 @@ host = importlib.import_module(f"{PACKAGE}.webui_host.host")
 class SparseDictScript(scripts.Script):
     """The panel, which is always there."""
 
-    def __init__(self):
-        super().__init__()
-        self.prompts = {}
-
     def title(self):
         return "SparseDict"
 
     def show(self, is_img2img):
         return scripts.AlwaysVisible
 
-    def after_component(self, component, **kwargs):
-        if kwargs.get("elem_id") in ("txt2img_prompt", "img2img_prompt"):
-            self.prompts[kwargs["elem_id"]] = component
-
     def ui(self, is_img2img):
-        host.build_panel(self.prompts.get("img2img_prompt" if is_img2img else "txt2img_prompt"))
-        return []
+        return host.build_panel("img2img" if is_img2img else "txt2img")
+
+    def before_process(self, p, *args):
+        host.add_tags(p, *args)
 
 
 host.register(script_callbacks, shared)

@@ -20,15 +20,15 @@ export function readTheme() {
   const style = getComputedStyle(document.body);
   /** @param {string} name @param {string} fallback */
   const get = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
-  const field = get("--comfy-input-bg", "#222");
-  const background = get("--comfy-menu-bg", "#353535");
+  const field = get("--sd-field", "#222");
+  const background = get("--sd-menu", "#353535");
   const [red, green, blue] = pixel(field);
   const dark = 0.299 * red + 0.587 * green + 0.114 * blue < 128;
   const { scale, faded } = scales(dark, pixel(field));
   return {
     dark, background, field, scale, faded,
-    text: get("--input-text", dark ? "#ddd" : "#222"), muted: get("--descrip-text", "#999"), border: get("--border-color", "#4e4e4e"),
-    accent: get("--p-primary-color", "#3b9eff"),
+    text: get("--sd-text", dark ? "#ddd" : "#222"), muted: get("--sd-muted", "#999"), border: get("--sd-border", "#4e4e4e"),
+    accent: get("--sd-accent", "#3b9eff"),
   };
 }
 

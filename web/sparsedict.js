@@ -9,9 +9,14 @@ import { followNewFiles, portableName } from "./new_files.js";
 import { addLora, addProbe } from "./probe_node.js";
 import { addSelector } from "./select_atoms_node.js";
 import { addViewer } from "./sweep_node.js";
+import { setTheme } from "./style.js";
 import { followLocale } from "./texts.js";
 import { addMonitor, listen } from "./train_node.js";
 
+setTheme({
+  text: "--input-text", muted: "--descrip-text", field: "--comfy-input-bg", menu: "--comfy-menu-bg", border: "--border-color",
+  accent: "--p-primary-color", error: "--error-text",
+});
 followLocale(() => app.extensionManager?.setting?.get?.("Comfy.Locale"));
 // At once: where a training runs while the page loads, its events come before `setup`.
 listen(api);

@@ -1,10 +1,8 @@
 // @ts-check
-/** The look of the pack's panels, in the host's own colours. */
+/** The look of the pack's panels, in the host's own colours: `setTheme` says which of its variables they are. */
 
 const CSS = `
-.sd-panel { --sd-text: var(--input-text, #ddd); --sd-muted: var(--descrip-text, #999); --sd-field: var(--comfy-input-bg, #222);
-  --sd-border: var(--border-color, #4e4e4e); --sd-accent: var(--p-primary-color, #3b9eff);
-  box-sizing: border-box; width: 100%; height: 100%; min-width: 0; contain: inline-size; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
+.sd-panel { box-sizing: border-box; width: 100%; height: 100%; min-width: 0; contain: inline-size; display: flex; flex-direction: column; gap: 6px; padding: 2px 0;
   font: 12px/1.35 Inter, system-ui, sans-serif; color: var(--sd-text); position: relative; user-select: none; text-align: left; }
 .sd-panel * { box-sizing: border-box; }
 .sd-panel [hidden] { display: none !important; }
@@ -25,7 +23,7 @@ const CSS = `
 .sd-panel label { display: inline-flex; align-items: center; gap: 5px; color: var(--sd-muted); white-space: nowrap; }
 .sd-panel input[type=checkbox] { accent-color: var(--sd-accent); margin: 0; }
 .sd-panel input.sd-number { width: 76px; text-align: right; font-variant-numeric: tabular-nums; }
-.sd-panel input.sd-wrong { border-color: var(--error-text, #e5484d); }
+.sd-panel input.sd-wrong { border-color: var(--sd-error); }
 .sd-canvas { display: block; width: 100%; background: var(--sd-field); border-radius: 6px; }
 .sd-slider { display: block; width: 100%; height: 64px; flex: none; background: var(--sd-field); border-radius: 6px; cursor: ew-resize; touch-action: none; }
 .sd-hold { position: relative; flex: 1 1 0; min-height: 130px; background: var(--sd-field); border-radius: 6px; }
@@ -33,7 +31,7 @@ const CSS = `
 .sd-map { display: block; position: sticky; top: 0; width: 100%; height: 100%; border-radius: 6px; cursor: crosshair; touch-action: none; }
 .sd-empty { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; padding: 12px 24px; text-align: center;
   color: var(--sd-muted); pointer-events: none; white-space: pre-line; }
-.sd-tip { position: absolute; left: 0; top: 0; contain: layout paint; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--comfy-menu-bg, #353535);
+.sd-tip { position: absolute; left: 0; top: 0; contain: layout paint; pointer-events: none; z-index: 3; padding: 5px 8px; border-radius: 5px; background: var(--sd-menu);
   border: 1px solid var(--sd-border); box-shadow: 0 2px 8px rgb(0 0 0 / 0.35); white-space: nowrap; line-height: 1.4;
   display: flex; gap: 8px; align-items: center; }
 .sd-tip b { font-weight: 600; }
@@ -41,7 +39,7 @@ const CSS = `
 .sd-tip span { color: var(--sd-muted); }
 .sd-legend { width: 72px; height: 8px; border-radius: 4px; flex: none; }
 .sd-small { font-size: 11px; color: var(--sd-muted); white-space: nowrap; }
-.sd-message { color: var(--error-text, #e5484d); font-size: 11px; min-height: 0; overflow-wrap: anywhere; }
+.sd-message { color: var(--sd-error); font-size: 11px; min-height: 0; overflow-wrap: anywhere; }
 .sd-notice { color: var(--sd-muted); font-size: 11px; overflow-wrap: anywhere; }
 :is(.sd-message, .sd-notice):empty { display: none; }
 .sd-spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
@@ -53,18 +51,29 @@ const CSS = `
 .sd-stage img.sd-shown { visibility: visible; }
 .sd-stage img.sd-coarse { image-rendering: pixelated; }
 .sd-panel input.sd-range { accent-color: var(--sd-accent); border: 0; background: none; padding: 0; margin: 0; height: 24px; cursor: ew-resize; }
-.sd-stop { border-color: var(--error-text, #e5484d) !important; }
+.sd-stop { border-color: var(--sd-error) !important; }
 .sd-figures { display: grid; grid-template-columns: 0.85fr 1.3fr 1.1fr 0.95fr 0.95fr; gap: 5px; }
 .sd-figure { background: var(--sd-field); border-radius: 6px; padding: 4px 6px; min-width: 0; white-space: nowrap; overflow: hidden; }
 .sd-figure b { display: block; font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .sd-figure span { font-size: 11px; color: var(--sd-muted); }
 `;
 
+/** Where no host says otherwise. */
+const PLAIN = ":root { --sd-text: #ddd; --sd-muted: #999; --sd-field: #222; --sd-menu: #353535; --sd-border: #4e4e4e; --sd-accent: #3b9eff; --sd-error: #e5484d; }";
+
+/** The host's CSS variable for each colour of the panels: text, muted, field, menu, border, accent, error. Once. @param {Record<string, string>} theirs */
+export function setTheme(theirs) {
+  addStyle();
+  const style = document.createElement("style");
+  style.textContent = `body { ${Object.entries(theirs).map(([name, variable]) => `--sd-${name}: var(${variable});`).join(" ")} }`;
+  document.head.append(style);
+}
+
 /** Once for the page. */
 export function addStyle() {
   if (document.getElementById("sparsedict-style")) return;
   const style = document.createElement("style");
   style.id = "sparsedict-style";
-  style.textContent = CSS;
+  style.textContent = PLAIN + CSS;
   document.head.append(style);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from ..sparsedict_core.atom_table import atom_table
@@ -10,6 +11,10 @@ from ..sparsedict_core.errors import SparseDictError
 from . import files
 
 LIST, INSPECT, REFRESH, THUMBNAIL = (f"/sparsedict/v1/{name}" for name in ("list", "inspect", "refresh", "thumbnail"))
+
+#: What the browser may load: the panel, and the parts that it shares with ComfyUI.
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {(path.parent.name, path.name): path for folder in ("web", "webui_host") for path in (ROOT / folder).glob("*.js")}
 
 
 def register(app: Any) -> None:
@@ -25,10 +30,10 @@ def register(app: Any) -> None:
     def list_adapters() -> list[dict[str, Any]]:
         return [{"name": name, "bytes": path.stat().st_size} for name, path in files.names(files.default_folder()).items()]
 
-    def inspect(name: str) -> dict[str, Any]:
+    def inspect(name: str, greedy: bool = False) -> dict[str, Any]:
         path = path_of(name)
         try:
-            return {"name": name, "hash": files.short_hash(path), **atom_table(files.read(path))}
+            return {"name": name, "hash": files.short_hash(path), **atom_table(files.read(path), greedy)}
         except SparseDictError as error:
             raise HTTPException(422, str(error)) from error
 
@@ -44,6 +49,13 @@ def register(app: Any) -> None:
         picture.save(buffer, "PNG")
         return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "max-age=60"})
 
+    def script(folder: str, name: str) -> Any:
+        path = SCRIPTS.get((folder, name))
+        if path is None:
+            raise HTTPException(404, "there is no such script.")
+        return Response(path.read_bytes(), media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    app.add_api_route("/sparsedict/v1/js/{folder}/{name}", script, methods=["GET"], response_class=Response)
     app.add_api_route(LIST, list_adapters, methods=["GET"])
     app.add_api_route(REFRESH, list_adapters, methods=["POST"])
     app.add_api_route(INSPECT, inspect, methods=["GET"])

@@ -7,9 +7,10 @@ from typing import Any
 from . import api, axes
 from .cards import make_page
 from .network import APPLIED, OPTION, STOP, WITHOUT, make_network, on_cfg_denoiser
+from .panel import add_tags
 from .panel import build as build_panel
 
-__all__ = ["build_panel", "register"]
+__all__ = ["add_tags", "build_panel", "register"]
 
 
 def register(script_callbacks: Any, shared: Any) -> None:

@@ -1,28 +1,33 @@
-"""The panel below the prompt: choose an adapter, its strength and its share of atoms, and write the tag. Gradio 3 and 4."""
+"""The panel below the prompt, for Gradio 3 and 4: a place for webui_host/prompt_panel.js, and the script's argument for the API."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import files
+from ..sparsedict_core.errors import TagError
+from ..sparsedict_core.prompt_tags import find_tags
 
-_WRITE = "(prompt, name, strength, share) => [sparsedictWriteTag(prompt, name, strength, share)]"
 
-
-def build(prompt: Any) -> None:
-    """`prompt` is the host's own text field; None where the panel cannot reach it yet."""
+def build(tab: str) -> list[Any]:
+    """`tab` is "txt2img" or "img2img". Returns the components whose values the host hands to `add_tags`."""
     import gradio as gr
 
-    with gr.Accordion("SparseDict", open=False):
-        with gr.Row():
-            name = gr.Dropdown(label="Adapter", choices=list(files.names(files.default_folder())), value=None)
-            strength = gr.Slider(label="Strength", minimum=-1.0, maximum=2.0, step=0.05, value=1.0)
-            share = gr.Slider(label="Share of atoms", minimum=0.0, maximum=1.0, step=0.01, value=1.0)
-        with gr.Row():
-            refresh = gr.Button("Refresh")
-            write = gr.Button("Write the tag")
-        refresh.click(fn=lambda: gr.update(choices=list(files.names(files.default_folder()))), inputs=[], outputs=[name])
-        if prompt is not None:
-            # Gradio 4 calls the argument `js`.
-            script = {"js" if int(gr.__version__.split(".")[0]) >= 4 else "_js": _WRITE}
-            write.click(fn=None, inputs=[prompt, name, strength, share], outputs=[prompt], **script)
+    with gr.Accordion("SparseDict", open=False, elem_id=f"{tab}_sparsedict"):
+        gr.HTML(f'<div class="sparsedict-panel" data-tab="{tab}"></div>')
+        return [gr.Textbox(value="", visible=False, label="SparseDict tags")]
+
+
+def add_tags(p: Any, tags: str = "") -> None:
+    """Tags given as the script's argument, as over the API, stand at the end of every prompt. Raises TagError for what is no tag."""
+    tags = (tags or "").strip()
+    if not tags:
+        return
+    rest, found = find_tags(tags)
+    if rest.strip() or not found:
+        raise TagError(f"{tags!r:.200} are not tags; give the script SparseDict tags such as <sparsedict:name:0.8>.")
+    for name in ("prompt", "hr_prompt"):
+        given = getattr(p, name, None)
+        if isinstance(given, list):
+            setattr(p, name, [f"{each} {tags}" for each in given])
+        elif given or (given is not None and name == "prompt"):
+            setattr(p, name, f"{given} {tags}")

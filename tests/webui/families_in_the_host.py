@@ -28,6 +28,11 @@ if not FORGE:  # its modules import each other, in this order only
 
 import torch  # noqa: E402
 
+if not FORGE:
+    from modules import devices
+
+    devices.dtype = devices.dtype_unet = torch.float32  # as the host sets them when it loads a checkpoint
+
 spec = importlib.util.spec_from_file_location("pack", PROJECT / "__init__.py", submodule_search_locations=[str(PROJECT)])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])

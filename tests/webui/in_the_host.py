@@ -142,6 +142,7 @@ client.post("/sdapi/v1/refresh-loras")
 draw("base", "a cat")
 draw("tag", "a cat <sparsedict:zorp:0.8>")
 draw("again", "a cat <sparsedict:zorp:0.8>")
+draw("by the script's argument", "a cat", alwayson_scripts={"SparseDict": {"args": ["<sparsedict:zorp:0.8>"]}})
 draw("removed", "a cat")
 draw("zero", "a cat <sparsedict:zorp:0>")
 draw("quarter", "a cat <sparsedict:zorp:0.8:keep=0.25>")
@@ -182,11 +183,15 @@ report["left"] = hooks()
 
 page = next(page for page in ui_extra_networks.extra_pages if page.title == "SparseDict")
 item = next(iter(page.list_items()))
+html = page.create_html("txt2img")
+report["card html"] = "zorp" in str(html)
 report["card"] = {"name": item["name"], "prompt": item["prompt"], "description": item["description"], "preview": item["preview"]}
 report["api"] = {
     "list": client.get("/sparsedict/v1/list").json(),
     "atoms": client.get("/sparsedict/v1/inspect", params={"name": "zorp"}).json()["atoms"],
     "unknown": client.get("/sparsedict/v1/inspect", params={"name": "zrop"}).status_code,
+    "script": client.get("/sparsedict/v1/js/web/atom_selector.js").text[:12],
+    "no script": client.get("/sparsedict/v1/js/web/texts.py").status_code,
     "thumbnail": client.get("/sparsedict/v1/thumbnail", params={"name": "zorp"}).headers["content-type"],
 }
 plots = [data.module for data in scripts.scripts_data if hasattr(data.module, "axis_options")]

@@ -68,6 +68,7 @@ def make_forge() -> dict[str, torch.Tensor]:
     vae = IntegratedAutoencoderKL.from_config(IntegratedAutoencoderKL.load_config(files / "vae"))
     text = CLIPTextModel(CLIPTextConfig.from_pretrained(files / "text_encoder"))
     with torch.no_grad():
+        text.text_model.final_layer_norm.bias.normal_(0.1, 0.5)  # Forge divides by the mean of what it gives, which a fresh norm makes 0
         for tensor in (*unet.parameters(), *vae.parameters()):
             if tensor.ndim > 1:
                 tensor *= 3**0.5  # else a random picture is all but grey, and an adapter below one level of it

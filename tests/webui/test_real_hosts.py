@@ -65,7 +65,7 @@ def test_every_familys_sites_are_those_that_are_seen_at_work(host):
 
 def test_a_tag_draws_another_picture_and_the_same_again(seen):
     pictures = seen["pictures"]
-    assert pictures["tag"] == pictures["again"] != pictures["base"]
+    assert pictures["tag"] == pictures["again"] == pictures["by the script's argument"] != pictures["base"]
     different = {name: pictures[name] for name in ("base", "tag", "quarter", "early", "twice")}
     assert len(set(different.values())) == 5, different
 
@@ -102,6 +102,7 @@ def test_all_attention_outputs_are_sites_and_no_hook_is_left(seen):
 def test_card_axes_and_routes(seen):
     assert seen["card"]["name"] == "zorp" and seen["card"]["prompt"].startswith('"<sparsedict:zorp:"') and '" zorp"' in seen["card"]["prompt"]
     assert seen["card"]["description"] == "Zorp" and "thumbnail?name=zorp" in seen["card"]["preview"]
-    assert len(seen["axes"]) == 4
+    assert seen["card html"] and len(seen["axes"]) == 4
+    assert seen["api"]["script"] == "// @ts-check" and seen["api"]["no script"] == 404
     assert seen["api"]["list"][0]["name"] == "zorp" and seen["api"]["atoms"] == 16 * seen["sites"]
     assert seen["api"]["unknown"] == 404 and seen["api"]["thumbnail"] == "image/png"

@@ -1,0 +1,67 @@
+"""The panel's argument, what it writes, and what the browser may load."""
+
+import json
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from webui.models import WIDTH
+
+from sparsedict.sparsedict_core.adapter import SparseAdapter
+from sparsedict.sparsedict_core.config import AdapterConfig
+from sparsedict.sparsedict_core.errors import TagError
+from sparsedict.sparsedict_core.prompt_tags import find_tags
+from sparsedict.sparsedict_core.site import SiteName, SparseSite
+from sparsedict.webui_host import api
+from sparsedict.webui_host.panel import add_tags
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def test_the_core_reads_what_the_panel_writes():
+    """tests/web/webui_tags.test.mjs writes these texts from these choices."""
+    config = AdapterConfig(atoms=4, rank=2)
+    sites = [SparseSite.create(SiteName(f"unet.a.{layer}.to_out.0", layer), WIDTH, WIDTH, config, torch.Generator().manual_seed(0)) for layer in (0, 1)]
+    for site in sites:
+        site.importance = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    adapter = SparseAdapter(sites, config, "unet", {})
+    for written in json.loads((PROJECT / "tests/vectors/webui_tags.json").read_text()):
+        _, [tag] = find_tags(f"a cat {written['text']}")
+        gains = tag.gains(adapter)
+        kept = adapter.atom_count if gains is None else sum(int((gain != 0).sum()) for gain in gains.values())
+        assert (kept, tag.strength) == (written["kept"], 0.8), written["text"]
+
+
+def test_the_scripts_argument_adds_tags_to_every_prompt():
+    p = types.SimpleNamespace(prompt="a cat", hr_prompt="")
+    add_tags(p, "<sparsedict:zorp:0.8>")
+    assert (p.prompt, p.hr_prompt) == ("a cat <sparsedict:zorp:0.8>", "")
+    add_tags(p, " ")
+    add_tags(p)
+    assert p.prompt == "a cat <sparsedict:zorp:0.8>"
+    p = types.SimpleNamespace(prompt=["a", "b"], hr_prompt="c")
+    add_tags(p, "<sparsedict:x>")
+    assert (p.prompt, p.hr_prompt) == (["a <sparsedict:x>", "b <sparsedict:x>"], "c <sparsedict:x>")
+    for wrong in ("zorp", "<sparsedict:x> and more", "<sparsedict:x:keep=9>"):
+        with pytest.raises(TagError):
+            add_tags(p, wrong)
+
+
+def test_the_panels_scripts_load_each_other_and_no_host():
+    """Every import leads to a file that the route serves, and none of them to ComfyUI's front end."""
+    waiting, seen = [("webui_host", "prompt_panel.js")], set()
+    while waiting:
+        folder, name = waiting.pop()
+        if (folder, name) in seen:
+            continue
+        seen.add((folder, name))
+        text = api.SCRIPTS[folder, name].read_text()
+        for line in text.splitlines():
+            if line.startswith("import "):
+                target = line.split('"')[1]
+                parts = target.split("/")
+                assert parts[0] in (".", "..") and "scripts" not in parts, (name, target)
+                waiting.append((folder if parts[0] == "." else parts[1], parts[-1]))
+    assert ("web", "atom_selector.js") in seen
+    assert ("webui_host", "api.py") not in api.SCRIPTS
