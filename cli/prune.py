@@ -55,6 +55,8 @@ def command(
     if refit is None:
         refit = order == "greedy" and counted
     result = select(before, selection_of(order, **amounts), refit=refit)
+    if not result.kept:
+        click.echo("Warning: no atom is kept; with this file the base draws what it draws without it.", err=True)
     after = prune(before, result, refit=refit)
     if file_format == "lora":
         click.echo(f"order {order}{', refitted' if refit else ''}: {result.text}\n{export(after, out, overwrite)}")

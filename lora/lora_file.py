@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_container import STORED, Entry, open_container
+from ..sparsedict_core.regular_file import read_regular
 
 # `….lora_down.weight`, `….lora_A.weight`, `…_lora.down.weight`, `….lora.down.weight`, `….lora_linear_layer.down.weight`,
 # `….lora_A.default.weight`, and each with up or B.
@@ -207,7 +208,7 @@ def _peft_settings(path: Path, text: dict[str, str]) -> dict[str, Any]:
         if "lora_adapter_metadata" in text:
             settings = json.loads(text["lora_adapter_metadata"])
         elif path.name == "adapter_model.safetensors" and beside.exists():
-            settings = json.loads(beside.read_text(encoding="utf-8"))
+            settings = json.loads(read_regular(beside))
         if not isinstance(settings, dict):
             raise ValueError("no settings by name")
     except (OSError, ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ same to them, and detaching leaves the model as it was. A deep copy or a pickle 
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: (site_key, site, x, coefficients, update, output): x (..., d_in), coefficients (..., m) of all atoms and before
 #: gains, update (..., d_out) with gains at strength 1, output (..., d_out) before this update is added.
 TapCallback = Callable[[str, SparseSite, Tensor, Tensor, Tensor, Tensor], None]
+#: Of strengths; a number beyond is a slip.
+LOUD = 100.0
 
 
 class Session(Protocol):
@@ -75,7 +78,7 @@ class MemberStrengths(MutableMapping[str, float]):
         if name not in self._values:
             known = f"the members are {', '.join(self._values)}" if self._values else "the adapter is not composed and has no members"
             raise SparseDictError(f"there is no member {name!r}; {known}.")
-        self._values[name] = _finite(strength, f"the strength of {name!r}")
+        self._values[name] = _sound(strength, f"the strength of {name!r}")
         attachment = self._attachment()
         if attachment is not None:
             attachment._rescale()
@@ -112,7 +115,7 @@ class Attachment:
         self.session: Session | None = None
         self.taps: list[TapCallback] = []
         self.companions: list[Callable[[], None]] = []  # what ends what else came with the adapter, when that is detached
-        self._strength = _finite(strength, "the strength")
+        self._strength = _sound(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]
         self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
         sharing: dict[nn.Module, list[SiteCall]] = {}
@@ -144,7 +147,7 @@ class Attachment:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = _finite(value, "the strength")
+        self._strength = _sound(value, "the strength")
         self._rescale()
 
     def strength_at(self, member: str | None) -> float:
@@ -240,10 +243,12 @@ class Attachment:
         self.detach()
 
 
-def _finite(value: float, what: str) -> float:
-    """Raises SparseDictError for what is no finite number."""
+def _sound(value: float, what: str) -> float:
+    """Raises SparseDictError for what is no finite number; warns of one that breaks any picture."""
     if not math.isfinite(value):
         raise SparseDictError(f"{what} is {value}; give a finite number, 1 is the adapter as it was trained and 0 the bare base.")
+    if abs(value) > LOUD:
+        warnings.warn(f"{what} is {value:g}, at which pictures are noise or black; 1 is the adapter as it was trained, and few bear more than 2.", stacklevel=3)
     return float(value)
 
 

@@ -11,7 +11,6 @@ import gc
 import json
 import math
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from .bounds import LONGEST_FIELD, MOST_FIELDS, most_header
 from .errors import FileFormatError
+from .regular_file import open_regular
 from .shown_text import shown
 
 #: What can be read, in the format's own words.
@@ -164,32 +164,25 @@ def without_collections() -> Iterator[None]:
 @contextmanager
 def open_container(path: Path) -> Iterator[Container]:
     """The file with its header read. Raises FileFormatError for whatever is no sound safetensors file."""
-    # A pipe would keep us waiting for its writer, and a device may do anything when opened.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        _refuse_irregular(path, os.stat(path).st_mode)
-        descriptor = os.open(path, flags)
+        descriptor = open_regular(path)
     except (OSError, ValueError) as error:
         raise FileFormatError(unusable(path, error)) from error
     try:
         with open(descriptor, "rb") as stream:
-            _refuse_irregular(path, os.fstat(descriptor).st_mode)
             yield Container(path, stream)
     except OSError as error:
         raise FileFormatError(unusable(path, error)) from error
-
-
-def _refuse_irregular(path: Path, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise FileFormatError(f"{path} is a folder; give the .safetensors file in it.")
-    if not stat.S_ISREG(mode):
-        raise FileFormatError(f"{path} is a pipe, a socket or a device; give a regular file.")
 
 
 def unusable(path: Path, error: OSError | ValueError) -> str:
     """One sentence for a name that the system does not take, or a file that it does not give."""
     if not isinstance(error, OSError):
         return f"{path} is no name that a file can have: it holds a zero byte or half a character; choose another."
+    if error.errno == errno.EISDIR:
+        return f"{path} is a folder; give the .safetensors file in it."
+    if error.errno == errno.EINVAL:
+        return f"{path} cannot be read: {error.strerror}; give a regular file."
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"{path} does not exist; check the path."
     if error.errno == errno.ENAMETOOLONG:

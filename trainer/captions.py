@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..sparsedict_core.errors import DataError
+from ..sparsedict_core.regular_file import read_regular
 
 DEFAULT_CAPTION = "a photo of {}"
 SLOTS = ("{}", "{word}", "[trigger]")  # where a caption takes the placeholder word
@@ -28,7 +29,7 @@ ENCODINGS = [(codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (c
 def read_text(path: Path) -> str:
     """A text file in UTF-8, or in what the mark at its start says. Raises DataError."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         return data.decode(next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save the caption again as UTF-8") from error

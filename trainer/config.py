@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OPTIMISERS = ("adam", "adamw", "sgd", "nadam", "radam", "rmsprop", "adafactor", "prodigy")
 TIMESTEPS = ("family", "uniform", "logit-normal")
 LR_SCHEDULES = ("linear", "cosine", "constant")
+MOST_ATOMS_A_SITE = 8192  # their moments take 256 MB at each site, whether they are stored or not
 
 
 @dataclass
@@ -76,7 +77,7 @@ class TrainConfig:
         widget=Widget(3, 16, most=1024, note="0: of all, in a far larger file.")
     )
     atoms: int = option(
-        128, "Atoms of each site's dictionary. More can hold more, in a larger file.", "--atoms", bounds=ONE_OR_MORE, widget=Widget(2, 128, least=1, most=8192)
+        128, "Atoms of each site's dictionary. More can hold more, in a larger file.", "--atoms", bounds=(1, MOST_ATOMS_A_SITE, True), widget=Widget(2, 128, least=1, most=MOST_ATOMS_A_SITE)
     )
     density: float = option(
         0.10, "Share of atoms that are active at once.", "--density", bounds=SHARE, widget=Widget(4, 0.0, most=1.0, step=0.01, unset=0, note="0: by the preset.")

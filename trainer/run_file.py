@@ -12,6 +12,7 @@ from typing import Any
 
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import TrainingError
+from ..sparsedict_core.regular_file import read_regular
 from .config import TrainConfig
 
 #: What belongs to one run alone, or is known from where the file lies.
@@ -26,7 +27,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise TrainingError(f"{path} is TOML, which Python reads from 3.11 on; use a newer Python, or give the settings as options.") from error
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(read_regular(Path(path)).decode())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(f"{path} cannot be read as TOML ({reason}); correct it, or give another file.") from error

@@ -14,9 +14,10 @@ export function parseGains(text) {
   for (let rest = text.trim(); rest; ) {
     const equals = rest.indexOf("="), number = equals < 0 ? null : NUMBER.exec(rest.slice(equals + 1));
     if (!number) throw new SelectionError(`'${rest}' sets no gain; write addresses and a number, such as L17[137]=1.5, L3=0.`);
-    const addresses = rest.slice(0, equals).trim();
+    const addresses = rest.slice(0, equals).trim(), gain = Number(number[1]);
+    if (!Number.isFinite(gain)) throw new SelectionError(`'${number[1]}' is too large for a gain; 1 leaves an atom as it is and 0 removes it.`);
     parseAddresses(addresses);
-    found.push({ addresses, gain: Number(number[1]) });
+    found.push({ addresses, gain });
     rest = rest.slice(equals + 1 + number[0].length).trim();
   }
   return found;

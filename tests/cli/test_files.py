@@ -75,6 +75,7 @@ def test_prune_invert_layers_per_site_and_threshold(cli, adapter_file, tmp_path)
     assert kept("--layers", "L1-L2") == [0, 16, 16]
     assert kept("--keep", "50%", "--layers", "L2") == [0, 0, 8]
     assert kept("--top", "0") == [0, 0, 0]
+    assert "no atom is kept" in cli("prune", adapter_file, "--top", "0", "--overwrite", "--out", tmp_path / "out.safetensors").err
     strongest = max(float(site.importance.max()) for site in load(adapter_file).sites.values())
     assert sum(kept("--threshold", str(strongest * 0.999))) == 1
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
 from click.testing import CliRunner
 
 from sparsedict.cli.train import command
-from sparsedict.sparsedict_core.errors import TrainingError
+from sparsedict.sparsedict_core.errors import SparseDictError, TrainingError
+from sparsedict.trainer.captions import read_text
 from sparsedict.trainer.config import TrainConfig
 from sparsedict.trainer.run_file import read_settings, write_settings
 
@@ -36,6 +38,15 @@ def test_a_file_that_cannot_be_meant_is_named(tmp_path, text, words):
     assert "run.toml" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(TrainingError, match=r"none\.toml"):
         read_settings(tmp_path / "none.toml")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="made of what only POSIX has")
+def test_only_regular_files_are_read(tmp_path):
+    """A pipe would keep the run waiting for its writer."""
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_settings, read_text):
+        with pytest.raises(SparseDictError, match=r"pipe cannot be read.*it is a pipe, a socket or a device"):
+            read(tmp_path / "pipe")
 
 
 def test_options_go_before_the_file_and_the_file_before_the_preset(tmp_path):

@@ -125,7 +125,7 @@ test("gains of 0 take atoms out, and the last word counts", () => {
   assert.deepEqual(parseGains(" L1[0-3, 7]=1.5, L0.text=0;L2=-.5e1\n"), [
     { addresses: "L1[0-3, 7]", gain: 1.5 }, { addresses: "L0.text", gain: 0 }, { addresses: "L2", gain: -5 },
   ]);
-  for (const wrong of ["L1", "L1=", "=1", "L1=x", "X=1", "L1=1 L2=0"]) assert.throws(() => parseGains(wrong), selection.SelectionError, wrong);
+  for (const wrong of ["L1", "L1=", "=1", "L1=x", "X=1", "L1=1 L2=0", "L1=1e999", "L1=-1e400, L2=0"]) assert.throws(() => parseGains(wrong), selection.SelectionError, wrong);
   const left = leftBy(plain, "L1=0, L1[2]=2, L2=0.5", null);
   assert.equal(atoms(left).length, plain.atoms - 7);
   const there = selection.select(plain, { top: 10 }).mask;
