@@ -76,7 +76,8 @@ def base_places(patcher: Any) -> BasePlaces:
         weight = modules[name].weight.detach().float()
         return weight if rows is None else weight[slice(*rows)]
 
-    return BasePlaces(sites.family, sites.component, found, sites.names, weight_of, patches)
+    other_way = "update ComfyUI, which does not know these names either, or have the LoRA saved in the spelling of kohya or diffusers"
+    return BasePlaces(sites.family, sites.component, found, sites.names, weight_of, patches, other_way)
 
 
 def host_names(patcher: Any) -> Callable[[str], str]:

@@ -43,6 +43,7 @@ class ExportReport:
     errors: dict[str, float] = field(default_factory=dict)
     error: float = 0.0  # over all sites
     left_out: int = 0  # tensors that the dictionary carried along in another spelling
+    hint: str = ""
 
     @property
     def text(self) -> str:
@@ -56,7 +57,7 @@ class ExportReport:
             lines.append("it is the dictionary, to rounding")
         if self.left_out:
             lines.append(f"{self.left_out} tensors of the LoRA that the dictionary came from are left out, as {self.style} spells them otherwise")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.hint] if self.hint else [])])
 
 
 def export_lora(
@@ -86,6 +87,8 @@ def export_lora(
     if path.exists() and not overwrite:
         raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
     report = ExportReport(path, style, 0, (0, 0), 0)
+    if style == "kohya" and adapter.component == "transformer" and host_name is None:
+        report.hint = "its names are diffusers' after kohya's prefix, as ComfyUI and OneTrainer have them for SD3 and Flux; diffusers takes --style diffusers, kohya's tools what Save as LoRA writes in ComfyUI with a model connected"
     modules = _modules(adapter, rank, samples, report)
     if not modules:
         raise FileFormatError(f"{path}: the dictionary has no atoms left, so there is no LoRA to write; keep some.")

@@ -18,7 +18,7 @@ from ..sparsedict_core.low_rank import linear_config, linear_site, singular_fact
 from ..sparsedict_core.site import SiteName, SparseSite
 from ..sparsedict_core.streams import name_sites
 from ..sparsedict_core.text_encoders import is_text_encoder
-from .known_bases import base_of
+from .known_bases import base_of, names_tell
 from .lora_file import LoraFile
 from .names import Part
 from .updates import Factors, factors, widths
@@ -41,6 +41,8 @@ class BasePlaces:
     outputs: Sequence[SiteName]
     weight_of: Callable[[str], Tensor | None] = lambda path: None
     patches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: What to do with a LoRA of the family whose names nothing here knows.
+    other_way: str = "convert it in ComfyUI, by Sparse Dict from LoRA, which asks that host for the names"
 
     def names(self) -> dict[str, SiteName]:
         """The site's name at each path. All are named, so that a name does not depend on what a LoRA happens to hold."""
@@ -176,10 +178,12 @@ class LoraImport:
             there = self.base.widths.get(part.path)
             why = f"the first is {first}, which " + (f"maps {ins} channels to {outs} where the base has {there[0]} and {there[1]}" if there else "the base has not")
         made_for = base_of(self.file)
+        if len(homeless) == len(wanted) and part is None and names_tell(self.file) == family:
+            return f"{path}: none of its {len(wanted)} modules has a name that is known here ({why}), though such names are {family}'s; {self.base.other_way}."
         if len(homeless) == len(wanted):
             other = f"it was made for {made_for}, this base is {family}" if made_for else f"this base is {family}"
             return f"{path}: none of its {len(wanted)} modules fits ({why}); {other}: give the base that the LoRA was made for."
         return (
-            f"{path}: {len(wanted) - len(homeless)} of its {len(wanted)} modules fit this {family} base, {len(homeless)} do not ({why}); give the base that "
+            f"{path}: {len(wanted) - len(homeless)} of its {len(wanted)} modules fit this {family} base, {len(homeless)} {'does' if len(homeless) == 1 else 'do'} not ({why}); give the base that "
             f"it was made for{f' ({made_for})' if made_for and made_for != family else ''}, or allow a part to be left aside."
         )

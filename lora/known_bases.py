@@ -22,4 +22,9 @@ def base_of(file: LoraFile) -> str | None:
     for name, module in file.modules.items():
         if name.endswith(("attn2_to_k", "attn2.to_k", "attn2.processor.to_k")):
             return _TEXT_WIDTHS.get(widths(file, module)[0])
+    return names_tell(file)
+
+
+def names_tell(file: LoraFile) -> str | None:
+    """By a piece of a name that only one family's modules have."""
     return next((family for telltale, family in _TELLTALES.items() if any(telltale in name for name in file.modules)), None)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lora.bad_files import NAMES, make, words_of
 from lora.lora_files import kohya_style, linears, random_lora, write
 
 from sparsedict.sparsedict_core import load
@@ -80,6 +81,19 @@ def test_a_lora_for_another_base_leaves_nothing(cli, tmp_path):
     result = cli("convert", path, "--out", tmp_path / "out.safetensors")
     assert result.code == 1 and "none of its 1 modules fits" in result.err
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_lora_for_the_base(name, cli, tmp_path):
+    """One sentence with the file's name, and nothing is left; what is fine is converted."""
+    path, words = make(name, tmp_path), words_of(name)
+    result = cli("convert", path, "--out", tmp_path / "made" / "out.safetensors")
+    if words is None:
+        assert result.code == 0 and "256 atoms at 33 sites" in result.out, result.err
+    else:
+        assert result.code == 1 and result.err.startswith("Error: ") and result.err.count("\n") == 1 and str(path) in result.err
+        assert all(word in result.err for word in words), result.err
+        assert [left.name for left in tmp_path.rglob("*") if left.is_file()] == [path.name]
 
 
 def test_gated_dictionaries_need_a_base(cli, tmp_path):

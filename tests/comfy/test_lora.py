@@ -9,6 +9,7 @@ import host_adapters
 import pytest
 import tiny_models
 import torch
+from lora.bad_files import NAMES, make, words_of
 from lora.lora_files import kohya_style, write
 from node_calls import run
 
@@ -199,3 +200,27 @@ def test_nodes(comfy, nodes, tmp_path):
         run(nodes, "SparseDictSaveAsLora", sparse_dict=gated, model=patcher, filename="near", **saving)
     _, text = run(nodes, "SparseDictSaveAsLora", sparse_dict=gated, model=patcher, positive=words, latent_image=empty, filename="near", **saving)
     assert "nearest LoRA" in text and "%" in text
+
+
+@pytest.fixture(scope="module")
+def demo(comfy):
+    from sparsedict.comfyui_host.demo_base import load_model
+
+    return load_model()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_lora_for_the_base(name, demo, nodes):
+    """The node says what the command line says."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    path, words = make(name, folder), words_of(name)
+    call = {"model": demo, "lora": path.name, "rank": 64, "allow_part": False}
+    if words is None:
+        assert "256 atoms at 33 sites" in run(nodes, "SparseDictFromLora", **call)[1]
+    else:
+        with pytest.raises(FileFormatError) as caught:
+            run(nodes, "SparseDictFromLora", **call)
+        assert path.name in str(caught.value) and "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)

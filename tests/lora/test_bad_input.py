@@ -108,6 +108,15 @@ def test_another_base(base, tmp_path):
     assert "flux" in text and "sd15" in text
 
 
+def test_names_of_the_family_that_are_not_known_here(tmp_path):
+    """kohya's SD3: the model's original names, which diffusers' loader for SD3 does not read. ComfyUI does."""
+    import diffusers
+
+    base = Base.of(DENOISERS["sd3"][0]()[0], diffusers.StableDiffusion3Pipeline)
+    path = write(kohya_style({"joint_blocks.0.x_block.attn.qkv": (torch.ones(2, 16), torch.ones(48, 2))}), tmp_path / "kohya.safetensors")
+    assert "convert it in ComfyUI" in refused(path, base, "none of its 1 modules has a name that is known here")
+
+
 def test_a_part_that_fits(base, lora, tmp_path):
     tensors = kohya_style(lora) | kohya_style({"somewhere.else": (torch.ones(2, 4), torch.ones(4, 2))})
     path = write(tensors, tmp_path / "part.safetensors")
