@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...demo_model.glyphs import GLYPHS
 from ...demo_model.pipeline import make_noise
-from ...demo_model.scenes import BACKGROUNDS
+from ...demo_model.scenes import BACKGROUNDS, PLACES
 from ...evaluation.machine import machine
 from ...evaluation.suite import Score, Suite
 from ...lora.at_work import order_by_prompts, sampled_coefficients
@@ -42,6 +42,7 @@ PROMPTS = 4
 # A row's pictures: a third of the suite's places and backgrounds, two of each place, a few of its other prompts, and fewer steps, as a
 # cell has 33 rows.
 OTHERS, SAMPLING_STEPS = 8, 8
+PICTURES = len(PLACES) * len(BACKGROUNDS) // 3 + OTHERS
 # The most important atoms, whose own changes of two pictures are compared.
 LOOKED_AT = 12
 
@@ -142,22 +143,20 @@ def numbers(adapter: SparseAdapter) -> int:
 
 
 def readability(adapter: SparseAdapter, coefficients: Mapping[str, Tensor]) -> dict[str, float]:
-    """The smallest share of atoms, most important first, that holds 90 % of the change's energy; the share of tokens that hold half of an
-    atom's energy; and how alike the places are at which two atoms of a site act (mean cosine of |C|, 0 to 1)."""
+    """The smallest share of atoms, most important first, that holds 90 % of the change's energy; and how alike the places are at which two
+    atoms of a site act (mean cosine of |C|, 0 to 1)."""
     low, high = 0, adapter.atom_count
     while low < high:
         middle = (low + high) // 2
         kept = energy_kept(adapter, select(adapter, Selection(top=middle)).masks)
         low, high = (low, middle) if kept is not None and kept >= 0.9 else (middle + 1, high)
-    overlaps, places = [], []
+    overlaps = []
     for c in coefficients.values():
-        size = c.abs() / c.norm(dim=0).clamp(min=1e-12)
-        if size.shape[1] > 1:
+        if c.shape[1] > 1:
+            size = c.abs() / c.norm(dim=0).clamp(min=1e-12)
             cosines = size.T @ size
             overlaps.append(float((cosines.sum() - cosines.trace()) / (len(cosines) * (len(cosines) - 1))))
-        energy = c.square().sort(dim=0, descending=True).values.cumsum(0)
-        places.append(float(((energy < 0.5 * energy[-1]).sum(0) / len(c)).mean()))
-    return {"atoms_for_90": low / adapter.atom_count, "overlap": sum(overlaps) / len(overlaps), "places_of_half": sum(places) / len(places)}
+    return {"atoms_for_90": low / adapter.atom_count, "overlap": sum(overlaps) / len(overlaps)}
 
 
 @torch.no_grad()

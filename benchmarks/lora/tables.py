@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...tools.make_demo_lora import RANK
 from ..formatting import interval, table
+from .keeping import LOOKED_AT, PICTURES, SAMPLING_STEPS
 
 MEASURES = ("concept_fidelity", "prompt_fidelity", "drift")
 HEAD = ("concept fidelity ↑", "prompt fidelity ↑", "drift ↓")
 NAMES = {
-    "lora": "LoRA, through peft", "converted": "converted, all atoms", "svd": "LoRA cut by SVD, per Linear", "pruned": "", "gated": "gated", "gated, as a LoRA": "gated, and a LoRA again",
+    "lora": "LoRA, through peft", "converted": "converted, all atoms", "svd": "LoRA cut by SVD", "pruned": "", "gated": "gated", "gated, as a LoRA": "gated, and a LoRA again: the nearest",
 }  # fmt: skip
 ORDERS = {"importance": "importance, bare mask", "greedy": "greedy + refit"}
 
@@ -21,34 +23,59 @@ def label(row: Mapping[str, Any]) -> tuple[str, str]:
         return f"{row['rotation']}, {ORDERS[row['order']]}", f"{row['share']:.0%}"
     if row["what"] == "gated, as a LoRA":
         return NAMES[row["what"]], f"rank {row['rank']}"
-    return NAMES[row["what"]], f"{row['share']:.0%}" if "share" in row else "100%"
+    if row["what"] == "svd":
+        return NAMES[row["what"]], f"rank {max(1, int(RANK * row['share']))}"
+    return NAMES[row["what"]], "100%"
 
 
 def kept_table(results: Sequence[Mapping[str, Any]]) -> str:
     """What is kept of LoRAs of the demo world, and which rotation is easiest to read."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     turned: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        for row in result["rows"]:
-            if row["what"] == "readability":
-                turned.setdefault(row["rotation"], []).append(row)
-            else:
-                groups.setdefault(label(row), []).append(row)
+    # The gated ones, which are results of their own, last.
+    for row in sorted((row for result in results for row in result["rows"]), key=lambda row: row["what"].startswith("gated")):
+        if row["what"] == "readability":
+            turned.setdefault(row["rotation"], []).append(row)
+        elif row["what"] != "svd" or RANK * row["share"] >= 0.5:  # a rank is 1 at least
+            groups.setdefault(label(row), []).append(row)
     rows = [[*name, f"{sum(r['numbers'] for r in found) / len(found):,.0f}", *(interval([r[m] for r in found]) for m in MEASURES), str(len(found))] for name, found in groups.items()]
-    reading = [
-        [name, *(interval([row[key] for row in found]) for key in ("atoms_for_90", "overlap", "places_of_half")), str(len(found))] for name, found in turned.items()
-    ]
-    concepts, seeds = sorted({r["concept"] for r in results}), len({r["seed"] for r in results})
-    missed = [row["error"] for result in results for row in result["rows"] if row["what"] == "gated, as a LoRA" and row["rank"] == 8]
+    columns = ("atoms_for_90", "overlap", "picture_overlap")
+    reading = [[name, *(interval([row[key] for row in found]) for key in columns), str(len(found))] for name, found in turned.items()]
     return "\n\n".join(
         [
-            f"LoRAs of rank 8 on all 33 attention and feed-forward Linears, trained without a quiet term, {results[0]['steps']} steps; concepts {', '.join(concepts)}, {seeds} seed(s). "
-            f"A gated dictionary's nearest LoRA of rank 8 misses {interval(missed)} of its change on inputs that it has not seen.",
+            f"LoRAs of rank 8 on all 33 attention and feed-forward Linears, trained without a quiet term, {results[0]['steps']} steps, on {told(results, 'readability')}. "
+            f"A row is measured on {PICTURES} pictures of {SAMPLING_STEPS} steps, so it is not to be laid beside E1's.",
             table(("what", "kept", "numbers", *HEAD, "runs"), rows),
-            "Which atoms are easiest to read: the share of atoms that holds 90 % of the change's energy, how alike the places are at which two atoms of a Linear act "
-            "(0 to 1), and the share of tokens that holds half of an atom's energy. Fewer is better in each.",
-            table(("rotation", "atoms for 90 % ↓", "overlap ↓", "tokens of half an atom ↓", "runs"), reading),
+            gating(results),
+            "Which atoms are easiest to read: the share of atoms that holds 90 % of the change's energy; and how alike the places are at which two atoms of a Linear act, and those in "
+            f"a picture that two of the {LOOKED_AT} most important atoms change, each taken out by itself (cosine of sizes, 0 to 1). Less is better in each.",
+            table(("rotation", "atoms for 90 % ↓", "overlap of tokens ↓", "overlap in pictures ↓", "runs"), reading),
         ]
+    )
+
+
+def told(results: Sequence[Mapping[str, Any]], what: str) -> str:
+    """The cells that have such rows."""
+    cells = sorted((result["seed"], result["concept"]) for result in results if any(row["what"] == what for row in result["rows"]))
+    return ", ".join(f"{concept} (seed {seed})" for seed, concept in cells)
+
+
+def gating(results: Sequence[Mapping[str, Any]]) -> str:
+    """The gated ones beside the whole LoRAs of the same cells."""
+    whole = {(result["concept"], result["seed"]): row for result in results for row in result["rows"] if row["what"] == "lora"}
+    pairs, missed = [], []
+    for result in results:
+        for row in result["rows"]:
+            lora = whole.get((result["concept"], result["seed"]))
+            if row["what"] == "gated" and lora is not None:
+                pairs.append((row["concept_fidelity"] / lora["concept_fidelity"], row["drift"] / lora["drift"]))
+            if row["what"] == "gated, as a LoRA" and row["rank"] == 8:
+                missed.append(row["error"])
+    if not pairs:
+        return ""
+    return (
+        f"Gated ones keep {interval([kept for kept, _ in pairs])} of the LoRA's concept fidelity at {interval([drift for _, drift in pairs])} of its drift ({told(results, 'gated')}); "
+        f"their nearest LoRA of rank 8 misses {interval(missed)} of the change's size on inputs that it has not seen."
     )
 
 
