@@ -11,11 +11,13 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
 from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.prepared import ready
 from .rest import rest_on_model
 from .sites import modules_for
 
@@ -30,12 +32,13 @@ class AppliedTensors(nn.Module):
         self.adapter = adapter
 
 
-#: Where the tensors are moved: one copy of each adapter for a device, so that another strength or selection is the same model to the host.
-_copies: weakref.WeakKeyDictionary[SparseAdapter, dict[str, Any]] = weakref.WeakKeyDictionary()
+#: What is moved: one copy of each adapter for a device and dtype, so that another strength or selection is the same model to the host.
+_copies: weakref.WeakKeyDictionary[SparseAdapter, dict[tuple[str, torch.dtype], Any]] = weakref.WeakKeyDictionary()
 
 
 def tensors_for(adapter: SparseAdapter, patcher: Any) -> Any:
-    """A ModelPatcher over the tensors that calls use. What is on the SPARSE_DICT socket stays on the CPU, with all that no call needs."""
+    """A ModelPatcher over the tensors that calls use, in the model's own dtype. What is on the SPARSE_DICT socket stays on the CPU, with all
+    that no call needs."""
     from comfy.model_patcher import ModelPatcher
 
     def made(used: SparseAdapter) -> Any:
@@ -43,13 +46,16 @@ def tensors_for(adapter: SparseAdapter, patcher: Any) -> Any:
 
     if patcher.load_device.type == "cpu":
         return made(adapter)
-    copies, device = _copies.setdefault(adapter, {}), str(patcher.load_device)
-    if device not in copies:
-        copy = adapter.clone()
-        for site in copy.sites.values():
-            site.moments = site.firing = None
-        copies[device] = made(copy)
-    return copies[device]
+    copies, key = _copies.setdefault(adapter, {}), (str(patcher.load_device), compute_dtype(patcher))
+    if key not in copies:
+        copies[key] = made(SparseAdapter([ready(site, key[1]) for site in adapter.sites.values()], adapter.config, adapter.component, {}, adapter.members))
+    return copies[key]
+
+
+def compute_dtype(patcher: Any) -> torch.dtype:
+    """What the model's Linears take in; weights in eight bits are cast for it."""
+    dtype = patcher.get_model_object("manual_cast_dtype") or patcher.model_dtype()
+    return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
 
 
 class AppliedAdapter:

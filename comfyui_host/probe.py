@@ -40,6 +40,7 @@ class Probe:
         self._maps: dict[str, Tensor] = {}
         self._calls = 0
         self._rows: list[int] = []
+        self._index: Tensor | None = None  # the same, where the model is
         self.patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self._while_sampling)
         self.patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._each_call)
 
@@ -60,7 +61,7 @@ class Probe:
         chunks = options.get("cond_or_uncond") or [0]
         each = max(1, x.shape[0] // len(chunks))
         prompts = [POSITIVE if chunk == 0 else OTHER for chunk in chunks for _ in range(each)]
-        self._rows = [row for row, prompt in enumerate(prompts) if prompt == POSITIVE]
+        self._rows, self._index = [row for row, prompt in enumerate(prompts) if prompt == POSITIVE], None
         self._calls += bool(self._rows)
         self.stats.label(self._part(float(sigma.max()), options.get("sample_sigmas")), prompts)
         return executor(x, sigma, *args, **kwargs)
@@ -74,14 +75,20 @@ class Probe:
     def _gather(self, key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
         if not self._rows or site.atoms == 0 or not has_places(site.name.stream):
             return
-        strengths = coefficients.detach()[self._rows].abs().float().mean(0).reshape(-1, coefficients.shape[-1]).cpu()
+        c = coefficients.detach()
+        if len(self._rows) < c.shape[0]:
+            if self._index is None:
+                self._index = torch.tensor(self._rows).to(c.device, non_blocking=True)
+            c = c.index_select(0, self._index)
+        # Summed where it is: reading it here would make a GPU wait at every site and step.
+        strengths = c.abs().float().mean(0).reshape(-1, c.shape[-1])
         self._maps[key] = self._maps[key] + strengths if key in self._maps else strengths
 
     # -- what happened --------------------------------------------------------------------------------------
 
     def strongest(self, latent_size: tuple[int, ...]) -> list[FiredAtom]:
         """All atoms that fired for the positive prompt, strongest first; `latent_size` (h, w) or (frames, h, w)."""
-        maps = {key: total / max(1, self._calls) for key, total in self._maps.items()}
+        maps = {key: total.cpu() / max(1, self._calls) for key, total in self._maps.items()}
         return fired_atoms(
             self.stats, self.adapter, maps, latent_size, prompt=POSITIVE, buckets=PARTS, gains=self.applied.gains, text_first=self.text_first
         )

@@ -110,9 +110,9 @@ def decode(coefficients: Tensor, weight: Tensor, basis: Tensor | None) -> Tensor
 
 
 def prepare(tensors: SiteTensors) -> SiteTensors:
-    """The tensors that raw inputs meet, in float32 at least, with the standardisation absorbed."""
+    """The tensors that raw inputs meet, with the standardisation absorbed, in float32 at least where there is one."""
     weight = tensors.encoder_weight
-    if weight.dtype in (torch.float16, torch.bfloat16):
+    if weight.dtype in (torch.float16, torch.bfloat16) and tensors.encoder_mean is not None:
         tensors = tensors.cast(torch.float32, weight.device)
     return absorb_standardisation(tensors)
 

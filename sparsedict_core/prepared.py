@@ -56,8 +56,24 @@ def apply_gains(tensors: SiteTensors, choice: Choice) -> SiteTensors:
     if len(kept) < atoms:
         tensors = tensors.select(kept.to(tensors.encoder_weight.device))
     if weighted:
-        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * gains[kept].to(tensors.dictionary_weight)[:, None])
+        weight = tensors.dictionary_weight
+        # A half holds a gain only roughly, so the product is made in float32.
+        weight = (weight * gains[kept].to(weight.device, torch.promote_types(weight.dtype, torch.float32))[:, None]).to(weight.dtype)
+        tensors = tensors._replace(dictionary_weight=weight)
     return tensors
+
+
+@torch.no_grad()
+def ready(site: SparseSite, dtype: torch.dtype) -> SparseSite:
+    """The site for calls in one dtype alone: statistics and threshold are in its weights, so that a call of that dtype copies nothing."""
+    tensors = prepare(site.tensors())
+    if site.encoder.rectifies:
+        tensors = absorb_threshold(tensors)._replace(threshold=torch.zeros_like(tensors.threshold))
+    tensors = tensors.cast(dtype, tensors.encoder_weight.device)
+    made = SparseSite(site.name, site.encoder, **tensors._asdict(), importance=site.importance, atom_ids=site.atom_ids, member=site.member)
+    for name in ("encoder_mean", "encoder_scale"):
+        made.register_buffer(name, None)  # nothing is left to standardise
+    return made.requires_grad_(False)
 
 
 def fold_is_worth_it(atoms: int, rank: int, width: int) -> bool:
@@ -96,10 +112,8 @@ class PreparedSite:
         self._moved_key: Any = None
         self.choice: Choice | None = None
         self.silent = site.atoms == 0
-        self._base: SiteTensors | None = None
-        self._base_from: SiteTensors | None = None
-        self._base_key: Any = None
         self._cached: SiteTensors | None = None
+        self._cached_from: SiteTensors | None = None
         self._cache_key: Any = None
 
     @property
@@ -121,11 +135,11 @@ class PreparedSite:
             if isinstance(kept, Tensor):
                 kept.copy_(new)
         self._moved_key = [_version(t) for t in raw]
-        self._base = self._base_key = self._cached = self._cache_key = None
+        self._cached = self._cache_key = None
 
     def release(self) -> None:
         """Let go of what was made for calls."""
-        self._moved = self._base = self._base_from = self._base_key = self._cached = self._cache_key = None
+        self._moved = self._cached = self._cached_from = self._cache_key = None
         self.scale = self.scale.to("cpu")
 
     def choose(self, choice: Choice | None) -> None:
@@ -148,14 +162,10 @@ class PreparedSite:
         raw = self._raw()
         if not keep or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw)):
             return self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms)
-        base_key = (device, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
-        if self._base is None or self._base_key != base_key:
-            # The originals are kept alive, so that no new tensor can get their addresses.
-            self._base, self._base_from, self._base_key = self._absorb(raw, device, rectified), raw, base_key
-            self._cached = None
-        key = (dtype, prefix, all_atoms)
+        key = (dtype, device, prefix, all_atoms, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
         if self._cached is None or self._cache_key != key:
-            self._cached, self._cache_key = self._finish(self._base, dtype, prefix, all_atoms), key
+            # The originals are kept alive, so that no new tensor can get their addresses.
+            self._cached, self._cached_from, self._cache_key = self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms), raw, key
         return self._cached
 
     def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
@@ -163,8 +173,7 @@ class PreparedSite:
         shapes nor constants depend on them. Nothing is kept, as the small tensors are made within the graph."""
         raw = self.site.tensors() if self._moved is None else self._moved
         tensors = self._absorb(raw, device, False)
-        scale = self.scale.to(device=device, dtype=tensors.dictionary_weight.dtype)
-        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * scale[:, None])
+        tensors = tensors._replace(dictionary_weight=tensors.dictionary_weight * self.scale.to(device)[:, None])
         return tensors.cast(dtype, device)
 
     def _raw(self) -> SiteTensors:

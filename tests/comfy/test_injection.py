@@ -1,9 +1,13 @@
 """Sampling with an adapter on the host's models: it does what was asked, whatever else is on them, and leaves no trace."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny_models
 import torch
 from host_adapters import loaded, make_adapter
+
+from sparsedict.sparsedict_core.attachment import Attachment
 
 
 def sample(patcher, family, steps=2):
@@ -161,8 +165,6 @@ def test_the_range_of_percents_is_a_range_of_noise_levels(comfy, apply, name):
 
 
 def test_outside_its_range_an_adapter_is_silent_and_comes_back(comfy, apply):
-    from types import SimpleNamespace
-
     from sparsedict.comfyui_host.injection import applied_to
 
     applied = apply(loaded("sd3"), make_adapter(loaded("sd3")), start_percent=0.2, end_percent=0.5)
@@ -214,18 +216,61 @@ def test_the_hosts_memory_management_counts_the_adapter_as_a_model_of_its_own(fa
     assert sum(isinstance(each.model, AppliedTensors) for each in loaded_now) >= 2
 
 
-def test_what_is_moved_is_one_copy_of_an_adapter_and_never_the_sockets_own(comfy):
-    from types import SimpleNamespace
+def elsewhere(dtype, cast=None):
+    """A patcher as `tensors_for` sees it, on any device but the CPU: nothing is computed there."""
+    return SimpleNamespace(
+        load_device=torch.device("meta"), offload_device=torch.device("cpu"), model_dtype=lambda: dtype, get_model_object={"manual_cast_dtype": cast}.get
+    )
 
+
+def test_what_is_moved_is_one_copy_of_an_adapter_and_never_the_sockets_own(comfy):
     from sparsedict.comfyui_host.injection import tensors_for
 
     adapter = make_adapter(loaded("sd3"))
     for site in adapter.sites.values():
         site.moments = torch.eye(site.atoms)
-    # Any device but the CPU: nothing is computed there.
-    elsewhere = SimpleNamespace(load_device=torch.device("meta"), offload_device=torch.device("cpu"))
-    held = tensors_for(adapter, elsewhere)
-    assert held is tensors_for(adapter, elsewhere) and held.model.adapter is not adapter
+    held = tensors_for(adapter, elsewhere(torch.float32))
+    assert held is tensors_for(adapter, elsewhere(torch.float32)) and held.model.adapter is not adapter
     assert all(site.moments is None for site in held.model.adapter.sites.values())
     assert all(site.moments is not None and site.encoder_weight.device.type == "cpu" for site in adapter.sites.values())
     assert tensors_for(adapter, loaded("sd3")).model.adapter is adapter
+    # In the type that the model computes in, which that of its weights may not be.
+    for dtype, cast in ((torch.bfloat16, None), (torch.float8_e4m3fn, torch.bfloat16)):
+        assert {t.dtype for t in tensors_for(adapter, elsewhere(dtype, cast)).model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapters_tensors_are_held_once(comfy, dtype):
+    """After calls nothing is kept beside what the host moves and counts: no fp32 beside the model's own type."""
+    from sparsedict.comfyui_host.injection import tensors_for
+
+    adapter = make_adapter(loaded("sd3"))
+    for site in adapter.sites.values():
+        site.set_input_statistics(torch.randn(site.d_in), torch.rand(site.d_in) + 0.5)
+    held = tensors_for(adapter, elsewhere(dtype)).model.adapter
+    linears = {key: torch.nn.Linear(site.d_in, site.d_out).to(dtype) for key, site in adapter.sites.items()}
+    xs = {key: torch.randn(1, 8, site.d_in).to(dtype) for key, site in adapter.sites.items()}
+
+    def called(which):
+        attachment = Attachment(which, linears)
+        with torch.no_grad():
+            outputs = {key: linear(xs[key]) for key, linear in linears.items()}
+        kept = {t.untyped_storage().data_ptr(): t for t in tensors_in(attachment._prepared)}
+        attachment.detach()
+        return outputs, kept
+
+    outputs, kept = called(held)
+    theirs = {t.untyped_storage().data_ptr() for t in [*held.parameters(), *held.buffers()]}
+    beside = sum(t.nbytes for address, t in kept.items() if address not in theirs)
+    assert beside <= sum(4 * site.atoms for site in adapter.sites.values()) * 2, "the strengths, and a bias with its threshold"
+    exact, _ = called(adapter)
+    assert all(torch.equal(outputs[key], exact[key]) for key in exact)
+
+
+def tensors_in(prepared):
+    """All tensors that prepared sites hold."""
+    found = []
+    for one in prepared.values():
+        for value in vars(one).values():
+            found += [t for t in (value if isinstance(value, tuple) else [value]) if isinstance(t, torch.Tensor)]
+    return found

@@ -8,6 +8,7 @@ import pytest
 import tiny_models
 import torch
 from node_calls import SELECT, dicts, make_value, run, sample
+from waiting import waits
 
 from sparsedict.sparsedict_core.errors import SparseDictError
 from sparsedict.sparsedict_core.file_format import save
@@ -62,6 +63,22 @@ def test_probe_watches_the_positive_rows_only(nodes, model, value):
     for key, site in alone.adapter.sites.items():
         assert torch.allclose(site.importance, beside.adapter.sites[key].importance, atol=1e-5)
     assert same
+
+
+def test_probe_waits_for_the_device_at_no_site(nodes, model, value):
+    """Read once at the end: with three times the steps and sites, a GPU is waited for no oftener."""
+    from sparsedict.comfyui_host.probe import Probe
+
+    probe = Probe(applied(nodes, model, value), 0)
+    probe._each_call(lambda x, sigma, options: None, torch.zeros(2, 4), torch.ones(1), {"cond_or_uncond": [0, 1]})
+    adapter = probe.adapter
+    with waits() as counts:
+        for _ in range(3):
+            for key, site in adapter.sites.items():
+                probe._gather(key, site, torch.zeros(()), torch.rand(2, 16, site.atoms), torch.zeros(()), torch.zeros(()))
+                probe.stats._observe(key, site, torch.zeros(()), torch.rand(2, 16, site.atoms), torch.zeros(()), torch.rand(2, 16, 8))
+    assert not counts
+    assert probe._maps and all(total.shape == (16, adapter.sites[key].atoms) for key, total in probe._maps.items())
 
 
 def test_probe_with_several_adapters_and_a_vae(nodes, model, value):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_pipelines import SIDE, save_tiny
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import waits
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
@@ -26,45 +23,6 @@ from sparsedict.trainer.optimisers import make_optimiser
 from sparsedict.trainer.revival import DeadAtoms
 from sparsedict.trainer.step import TrainingStep, draw_plan
 from sparsedict.trainer.training_sets import build_sets
-
-#: What leaves the device, or asks it how many there are.
-READS = {"item", "tolist", "numpy", "cpu", "__float__", "__bool__", "__int__", "__index__", "is_nonzero"}
-SIZED_BY_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_local_scalar_dense", "aten::equal", "aten::_unique2", "aten::repeat_interleave.Tensor"}
-
-
-class Values(TorchDispatchMode):
-    """Operations whose result's size, or the program's way, hangs on values."""
-
-    def __init__(self, counts: Counter) -> None:
-        super().__init__()
-        self.counts = counts
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name()
-        by_mask = name.startswith(("aten::index.", "aten::index_put")) and any(t is not None and t.dtype == torch.bool for t in args[1])
-        if name in SIZED_BY_VALUES or by_mask:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Reads(TorchFunctionMode):
-    def __init__(self, counts: Counter) -> None:
-        super().__init__()
-        self.counts = counts
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        if name in READS:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def waits():
-    """Counts of what would wait for a GPU within the block."""
-    counts: Counter = Counter()
-    with Values(counts), Reads(counts):
-        yield counts
 
 
 class Counted(Processes):
