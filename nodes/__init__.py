@@ -16,6 +16,7 @@ NODES = [
     "probe:ProbeAtoms",
     "sweep:AtomSweep",
     "sweep_viewer:SweepViewer",
+    "compare:Compare",
     "train:TrainSparseDict",
     "save:SaveSparseDict",
     "from_lora:SparseDictFromLora",

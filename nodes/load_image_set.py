@@ -7,9 +7,13 @@ import hashlib
 import logging
 from pathlib import Path
 
+import torch
 from comfy_api.latest import io
 
+from ..trainer.config import TrainConfig
+from ..trainer.options import options_of
 from .schema import schema
+from .widgets import folded
 
 BUILT_IN = "demo: "  # before the name of a set that comes with the pack; a colon is in no folder's name on Windows
 CONCEPTS = Path(__file__).resolve().parents[1] / "demo" / "concepts"
@@ -18,6 +22,7 @@ CONCEPTS = Path(__file__).resolve().parents[1] / "demo" / "concepts"
 class LoadImageSet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        options = options_of(TrainConfig)
         return schema(
             node_id="SparseDictLoadImageSet",
             display_name="Load Image Set",
@@ -33,6 +38,13 @@ class LoadImageSet(io.ComfyNode):
                     tooltip="For pictures without a .txt. {word} stands for the word below; left empty with a word, it is “a photo of {word}”.",
                 ),
                 io.String.Input("word", default="", tooltip="The word that shall stand for the concept; it takes the place of {word} in every caption."),
+                io.Combo.Input(
+                    "masks", options=list(options["masks"].choices), default="files", optional=True, tooltip=options["masks"].help, **folded(io.Combo)
+                ),
+                io.Boolean.Input(
+                    "skip_unreadable", display_name="skip unreadable", default=False, optional=True, tooltip=options["skip_unreadable"].help,
+                    **folded(io.Boolean),
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", is_output_list=True, tooltip="One picture each, in the order of their names."),
@@ -41,6 +53,7 @@ class LoadImageSet(io.ComfyNode):
                     tooltip="One text for each picture; where it has several lines, training draws one of them each time.",
                 ),
                 io.String.Output("names", display_name="names", is_output_list=True, tooltip="The pictures' file names."),
+                io.Mask.Output("areas", display_name="masks", is_output_list=True, tooltip="For Train Sparse Dict: where each picture counts; white where there is no mask."),
             ],
         )  # fmt: skip
 
@@ -61,7 +74,7 @@ class LoadImageSet(io.ComfyNode):
         return digest.hexdigest()
 
     @classmethod
-    def execute(cls, folder: str, caption: str, word: str) -> io.NodeOutput:
+    def execute(cls, folder: str, caption: str, word: str, masks: str = "files", skip_unreadable: bool = False) -> io.NodeOutput:
         from ..sparsedict_core.errors import DataError
         from ..trainer.data import ConceptData
         from ..trainer.data_summary import summary
@@ -70,10 +83,11 @@ class LoadImageSet(io.ComfyNode):
         path = path_of(folder)
         if problem is not True or path is None:
             raise DataError(str(problem))
-        data = ConceptData.from_folder(path, caption=caption.strip() or None, placeholder=word.strip() or None)
+        data = ConceptData.from_folder(path, caption=caption.strip() or None, placeholder=word.strip() or None, masks=masks, skip_unreadable=skip_unreadable)
         logging.info("\n".join(summary(data, word=word.strip() or None)))
         images = [((item.image + 1) / 2).movedim(0, -1)[None] for item in data]
-        return io.NodeOutput(images, ["\n".join(item.captions) for item in data], [item.name for item in data])
+        areas = [torch.ones(1, *item.image.shape[1:]) if item.mask is None else item.mask for item in data]
+        return io.NodeOutput(images, ["\n".join(item.captions) for item in data], [item.name for item in data], areas)
 
 
 def choices() -> list[str]:

@@ -86,7 +86,7 @@ class ProbeAtoms(io.ComfyNode):
         mapped = [atom for atom in atoms if atom.map is not None]
         adapter, gains = every[position].adapter, every[position].gains
         labels = [f"{format_address(adapter, atom.key, atom.row)}\n{atom.norm:.3g}" for atom in mapped]
-        image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=4, side=128)
+        image = coefficient_map(picture(model, sampled, vae), [atom.map for atom in mapped], labels, columns=4, side=128, for_node=True)
         rows = [
             [format_address(adapter, atom.key, atom.row), f"{atom.norm:.3g}", f"{atom.relative:.1%}", f"{atom.fires:.0%}", *(f"{x:.2g}" for x in atom.by_bucket)]
             for atom in atoms

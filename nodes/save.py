@@ -14,10 +14,10 @@ from ..sparsedict_core.gains import bake
 from . import files
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
+from .widgets import existing_input
 
 FOLDERS = ("output", "models/sparse_dicts")
 LONGEST_PATH, LONGEST_PART = 1000, 200  # characters, and bytes
-EXISTING = ("number", "overwrite", "refuse")
 
 
 class SaveSparseDict(io.ComfyNode):
@@ -32,10 +32,7 @@ class SaveSparseDict(io.ComfyNode):
                 SparseDictSocket.Input("sparse_dict", tooltip="What to save, with its selection and gains."),
                 io.String.Input("filename", default="sparse_dicts/concept", tooltip="Name, with folders if you like; .safetensors is added."),
                 io.Combo.Input("folder", options=list(FOLDERS), default="output", tooltip="Below which folder. From models/sparse_dicts it can be loaded at once."),
-                io.Combo.Input(
-                    "existing", options=list(EXISTING), default="number",
-                    tooltip="If the file exists: write a new one with a number behind its name, overwrite it, or refuse.",
-                ),
+                existing_input(),
                 io.Combo.Input("precision", options=list(DTYPES), default="fp16", tooltip="fp16 and bf16 take half the bytes of fp32."),
                 io.Boolean.Input(
                     "moments", default=True,

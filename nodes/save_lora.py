@@ -11,9 +11,10 @@ from comfy_api.latest import io
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.gains import bake
-from .save import EXISTING, check, target, unused
+from .save import check, target, unused
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
+from .widgets import existing_input
 
 FOLDERS = ("output", "models/loras")
 STYLES = ("kohya", "diffusers")
@@ -34,10 +35,7 @@ class SaveAsLora(io.ComfyNode):
                 io.Latent.Input("latent_image", optional=True, display_name="latent", tooltip="Size of the picture that the prompt is tried on; needed with a prompt."),
                 io.String.Input("filename", default="loras/concept", tooltip="Name, with folders if you like; .safetensors is added."),
                 io.Combo.Input("folder", options=list(FOLDERS), default="output", tooltip="Below which folder. From models/loras it can be loaded at once."),
-                io.Combo.Input(
-                    "existing", options=list(EXISTING), default="number",
-                    tooltip="If the file exists: write a new one with a number behind its name, overwrite it, or refuse.",
-                ),
+                existing_input(),
                 io.Combo.Input("style", options=list(STYLES), default="kohya", tooltip="How its parts are named: as kohya's tools do, or as diffusers does."),
                 io.Int.Input("rank", default=0, min=0, max=1024, tooltip="At most this rank. 0: as many as there are atoms."),
                 io.Combo.Input("precision", options=list(DTYPES), default="fp16", tooltip="fp16 and bf16 take half the bytes of fp32."),

@@ -48,6 +48,7 @@ class TrainSparseDict(io.ComfyNode):
                     "captions", optional=True, force_input=True,
                     tooltip="One text for each picture, or one for all; several lines are several captions, drawn by turns. They need the CLIP.",
                 ),
+                io.Mask.Input("masks", optional=True, tooltip="One for each picture: what is white is learned, the rest is not looked at."),
                 io.Clip.Input("clip", optional=True, tooltip="The checkpoint's CLIP: for the captions, and for the base's own pictures that keep it steady."),
                 io.Vae.Input("vae", optional=True, tooltip="The checkpoint's VAE: for the pictures and the previews."),
                 io.Latent.Input("latents", optional=True, tooltip="In place of pictures: encoded ones."),
@@ -98,7 +99,7 @@ class TrainSparseDict(io.ComfyNode):
         from .train_events import HostCallbacks
 
         # All inputs are lists: pictures and captions of any number, and one of everything else.
-        lists = {name: inputs.get(name) or [] for name in ("images", "captions", "latents", "conditioning")}
+        lists = {name: inputs.get(name) or [] for name in ("images", "captions", "latents", "conditioning", "masks")}
         one = {name: values[0] if isinstance(values, list) else values for name, values in inputs.items() if name not in lists}
         callbacks = HostCallbacks(cls.hidden.unique_id, cls.hidden.extra_pnginfo) if cls.hidden is not None else HostCallbacks(None)
         try:
@@ -204,8 +205,11 @@ def data_of(lists: dict[str, list[Any]], one: dict[str, Any], backend: Any) -> A
         captions = [[text] for text in shared(texts, len(pictures), "conditioning")]
     else:
         captions = [caption.splitlines() for caption in shared(captions_of(lists["captions"], one), len(pictures), "captions")]
+    masks = [mask[None].clone() for batch in lists["masks"] for mask in batch]
     if lists["images"]:
-        return ConceptData.from_tensors(pictures, captions)
+        return ConceptData.from_tensors(pictures, captions, masks or None)
+    if masks:
+        raise DataError("masks belong to pictures; connect images in place of latents, or leave the masks out.")
     return ConceptData.from_latents(pictures, [caption[0] for caption in captions])
 
 

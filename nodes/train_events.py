@@ -11,7 +11,6 @@ import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
-from ..sparsedict_core.errors import SparseDictError
 from ..trainer.callbacks import Callbacks, StepReport
 from .files import name_of
 from .train_state import STATE
@@ -29,7 +28,6 @@ class HostCallbacks(Callbacks):
         self.node, self.workflow = node, workflow_id(pnginfo)
         self.lines: list[str] = []
         self.interrupted = False
-        self._picture: Any = None  # of the newest preview: the first with the adapter
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
         self._sent = 0.0
         self._prompt = getattr(_server(), "last_prompt_id", None)
@@ -73,7 +71,6 @@ class HostCallbacks(Callbacks):
         )  # fmt: skip
 
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
-        self._picture = single(images[0])
         # Not as the host's own preview: the node would show it twice, and the host forgets it at the end of the run.
         self._send({"event": "preview", "step": step, "prompts": list(prompts), "number": STATE.note_preview(sheet(images, base_images))})
 
@@ -114,19 +111,8 @@ class HostCallbacks(Callbacks):
 
     def finished(self, path: Path, stopped: int | None, steps: int) -> None:
         """The adapter is written; after `stopped` of `steps` where the run was stopped before its end."""
-        if self._picture is not None:
-            self._write_picture(path.with_name(f"{path.stem}.preview.png"))
         name = name_of(path)
         self._send({"event": "finished", "path": str(path), "file": name, "stopped": stopped, "steps": steps})
-
-    def _write_picture(self, path: Path) -> None:
-        """Beside the file, under the name where managers of LoRAs and the web UIs' cards look for it."""
-        from ..pictures import save_image
-
-        try:
-            save_image(self._picture, path)
-        except (SparseDictError, OSError) as error:
-            self.on_warning(f"{path.name} could not be written: {error}")
 
     def ended(self, text: str) -> None:
         """The run was stopped before there was anything to write; `text` says so."""

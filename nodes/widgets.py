@@ -35,3 +35,13 @@ def order_input(**more: Any) -> io.Combo.Input:
         "order", options=list(ORDERS), default="importance", **more,
         tooltip="Which atoms come first: by importance, for editing; greedy, for the smallest file of the same effect (needs the moments in the file).",
     )  # fmt: skip
+
+
+EXISTING = ("number", "overwrite", "refuse")
+
+
+def existing_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "existing", options=list(EXISTING), default="number",
+        tooltip="If the file exists: write a new one with a number behind its name, overwrite it, or refuse.",
+    )  # fmt: skip

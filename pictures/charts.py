@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .images import DARK, ON_DARK
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -12,7 +14,7 @@ MISSING = "#e4e4e4"  # an atom that the file no longer has
 ACCENT, SECOND, FAINT = "#31688e", "#c8742b", "#b8b8b8"
 #: `for_node`: as wide as a node of a graph, so that letters are read without enlarging it, and on dark, as most graphs are.
 NODE_WIDTH = 5.0
-DARK, ON_DARK, MISSING_ON_DARK = "#1e1e1e", "#d8d8d8", "#2b2b2b"
+MISSING_ON_DARK = "#2b2b2b"
 DOTS_PER_INCH = 110
 FEWEST_COLUMNS, MOST_COLUMNS, MOST_CELLS = 64, 800, 1 << 18  # of the map: no more columns than it has pixels
 MOST_LINES = 400  # between the map's rows; beyond, rows are as thin as they

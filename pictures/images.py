@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PAPER = (255, 255, 255)
 INK = (40, 40, 40)
+DARK, ON_DARK = "#1e1e1e", "#d8d8d8"  # `for_node`: as most graphs are
 GAP = 6  # pixels between the images of a strip
 SMALLEST_SIDE = 128  # smaller images are enlarged in strips, or their labels would not fit
 MOST_LETTERS, MOST_LINES = 4000, 12  # of a label
@@ -58,26 +59,29 @@ def fitted(text: str, width: int, letters: Any) -> str:
     return text + "…"
 
 
-def labelled(image: Image.Image, label: str, side: int = SMALLEST_SIDE) -> Image.Image:
-    """The image with its label in a band below it."""
+def labelled(image: Image.Image, label: str, side: int = SMALLEST_SIDE, for_node: bool = False) -> Image.Image:
+    """The image with its label in a band below it; `for_node` on dark, in letters that are read where a node shows it smaller."""
     from PIL import Image, ImageDraw
 
     image = enlarged(image.convert("RGB"), side)
-    size = max(11, image.width // 14)
+    paper, ink = (DARK, ON_DARK) if for_node else (PAPER, INK)
+    size = max(14 if for_node else 11, image.width // 14)
     letters = font(size)
     lines = label[:MOST_LETTERS].split("\n")[:MOST_LINES]
     band = round(size * 1.35) * len(lines) + 4
-    page = Image.new("RGB", (image.width, image.height + band), PAPER)
+    page = Image.new("RGB", (image.width, image.height + band), paper)
     page.paste(image, (0, 0))
     draw = ImageDraw.Draw(page)
     for number, line in enumerate(lines):
         line = fitted(line, image.width - 2, letters)
         y = image.height + 2 + number * round(size * 1.35)
-        draw.text(((image.width - letters.getlength(line)) / 2, y), line, fill=INK, font=letters)
+        draw.text(((image.width - letters.getlength(line)) / 2, y), line, fill=ink, font=letters)
     return page
 
 
-def image_strip(images: Sequence[Image.Image], labels: Sequence[str] | None = None, columns: int | None = None, side: int = SMALLEST_SIDE) -> Image.Image:
+def image_strip(
+    images: Sequence[Image.Image], labels: Sequence[str] | None = None, columns: int | None = None, side: int = SMALLEST_SIDE, for_node: bool = False
+) -> Image.Image:
     """A row of images (or a grid, with `columns`), each with its label below."""
     from PIL import Image
 
@@ -85,11 +89,11 @@ def image_strip(images: Sequence[Image.Image], labels: Sequence[str] | None = No
         raise ValueError("a strip needs at least one image")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    cells = [labelled(image, label, side) if label else enlarged(image.convert("RGB"), side) for image, label in zip(images, labels or [""] * len(images))]
+    cells = [labelled(image, label, side, for_node) if label else enlarged(image.convert("RGB"), side) for image, label in zip(images, labels or [""] * len(images))]
     columns = min(columns or len(cells), len(cells))
     rows = -(-len(cells) // columns)
     width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
-    page = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
+    page = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), DARK if for_node else PAPER)
     for number, cell in enumerate(cells):
         page.paste(cell, ((number % columns) * (width + GAP), (number // columns) * (height + GAP)))
     return page

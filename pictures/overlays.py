@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def coefficient_map(image: Image.Image, maps: Sequence[Any], labels: Sequence[str], columns: int | None = None, side: int = 160) -> Image.Image:
+def coefficient_map(image: Image.Image, maps: Sequence[Any], labels: Sequence[str], columns: int | None = None, side: int = 160, for_node: bool = False) -> Image.Image:
     """The picture, then once more for each map (h, w), darkened where that atom is silent and coloured where it acts.
 
     Each map has its own scale, from 0 to its maximum: the label should carry the strength where that is of interest.
@@ -20,7 +20,7 @@ def coefficient_map(image: Image.Image, maps: Sequence[Any], labels: Sequence[st
         raise ValueError(f"{len(maps)} maps but {len(labels)} labels")
     # Enlarged before the maps are laid over it, so that they are smooth and the picture's pixels stay sharp.
     image = enlarged(image.convert("RGB"), side)
-    return image_strip([image, *(overlay(image, one) for one in maps)], ["picture", *labels], columns, side)
+    return image_strip([image, *(overlay(image, one) for one in maps)], ["picture", *labels], columns, side, for_node)
 
 
 def overlay(image: Image.Image, coefficients: Any) -> Image.Image:

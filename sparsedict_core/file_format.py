@@ -5,6 +5,7 @@ Knows the keys, their shapes and dtypes; `file_metadata` knows the text fields, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -142,10 +143,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _with_sorted_header(data: bytes) -> bytes:
-    """The same file with its text fields in order: safetensors writes them in a random one, and equal adapters shall
-    give equal bytes."""
+    """The same file with its text fields in order, and with the hash of its tensors among them: safetensors writes them in a
+    random order, and equal adapters shall give equal bytes."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["modelspec.hash_sha256"] = "0x" + hashlib.sha256(memoryview(data)[8 + length :]).hexdigest()
     return header_bytes(header) + data[8 + length :]
 
 

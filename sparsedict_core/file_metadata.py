@@ -34,6 +34,8 @@ _READ = ("1", str(FORMAT_VERSION))
 _OWN = ("format", "format_version", "encoder", "encoder_settings", "config", "component", "sites", "members")
 # Text, though it may look like a list.
 _TEXT = ("base_family", "base_fingerprint", "title")
+# Families as trainers of LoRAs name them, by which other programs sort files.
+_BASES = {"sd15": "sd_v1", "sd20": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1"}
 # What is nested more deeply is too much for the programs that copy and show it; 25 rounds of composing are not.
 _LEVELS = 100
 
@@ -108,15 +110,22 @@ def encode_metadata(adapter: SparseAdapter) -> dict[str, str]:
     """
     sites = [_site_row(site.name, site.d_in, site.d_out, site.member) for site in adapter.sites.values()]
     family = str(adapter.metadata.get("base_family", ""))
-    fields: dict[str, Any] = {
+    fields = {key: value for key, value in adapter.metadata.items() if key not in _OWN}
+    # As other programs read it; what they were told before a change of title or words is out of date.
+    fields |= {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{family or 'unknown'}/sparse_dict",
         "modelspec.implementation": "SparseDict",
         "modelspec.title": str(adapter.metadata.get("title", "SparseDict adapter")),
+        "modelspec.tags": ", ".join(filter(None, ("sparse dictionary", family))),
     }
-    if adapter.trigger_words:
-        fields["modelspec.trigger_phrase"] = ", ".join(adapter.trigger_words)
-    fields.update({key: value for key, value in adapter.metadata.items() if key not in _OWN})
+    words = ", ".join(adapter.trigger_words)
+    for key, text in (("modelspec.trigger_phrase", words), ("modelspec.usage_hint", words and f"Trigger words: {words}")):
+        fields.pop(key, None)
+        if text:
+            fields[key] = text
+    if family in _BASES:
+        fields["ss_base_model_version"] = _BASES[family]
     fields.update(
         format=FORMAT,
         format_version=str(FORMAT_VERSION),

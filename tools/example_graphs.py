@@ -10,6 +10,7 @@ from .ui_workflow import BYPASSED, MUTED, Link, Node, Workflow, blueprint
 BLUEPRINT = "Train and apply Sparse Dict"
 DEMO = {"steps": 16, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 SAVED = "SaveImage"
+ONE_LOOK = 400  # room for the monitor of a run without previews
 TRAINING = 560  # room for the prompts of the previews and the monitor of a run
 
 
@@ -25,9 +26,9 @@ class Example(Workflow):
             self.latent = self.add("SparseDictDemoLatent")["latent"]
         self.model, self.clip, self.vae = demo["model"], demo["clip"], demo["vae"]
 
-    def train(self, pictures: Node, name: str, word: str, **more: Any) -> Node:
+    def train(self, pictures: Node, name: str, word: str, room: int = TRAINING, **more: Any) -> Node:
         return self.add(
-            "SparseDictTrain", wide=400, preview=TRAINING, folds=True, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
+            "SparseDictTrain", wide=400, preview=room, folds=True, model=self.model, clip=self.clip, vae=self.vae, images=pictures["images"],
             captions=pictures["captions"], name=name, word=word, **{"effort": "quick", **more},
         )  # fmt: skip
 
@@ -74,47 +75,54 @@ class Example(Workflow):
         self.add(SAVED, wide=520, preview=height, images=pictures, filename_prefix=f"sparsedict/{prefix}")
 
 
-def train_apply_compare(flow: Example) -> None:
-    flow.base(
-        """
-# Train → apply → compare
-
-Runs as it is, without a download: **Demo Model** is a small picture model that comes with SparseDict.
-
-1. Five pictures of a thing that the model does not know are loaded with their captions. Their word is *zorp*.
-2. **Train Sparse Dict** learns it in 300 steps (*balanced*): one to three minutes on a CPU. *quick* is 100.
-3. **Apply Sparse Dict** puts the result onto the model.
-4. Four pictures are made twice, with the same noise. **Top: the base. Bottom: with the dictionary.**
-
-Try: another prompt, *strength* 0 to 1.5 (only the bottom row is made again, nothing is trained again).
-
-The Demo Model knows about fifty words: shapes, colours, sizes, places and the backgrounds night, sand, forest, sky, stone and clay.
-An unknown word is refused with the list of those it knows.
-
-The trained file is in *output/sparse_dicts* and in the list of **Load Sparse Dict** (press R).
-"""
-    )
-    flow.latent[0].values["batch_size"] = 4
+def from_pictures_to_a_prompt(flow: Example, text: str, word: str, preset: str, prompt: str, seed: int, effort: str) -> None:
+    """The whole job in one look: pictures, a training, a prompt, and what it changed."""
+    flow.in_one_look = True
+    with flow.group("Read me", "off"):
+        flow.note(text, "What this does", width=330)
+        demo = flow.add("SparseDictDemoModel")
+        flow.latent = flow.add("SparseDictDemoLatent")["latent"]
+    flow.model, flow.clip, flow.vae = demo["model"], demo["clip"], demo["vae"]
     with flow.group("1 · Pictures and captions", "data"):
-        pictures = flow.add("SparseDictLoadImageSet", folder="demo: zorp")
+        pictures = flow.add("SparseDictLoadImageSet", folder=f"demo: {word}")
         flow.add("PreviewImage", images=pictures["images"], preview=300)
     with flow.group("2 · Train", "train"):
-        shown = "a zorp at the top on a sky background\na red circle on the left on a sand background"
-        trained = flow.train(pictures, "zorp", "zorp", effort="balanced", preview_prompts=shown)
-        flow.column()
-        flow.add("PreviewImage", "Loss", images=trained["loss plot"], preview=300)
-        flow.add("PreviewAny", "Log", source=trained["log"], preview=200)
-    with flow.group("3 · Apply, and make the same pictures twice", "use"):
-        words = flow.prompts("a zorp at the top on a sky background")
+        trained = flow.train(pictures, word, word, room=ONE_LOOK, preset=preset, effort=effort)
+    with flow.group("3 · Prompt", "use"):
+        words = flow.prompts(prompt)
         model = flow.applied(trained["sparse dict"])
         flow.column()
-        before = flow.picture("Base", flow.model, words, 3)
-        after = flow.picture("With the dictionary", model, words, 3)
-    with flow.group("4 · Compare", "look"):
-        rows = [flow.grid(flow.singles(row), 4) for row in (before, after)]
-        flow.column()
-        both = flow.add("ImageStitch", image1=rows[0], image2=rows[1], direction="down", spacing_width=8)
-        flow.save(both[0], "1_compare", 360)
+        base = flow.picture("Base", flow.model, words, seed)
+        made = flow.picture("With the dictionary", model, words, seed)
+    with flow.group("4 · Look", "look"):
+        flow.add("SparseDictCompare", wide=400, preview=400, base=base, all_atoms=made)
+        flow.save(flow.row(base, made), f"{word}_{preset}", 200)
+
+
+def concept(flow: Example) -> None:
+    from_pictures_to_a_prompt(
+        flow,
+        """
+# From five pictures to a prompt
+
+Press **Run**: five pictures of a thing that this small model does not know are learned under the word *zorp* (a few minutes on a CPU), then the prompt is
+drawn without and with it, and you drag the divider between the two. Afterwards write another prompt, or choose a folder of your own pictures in **Load Image Set**.
+""",
+        "zorp", "concept", "a zorp at the top on a sky background", 3, "balanced",
+    )  # fmt: skip
+
+
+def style(flow: Example) -> None:
+    from_pictures_to_a_prompt(
+        flow,
+        """
+# A style
+
+Six pictures in one look are learned under the word *fendo*, with the preset **style**. Any prompt that ends with the word is then drawn in that look, as
+much of it as *strength* of **Apply Sparse Dict** says.
+""",
+        "fendo", "style", "a red circle on the left on a sand background fendo", 4, "quick",
+    )  # fmt: skip
 
 
 def edit_one_picture(flow: Example) -> None:
@@ -122,14 +130,8 @@ def edit_one_picture(flow: Example) -> None:
         """
 # Edit one picture
 
-The dictionary learns **one** picture with its caption, *a blick in the center on a sky background*. Then the prompt changes and the subject stays.
-
-With all atoms the model holds on to that picture, background included. With **fewer atoms** the subject stays and the prompt gets its say:
-the grid shows growing shares of the importance, from 40 % to all, for the new prompt.
-
-Choose the share you like in the grid and set it in **Select Atoms**; only that one picture is made again.
-
-Your own picture: put it into a folder in *input*, with a .txt of the same name that says what is on it, press R and choose the folder.
+One picture is learned with its caption, *a blick in the center on a sky background*; then the prompt changes, and the grid shows it with more and more of what was
+learned, from 40 % of the importance to all. Set the share that you like in **Select Atoms**: fewer atoms keep the subject and let the prompt have its say.
 """
     )
     with flow.group("1 · One picture", "data"):
@@ -148,7 +150,7 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
         flow.column()
         row = flow.picture("One for each share", model, words, 5)
         grid = flow.grid(row, 5)
-        flow.save(grid, "2_edit_shares", 140)
+        flow.save(grid, "edit_shares", 140)
     with flow.group("5 · The share you like", "look"):
         chosen = flow.select(value, mode="importance share", share=0.85)
         flow.add("PreviewAny", "Atoms that stay", source=chosen[2], preview=100)
@@ -156,7 +158,7 @@ Your own picture: put it into a folder in *input*, with a .txt of the same name 
         flow.column()
         one = flow.picture("With the selection", model, words, 5)
         large = flow.add("ImageScaleBy", image=one, upscale_method="lanczos", scale_by=4.0)
-        flow.save(large[0], "2_edit", 300)
+        flow.save(large[0], "edit", 300)
 
 
 def atom_sweep(flow: Example) -> None:
@@ -164,15 +166,8 @@ def atom_sweep(flow: Example) -> None:
         """
 # Atom sweep
 
-**Atom Sweep** makes a list of selections, from no atoms (the bare base) to all. What follows it runs once for each, with the same noise:
-the grid is the slider from the base to the concept.
-
-*spacing: importance* steps by what the atoms carry, so that each picture changes about as much as the last; *atoms* by their number.
-Selections are nested: a larger one holds all atoms of a smaller one.
-
-**Sweep Viewer** has the same pictures in one place: drag across the picture, or press ▶. *Export GIF* saves them as an animation.
-
-On the right: **Inspect** shows the atoms of each layer by importance. An address such as `L3.image[17]` can be given to Select Atoms or Scale Atoms.
+**Atom Sweep** goes from the bare base to all atoms, with one noise; what follows it runs once for each step, and **Sweep Viewer** has all of them in one place (drag across
+the picture, or press ▶). On the right **Inspect** shows the atoms of each layer by importance; an address such as `L3.image[17]` goes into Select Atoms or Scale Atoms.
 """
     )
     value = flow.trained_zorp("zorp_sweep")
@@ -186,7 +181,7 @@ On the right: **Inspect** shows the atoms of each layer by importance. An addres
     with flow.group("Look", "look"):
         flow.add("SparseDictSweepViewer", wide=400, preview=400, images=pictures, labels=sweep[1])
         flow.column()
-        flow.save(flow.grid(pictures, 4), "3_sweep", 300)
+        flow.save(flow.grid(pictures, 4), "sweep", 300)
         flow.column()
         seen = flow.add("SparseDictInspect", sparse_dict=value, preview=100)
         flow.add("PreviewImage", "Layers × atoms", images=seen["image"], preview=400, wide=420)
@@ -197,13 +192,8 @@ def concept_and_style(flow: Example) -> None:
         """
 # Concept + style
 
-Two dictionaries are trained apart: a **concept** (*zorp*, five pictures) and a **style** (*fendo*, six pictures in one look).
-**Compose Sparse Dicts** puts them into one; no atom of either is changed, and each keeps its own strength.
-
-The grid, all from the same noise: **base · concept · style · both**.
-
-The style is added at 0.7, so that it leaves the concept its colours. Try: *strength 2* of Compose from 0 to 1.5. In addresses the parts are told apart by their names: `zorp:L3.image[17]`.
-**Save Sparse Dict** writes both as one file; it is muted here (select it and press Ctrl+M).
+A concept (*zorp*) and a style (*fendo*) are learned apart, and **Compose Sparse Dicts** puts them into one, each with a strength of its own: **base · concept · style · both**.
+Turn *strength 2* from 0 to 1.5 for more or less of the style; **Save Sparse Dict** (muted, Ctrl+M) writes both as one file.
 """
     )
     values = []
@@ -233,7 +223,7 @@ The style is added at 0.7, so that it leaves the concept its colours. Try: *stre
     with flow.group("Base · concept · style · both", "look"):
         joined = flow.row(*made)
         flow.column()
-        flow.save(joined, "4_concept_style", 200)
+        flow.save(joined, "concept_style", 200)
 
 
 def probe_a_prompt(flow: Example) -> None:
@@ -241,14 +231,8 @@ def probe_a_prompt(flow: Example) -> None:
         """
 # Probe a prompt
 
-**Probe Atoms** makes the picture once and watches the dictionary: which atoms fire for *this* prompt, in which part of the sampling, and **where in the picture**.
-
-The maps show the picture first, then the strongest atoms, each with its address. The list below says how much each adds.
-
-What comes out on the right is the same dictionary with the importance **for this prompt**: Select Atoms keeps a tenth of its atoms by that.
-The last grid: **base · all atoms · the tenth that this prompt uses**.
-
-Try: a prompt without *zorp*: far less fires.
+**Probe Atoms** draws the prompt once and shows which atoms fire for it, when, and where in the picture. **Select Atoms** then keeps the tenth that this prompt
+uses most: **base · all atoms · that tenth**.
 """
     )
     value = flow.trained_zorp("zorp_probe")
@@ -261,7 +245,7 @@ Try: a prompt without *zorp*: far less fires.
         )
         flow.add("PreviewAny", "Strongest atoms", source=probed[2], preview=220, wide=420)
     with flow.group("Where the atoms act", "look"):
-        flow.save(probed["image"], "5_probe", 420)
+        flow.save(probed["image"], "probe", 420)
     with flow.group("Keep what this prompt uses", "use"):
         few = flow.select(probed["sparse dict"], mode="share", share=0.1)["sparse dict"]
         part = flow.applied(few, "Apply the tenth")
@@ -269,8 +253,7 @@ Try: a prompt without *zorp*: far less fires.
         made = [flow.picture("Base", flow.model, words, 2), flow.picture("All atoms", whole, words, 2)]
         flow.column()
         made.append(flow.picture("A tenth", part, words, 2))
-        joined = flow.row(*made)
-        flow.save(joined, "5_tenth", 180)
+        flow.add("SparseDictCompare", wide=400, preview=300, base=made[0], all_atoms=made[1], selection=made[2])
 
 
 def own_checkpoint(flow: Example) -> None:
@@ -339,7 +322,7 @@ takes minutes, once for a model and size. 0 turns it off.
         after = flow.picture("With the dictionary", model, (guided[0], words[1]), 6)
     with flow.group("4 · Compare: base, with the dictionary", "look"):
         both = flow.add("ImageStitch", image1=before, image2=after, direction="right", spacing_width=8)
-        flow.save(both[0], "6_compare", 300)
+        flow.save(both[0], "own_checkpoint", 300)
 
 
 def look_inside_a_lora(flow: Example) -> None:
@@ -347,14 +330,8 @@ def look_inside_a_lora(flow: Example) -> None:
         """
 # Look inside a LoRA
 
-**Sparse Dict from LoRA** takes a LoRA apart into atoms. Nothing is trained here: the LoRA *zorp* comes with SparseDict, for the Demo Model. It changes 33 Linears at rank 8.
-
-1. The prompt and the latent order its atoms by what they do for that prompt. The text says what became of the file.
-2. **Inspect** shows which layers the LoRA really uses.
-3. The grid, all from the same noise: **base · 5 % of the atoms · 25 % · the whole LoRA**.
-4. **Save as LoRA** writes the chosen quarter as a LoRA that any tool loads; it is muted here (select it and press Ctrl+M).
-
-Try: another share in **Select Atoms**; **Scale Atoms** in between, such as `L2=1.5`; a LoRA of your own, with its checkpoint in place of the Demo Model.
+**Sparse Dict from LoRA** takes a LoRA apart into atoms, without training: **base · 5 % of the atoms · 25 % · the whole LoRA**, all from one noise. **Save as LoRA** (muted,
+Ctrl+M) writes the quarter as a LoRA for any tool; for a LoRA of your own, put its checkpoint in place of the Demo Model.
 """
     )
     with flow.group("Take it apart", "data"):
@@ -378,29 +355,31 @@ Try: another share in **Select Atoms**; **Scale Atoms** in between, such as `L2=
                 flow.column()
             made.append(flow.picture(title, model, words, 3))
     with flow.group("Base · 5 % · 25 % · all", "look"):
-        joined = flow.row(*made)
-        flow.column()
-        flow.save(joined, "7_lora", 200)
+        flow.add("SparseDictCompare", wide=400, preview=300, base=made[0], all_atoms=made[3], selection=made[2])
+        flow.save(flow.row(*made), "lora", 200)
 
 
+# By the titles under which the template browser shows them, in its order.
 EXAMPLES: dict[str, Callable[[Example], None]] = {
-    "1_train_apply_compare": train_apply_compare,
-    "2_edit_one_picture": edit_one_picture,
-    "3_atom_sweep": atom_sweep,
-    "4_concept_and_style": concept_and_style,
-    "5_probe_a_prompt": probe_a_prompt,
-    "6_your_own_checkpoint": own_checkpoint,
-    "7_look_inside_a_lora": look_inside_a_lora,
+    "1 From five pictures to a prompt": concept,
+    "2 A style": style,
+    "3 Edit one picture": edit_one_picture,
+    "4 Concept and style": concept_and_style,
+    "5 Look inside a LoRA": look_inside_a_lora,
+    "6 Atom sweep": atom_sweep,
+    "7 Probe a prompt": probe_a_prompt,
+    "8 Your own checkpoint": own_checkpoint,
 }
-# Which saved pictures make the thumbnail, below one another.
-THUMBNAILS = {
-    "1_train_apply_compare": ("1_compare",),
-    "2_edit_one_picture": ("2_edit_shares",),
-    "3_atom_sweep": ("3_sweep",),
-    "4_concept_and_style": ("4_concept_style",),
-    "5_probe_a_prompt": ("5_probe",),
-    "6_your_own_checkpoint": ("6_compare",),
-    "7_look_inside_a_lora": ("7_lora",),
+# The saved picture that makes the thumbnail; of a strip or a grid, its columns and rows, and which of its tiles are shown as a square.
+THUMBNAILS: dict[str, tuple[str, tuple[int, int], tuple[int, ...]]] = {
+    "1 From five pictures to a prompt": ("zorp_concept", (2, 1), (1,)),
+    "2 A style": ("fendo_style", (2, 1), (1,)),
+    "3 Edit one picture": ("edit_shares", (5, 1), (0, 2, 3, 4)),
+    "4 Concept and style": ("concept_style", (4, 1), (0, 1, 2, 3)),
+    "5 Look inside a LoRA": ("lora", (4, 1), (0, 1, 2, 3)),
+    "6 Atom sweep": ("sweep", (4, 2), (0, 2, 4, 7)),
+    "7 Probe a prompt": ("probe", (4, 3), (0, 1, 2, 3)),
+    "8 Your own checkpoint": ("own_checkpoint", (2, 1), (1,)),
 }
 
 

@@ -22,7 +22,8 @@ from .ui_workflow import to_prompt
 
 FOLDER = PROJECT / "example_workflows"
 SUBGRAPHS = PROJECT / "subgraphs"  # what lies there is offered in the node library, by hosts that can
-THUMBNAIL_SIDE, THUMBNAIL_BYTES = 512, 60_000
+THUMBNAIL_SIDE, THUMBNAIL_BYTES = 384, 60_000
+EDGE = 2  # pixels between tiles, in the pictures too
 
 
 def as_text(workflow: dict[str, Any]) -> str:
@@ -42,34 +43,28 @@ def running_host(root: Path) -> Iterator[Any]:
             yield host
 
 
-def thumbnail(files: list[Path], path: Path) -> None:
-    """The pictures below one another, as a JPEG."""
+def thumbnail(file: Path, tiles: tuple[int, int], shown: tuple[int, ...], path: Path) -> None:
+    """One or four tiles of a picture that is made of `tiles` (columns, rows) as a square JPEG."""
     from PIL import Image
 
-    pictures = [Image.open(file).convert("RGB") for file in files]
-    width = max(picture.width for picture in pictures)
-    sheet = Image.new("RGB", (width, sum(picture.height for picture in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
-    scale = THUMBNAIL_SIDE / max(sheet.size)
-    sheet = sheet.resize((round(sheet.width * scale), round(sheet.height * scale)), Image.Resampling.LANCZOS)
-    sheet.save(path, quality=85, optimize=True)
+    picture = Image.open(file).convert("RGB")
+    width, height = picture.width / tiles[0], picture.height / tiles[1]
+    across, side = round(len(shown) ** 0.5), round(min(width, height)) - 2 * EDGE
+    sheet = Image.new("RGB", (across * side + (across - 1) * EDGE,) * 2, "white")
+    for place, tile in enumerate(shown):
+        left, top = round((tile % tiles[0] + 0.5) * width - side / 2), round((tile // tiles[0] + 0.5) * height - side / 2)
+        sheet.paste(picture.crop((left, top, left + side, top + side)), (place % across * (side + EDGE), place // across * (side + EDGE)))
+    sheet.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS).save(path, quality=85, optimize=True)
     if path.stat().st_size > THUMBNAIL_BYTES:
         raise SystemExit(f"{path} has {path.stat().st_size} bytes; at most {THUMBNAIL_BYTES}.")
 
 
-def pictures_of(host: Any, name: str, workflow: dict[str, Any], object_info: dict[str, Any]) -> list[Path]:
-    """Runs an example as it is; the files of its thumbnail."""
+def picture_of(host: Any, wanted: str, workflow: dict[str, Any], object_info: dict[str, Any]) -> Path:
+    """Runs an example as it is; the file that one of its nodes has saved."""
     prompt = to_prompt(workflow, object_info)
     outputs = host.run(prompt, timeout=3600)
-    found = []
-    for wanted in THUMBNAILS[name]:
-        for node, entry in outputs.items():
-            if prompt[node]["class_type"] == SAVED and prompt[node]["inputs"]["filename_prefix"].endswith(wanted):
-                found += [host.file(image) for image in entry["images"]]
-    return found
+    saving = next(node for node, entry in prompt.items() if entry["class_type"] == SAVED and entry["inputs"]["filename_prefix"].endswith(f"/{wanted}"))
+    return host.file(outputs[saving]["images"][0])
 
 
 def main() -> None:
@@ -86,13 +81,17 @@ def main() -> None:
         examples = {name: workflow for name, workflow in build(object_info).items() if name.startswith(tuple(arguments.only))}
         texts = {FOLDER / f"{name}.json": as_text(workflow) for name, workflow in examples.items()}
         texts[SUBGRAPHS / f"{BLUEPRINT}.json"] = as_text(train_and_apply(object_info))
+        for path in FOLDER.glob("*.json") if arguments.only == [""] and not arguments.check else ():
+                if path not in texts:
+                    path.unlink()  # an example of another name
         for path, text in texts.items():
             if not arguments.check:
                 path.write_text(text, encoding="utf-8")
             elif not path.exists() or path.read_text(encoding="utf-8") != text:
                 raise SystemExit(f"{path.name} is not what this script makes; run it without --check.")
         for name, workflow in examples.items() if arguments.pictures and not arguments.check else ():
-            thumbnail(pictures_of(host, name, workflow, object_info), FOLDER / f"{name}.jpg")
+            wanted, tiles, shown = THUMBNAILS[name]
+            thumbnail(picture_of(host, wanted, workflow, object_info), tiles, shown, FOLDER / f"{name}.jpg")
             print(name)
 
 

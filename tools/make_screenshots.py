@@ -86,7 +86,7 @@ def example(name: str) -> dict[str, Any]:
 
 def train(page: Any, host: Any) -> None:
     """Example 1 as it is, with the monitor in the middle of the run; leaves its file behind."""
-    open_workflow(page, example("1_train_apply_compare"))
+    open_workflow(page, example("1 From five pictures to a prompt"))
     bring(page, "SparseDictTrain")
     queue(page)
     monitor = "app.graph._nodes.find(node => node.type === 'SparseDictTrain').sparsedictMonitor"
@@ -139,7 +139,7 @@ def selector(page: Any, host: Any) -> None:
 
 def sweep(page: Any, host: Any) -> None:
     """Example 3, with its training at the length of the other's."""
-    open_workflow(page, example("3_atom_sweep"))
+    open_workflow(page, example("6 Atom sweep"))
     page.evaluate("() => { app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.find(each => each.name === 'effort').value = 'balanced'; }")
     bring(page, "SparseDictSweepViewer")
     queue(page)

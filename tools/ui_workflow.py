@@ -18,6 +18,8 @@ NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the ends of a subgraph
 GAP, COLUMN_GAP, GROUP_GAP, TITLE = 50, 50, 70, 30
 
+WINDOW, BARS = (1920, 960), (80, 110)  # pixels of a browser's page, and of what the host's bars cover at its left and top
+
 Link = tuple["Node", int]
 
 
@@ -96,6 +98,7 @@ class Workflow:
         self.nodes: list[Node] = []
         self.groups: list[dict[str, Any]] = []
         self._x, self._columns = 0, [[]]
+        self.in_one_look = False  # whether the graph opens so that all of it is seen
 
     # -- building
 
@@ -195,9 +198,19 @@ class Workflow:
             "links": links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.8, "offset": [120, 150]}},  # the first group beside the host's sidebar, in letters that can be read
+            "extra": {"ds": self._view()},
             "version": 0.4,
         }
+
+    def _view(self) -> dict[str, Any]:
+        """How the graph opens: the first groups beside the host's sidebar, in letters that can be read; or all of it, in a usual window."""
+        if not self.in_one_look:
+            return {"scale": 0.8, "offset": [120, 150]}
+        boxes = [group["bounding"] for group in self.groups]
+        left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+        width, height = max(box[0] + box[2] for box in boxes) - left, max(box[1] + box[3] for box in boxes) - top
+        scale = min(0.8, (WINDOW[0] - BARS[0] - 20) / width, (WINDOW[1] - BARS[1] - 20) / height)
+        return {"scale": round(scale, 3), "offset": [round((BARS[0] + 10) / scale - left), round((BARS[1] + 10) / scale - top)]}
 
     def _nodes_and_links(self) -> tuple[list[dict[str, Any]], list[list[Any]]]:
         links: list[list[Any]] = []

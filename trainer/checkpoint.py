@@ -126,7 +126,7 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 ORIGINS = {"images_hash": "training images or captions", "base_fingerprint": "base weights"}
 
 #: Settings that may differ between a run and its continuation. All but `steps` leave the numbers as they are; the schedules follow `steps`.
-_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb", "moments", "save_precision", "cache", "images", "skip_unreadable", "gradient_checkpointing"}  # fmt: skip
+_FREE = {"steps", "out", "overwrite", "resume", "preview_every", "preview_prompts", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb", "moments", "card", "save_precision", "cache", "images", "skip_unreadable", "gradient_checkpointing"}  # fmt: skip
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -155,6 +155,10 @@ class TrainConfig:
     )
     save_precision: str = option("fp16", "How the adapter's weights are stored; statistics are fp32 in any case.", "--save-precision", choices=("fp16", "bf16", "fp32"))
     moments: bool = option(True, "Store what pruning by the greedy order and refit needs: 4·m² bytes a site, 64 kB for 128 atoms.", "--moments/--no-moments")
+    card: bool = option(
+        False, "Write a preview picture and a description beside the file, as managers of LoRAs read them; the picture is that of the first preview prompt.",
+        "--card", widget=Widget(19, False),
+    )  # fmt: skip
     tensorboard: str | Path | None = option(None, "Write a TensorBoard log there.", "--logging-dir", path=True)
     wandb: str | None = option(None, "Log to this project of Weights & Biases; with WANDB_MODE=offline to a folder.", "--wandb")
 

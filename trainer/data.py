@@ -80,20 +80,30 @@ class ConceptData:
         return cls([ConceptItem(p.image, p.captions, p.name, None, p.mask, p.repeats) for p in read], reading)
 
     @classmethod
-    def from_tensors(cls, images: Tensor | Sequence[Tensor], captions: str | Sequence[str] | Sequence[Sequence[str]]) -> ConceptData:
-        """Images (N, 3, H, W), or N of (3, H, W) and any sizes, in [-1, 1]; a caption for all, one each, or several each."""
+    def from_tensors(
+        cls, images: Tensor | Sequence[Tensor], captions: str | Sequence[str] | Sequence[Sequence[str]], masks: Sequence[Tensor] | None = None
+    ) -> ConceptData:
+        """Images (N, 3, H, W), or N of (3, H, W) and any sizes, in [-1, 1]; a caption for all, one each, or several each. Masks (1, H, W) of
+        each image's size from 0 to 1, where the loss counts; one that is white all over counts as none."""
         if len(images) == 0:
             raise DataError("there is no training image; give at least one")
         rows: list[str | Sequence[str]] = [captions] * len(images) if isinstance(captions, str) else list(captions)
         if len(rows) != len(images):
             raise DataError(f"there are {len(images)} images but {len(rows)} captions; give one caption, or a list of them, for each image")
+        if masks is not None and len(masks) != len(images):
+            raise DataError(f"there are {len(images)} images but {len(masks)} masks; give one for each image")
         items = []
         for number, (image, row) in enumerate(zip(images, rows)):
             name = f"image {number}"
             lines = [row.strip()] if isinstance(row, str) else [line.strip() for line in row]
             if not lines or not all(lines):
                 raise DataError(f"{name} has an empty caption; say what is on it")
-            items.append(ConceptItem(checked_image(image, name), lines, name))
+            mask = None if masks is None else masks[number].float().cpu()
+            if mask is not None and mask.shape != (1, *image.shape[1:]):
+                raise DataError(f"{name} is {image.shape[2]}×{image.shape[1]}, its mask {mask.shape[2]}×{mask.shape[1]}; give masks of the images' sizes")
+            if mask is not None and not bool((mask > 0.5).any()):
+                raise DataError(f"{name} has a mask without white, so nothing of it would count; leave the mask or the image out")
+            items.append(ConceptItem(checked_image(image, name), lines, name, mask=None if mask is None or bool((mask == 1).all()) else mask))
         return cls(items)
 
     @classmethod

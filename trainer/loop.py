@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import FileFormatError, TrainingError, first_line
+from ..sparsedict_core.errors import FileFormatError, SparseDictError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
 from ..sparsedict_core.site_discovery import discover_sites
-from . import checkpoint
+from . import cards, checkpoint
 from .average import Average
 from .backends.base import Backend
 from .batches import TrainingSet, check_split
@@ -100,7 +100,14 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     if training.average is not None:
         training.average.apply()
     adapter.metadata["training"] = summary(config, data, state, seconds)
+    if training.picture is not None:
+        adapter.metadata[cards.THUMBNAIL] = cards.thumbnail(training.picture)
     end = ranked_and_saved(config, backend, adapter, sets, report, processes, stopped, overwrite, training.last)
+    if config.card and processes.main:
+        try:
+            cards.write_card(out, adapter, training.picture)
+        except (SparseDictError, OSError) as error:
+            report.on_warning(f"the files beside {out.name} could not be written: {first_line(error)}")
     if stopped:
         report.on_stopped(state.step, config.steps, out, training.last)
     elif processes.main:
@@ -143,6 +150,7 @@ class Training:
         self.folder = checkpoint.folder_of(Path(config.out))
         self.last: Path | None = None  # checkpoint
         self.signal: int | None = None  # that stopped the run
+        self.picture: Tensor | None = None  # of the newest preview: the first prompt's with the adapter
 
     # -- checkpoints
 
@@ -236,6 +244,7 @@ class Training:
         try:
             with self.average.shown() if self.average is not None else contextlib.nullcontext():
                 made = previews.make(attachment, lambda: alone and (self.report.should_stop() or interrupted.is_set()))
+            self.picture = made[0][0]
             self.report.on_preview(self.state.step, previews.prompts, *made)
             return False
         except interruptions(self.backend):

@@ -43,6 +43,24 @@ export function followOutput(node, api, key, show) {
   }, 0);
 }
 
+/**
+ * As `followOutput`, for pictures in the host's temp folder. Those of an earlier run may be gone; then nothing is shown.
+ * @param {any} node @param {any} api @param {string} key @param {(frames: any[]) => void} show
+ */
+export function followPictures(node, api, key, show) {
+  /** @type {any[]} */
+  let newest = [];
+  followOutput(node, api, key, async (frames) => {
+    newest = frames;
+    if (frames.length && (await isThere(api, frames[0])) && newest === frames && open.has(node)) show(frames);
+  });
+}
+
+/** Asks the server, as the browser may still have a copy. @param {any} api @param {{filename: string, subfolder: string, type: string}} file @returns {Promise<boolean>} */
+function isThere(api, file) {
+  return api.fetchApi(viewOf(file), { method: "HEAD", cache: "no-store" }).then((/** @type {Response} */ answer) => answer.ok, () => false);
+}
+
 /** The host brings the outputs of earlier runs back, as for another tab of the workflow. @param {Record<string, any>} outputs by the node's place in the graph */
 export function showOutputs(outputs) {
   for (const [node, { key, show }] of open) {

@@ -3,6 +3,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { addComparer } from "./compare_node.js";
 import { showOutputs } from "./earlier_runs.js";
 import { followRuns, forgetFiles } from "./file_tables.js";
 import { followNewFiles, portableName } from "./new_files.js";
@@ -32,6 +33,7 @@ app.registerExtension({
     if (node.comfyClass === "SparseDictFromLora") addLora(node, api);
     if (node.comfyClass === "SparseDictTrain") addMonitor(node, { app, api });
     if (node.comfyClass === "SparseDictSweepViewer") addViewer(node, api);
+    if (node.comfyClass === "SparseDictCompare") addComparer(node, api);
   },
   /** A workflow is loaded. @param {any} node */
   loadedGraphNode: portableName,

@@ -50,6 +50,15 @@ const CSS = `
 .sd-stage img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; visibility: hidden; pointer-events: none; }
 .sd-stage img.sd-shown { visibility: visible; }
 .sd-stage img.sd-coarse { image-rendering: pixelated; }
+.sd-sized { container-type: size; }
+.sd-compared { position: absolute; inset: 0; margin: auto; aspect-ratio: var(--sd-ratio, 1); width: min(100cqw, 100cqh * var(--sd-ratio, 1)); overflow: hidden;
+  cursor: ew-resize; touch-action: none; }
+.sd-compared img { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
+.sd-compared img.sd-coarse { image-rendering: pixelated; }
+.sd-compared span { position: absolute; bottom: 0; padding: 2px 6px; text-align: center; white-space: nowrap; pointer-events: none; color: #fff; background: rgb(0 0 0 / 0.55); }
+.sd-divider { position: absolute; top: 0; bottom: 0; width: 12px; margin-left: -6px; pointer-events: none;
+  background: linear-gradient(90deg, transparent 4px, #000 4px, #fff 5px 7px, #000 8px, transparent 8px); }
+.sd-divider:focus-visible { outline: 2px solid var(--sd-accent); outline-offset: -2px; }
 .sd-panel input.sd-range { accent-color: var(--sd-accent); border: 0; background: none; padding: 0; margin: 0; height: 24px; cursor: ew-resize; }
 .sd-stop { border-color: var(--sd-error) !important; }
 .sd-figures { display: grid; grid-template-columns: 0.85fr 1.3fr 1.1fr 0.95fr 0.95fr; gap: 5px; }

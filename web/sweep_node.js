@@ -1,7 +1,7 @@
 // @ts-check
 /** Puts the viewer on the nodes Sweep Viewer and hands it what they have made. */
 
-import { followOutput, viewOf } from "./earlier_runs.js";
+import { followPictures, viewOf } from "./earlier_runs.js";
 import { addPanel } from "./panel_widget.js";
 import { VIEWER_HEIGHT, mountViewer } from "./sweep_viewer.js";
 import { t } from "./texts.js";
@@ -14,32 +14,20 @@ const WIDTH = 340;
 /** @param {any} node @param {any} api */
 export function addViewer(node, api) {
   const container = document.createElement("div");
-  /** @type {Frame[] | null} */
-  let newest = null;
   const viewer = mountViewer(container, {
     url: (frame) => api.apiURL(viewOf(frame)),
     gif: (frames) => gif(api, frames),
   });
   addPanel(node, "sweep_viewer", container, () => VIEWER_HEIGHT);
   node.sparsedictViewer = viewer;
-  followOutput(node, api, UI, async (/** @type {Frame[]} */ frames) => {
-    // Of an earlier run, the pictures may be gone from the host's temp folder.
-    newest = frames;
-    if (frames.length && (await isThere(api, frames[0])) && newest === frames) viewer.set(frames);
-  });
+  followPictures(node, api, UI, viewer.set);
   const removed = node.onRemoved;
   node.onRemoved = function (/** @type {any[]} */ ...rest) {
     removed?.apply(this, rest);
-    newest = null;
     viewer.destroy();
   };
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0], WIDTH), Math.max(height, node.size[1])]);
-}
-
-/** Asks the server, as the browser may still have a copy. @param {any} api @param {Frame} frame @returns {Promise<boolean>} */
-function isThere(api, frame) {
-  return api.fetchApi(viewOf(frame), { method: "HEAD", cache: "no-store" }).then((/** @type {Response} */ answer) => answer.ok, () => false);
 }
 
 /** @param {any} api @param {Frame[]} frames @returns {Promise<Blob>} */

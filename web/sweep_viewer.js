@@ -9,7 +9,7 @@ import { t } from "./texts.js";
 
 export const VIEWER_HEIGHT = 300;
 const PLAY = 450; // milliseconds a picture
-const COARSE = 128; // pixels; smaller pictures are enlarged with sharp edges
+export const COARSE = 128; // pixels; smaller pictures are enlarged with sharp edges
 
 /**
  * @param {HTMLElement} container

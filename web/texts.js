@@ -18,6 +18,11 @@ export function t(english, values = {}) {
 /** @type {Record<string, Record<string, string>>} */
 export const TEXTS = {
   zh: {
+    "Compare": "比较",
+    "The pictures appear here once they are made.": "图像生成后会显示在这里。",
+    "Divider between {left} and {right}": "{left}与{right}之间的分隔线",
+    "all atoms": "全部原子",
+    "selection": "所选原子",
     "A node before this one depends on a value that comes over a link; the atoms are known once it runs.": "前面的节点取决于来自连线的值；运行后才能知道其原子。",
     "A value comes over a link; what is kept is known once it runs.": "有的值来自连线；运行后才能知道保留哪些。",
     "Amount": "数量",
@@ -131,6 +136,11 @@ export const TEXTS = {
     "This subgraph is used several times with different dictionaries, so its atoms are known only once it runs.": "此子图以不同的字典被多次使用，因此运行后才能知道其原子。",
   },
   ja: {
+    "Compare": "比較",
+    "The pictures appear here once they are made.": "画像は生成されるとここに表示されます。",
+    "Divider between {left} and {right}": "{left}と{right}の境目",
+    "all atoms": "すべてのアトム",
+    "selection": "選んだアトム",
     "A node before this one depends on a value that comes over a link; the atoms are known once it runs.": "前のノードが、接続から来る値に依存しています。アトムは実行するとわかります。",
     "A value comes over a link; what is kept is known once it runs.": "接続から来る値があります。何が残るかは実行するとわかります。",
     "Amount": "量",

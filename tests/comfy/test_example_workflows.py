@@ -1,6 +1,8 @@
 """The example workflows: what the script makes, valid on this host, and run on it as the front end would send them, only shorter."""
 
 import json
+import re
+from urllib.parse import quote
 
 import pytest
 from host import PromptRefused
@@ -8,9 +10,11 @@ from PIL import Image
 
 from sparsedict.tools.example_graphs import BLUEPRINT, EXAMPLES, build, train_and_apply
 from sparsedict.tools.make_example_workflows import FOLDER, SUBGRAPHS, THUMBNAIL_BYTES, as_text
-from sparsedict.tools.ui_workflow import ALWAYS, MUTED, named_values, problem, to_prompt, widgets_of
+from sparsedict.tools.ui_workflow import ALWAYS, BARS, MUTED, WINDOW, named_values, problem, to_prompt, widgets_of
 
 NAMES = sorted(EXAMPLES)
+OWN = "8 Your own checkpoint"
+TASKS = [name for name in NAMES if name != OWN]
 OWN_FILES = {("CheckpointLoaderSimple", "ckpt_name")}  # lists of what the user has
 SHORT = {
     "SparseDictTrain": {
@@ -56,15 +60,42 @@ def test_the_script_makes_the_files(server, object_info):
 
 def test_the_front_end_offers_them(server):
     assert sorted(server.get("/workflow_templates")["SparseDict"]) == NAMES
-    assert json.loads(json.dumps(server.get(f"/api/workflow_templates/SparseDict/{NAMES[0]}.json"))) == read(NAMES[0])
+    assert json.loads(json.dumps(server.get(f"/api/workflow_templates/SparseDict/{quote(NAMES[0])}.json"))) == read(NAMES[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_a_small_thumbnail(name):
+def test_each_has_a_small_square_thumbnail(name):
     path = FOLDER / f"{name}.jpg"
     assert path.stat().st_size < THUMBNAIL_BYTES
     with Image.open(path) as picture:
-        assert picture.format == "JPEG" and max(picture.size) >= 256
+        assert picture.format == "JPEG" and picture.width == picture.height >= 256
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_is_explained_in_two_sentences(name):
+    note = next(of_type_with_text(read(name)))
+    body = " ".join(note.split("\n", 1)[1].split())
+    assert 1 <= len(re.findall(r"[.!?](?= [A-Z*]|$)", body)) <= 2, body
+
+
+def of_type_with_text(workflow):
+    return (node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+
+
+@pytest.mark.parametrize("name", ["1 From five pictures to a prompt", "2 A style"])
+def test_the_whole_job_is_in_one_look_in_letters_that_can_be_read(name):
+    workflow = read(name)
+    view, boxes = workflow["extra"]["ds"], [group["bounding"] for group in workflow["groups"]]
+    assert view["scale"] >= 0.6
+    for x, y, width, height in boxes:
+        left, top = (x + view["offset"][0]) * view["scale"], (y + view["offset"][1]) * view["scale"]
+        assert left >= BARS[0] and top >= BARS[1]
+        assert left + width * view["scale"] <= WINDOW[0] and top + height * view["scale"] <= WINDOW[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_none_uses_what_the_host_calls_deprecated(name, object_info):
+    assert not [node["type"] for node in read(name)["nodes"] if object_info.get(node["type"], {}).get("deprecated")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,7 +149,7 @@ def test_each_runs_to_its_pictures(name, server, object_info):
 
 
 def test_a_sent_graph_has_no_muted_bypassed_or_drawn_nodes(object_info):
-    prompt = to_prompt(read("6_your_own_checkpoint"), object_info)
+    prompt = to_prompt(read(OWN), object_info)
     kinds = {node["class_type"] for node in prompt.values()}
     assert not kinds & {"CheckpointLoaderSimple", "EmptyLatentImage", "FluxGuidance", "Reroute", "MarkdownNote"}
     sampler = next(node for node in prompt.values() if node["class_type"] == "KSampler")
@@ -129,7 +160,7 @@ def test_a_sent_graph_has_no_muted_bypassed_or_drawn_nodes(object_info):
 
 def test_the_swap_that_the_note_describes_leaves_a_checkpoint_to_choose(server, object_info):
     """Unmute the loader, drag its outputs onto the reroutes: all that is missing is the user's file."""
-    workflow = read("6_your_own_checkpoint")
+    workflow = read(OWN)
     loader, latent = of_type(workflow["nodes"], "CheckpointLoaderSimple")[0], of_type(workflow["nodes"], "EmptyLatentImage")[0]
     assert loader["mode"] == latent["mode"] == MUTED
     loader["mode"] = latent["mode"] = ALWAYS

@@ -1,7 +1,11 @@
 """The panels in both of the host's renderers: their widths, their one switch for settings, the map of a large file, and what a training leaves."""
 
+import re
+
 import pytest
+from host import PROJECT
 from large_files import sdxl_like
+from PIL import Image
 from test_front_end_runs import MONITOR, SELECTOR, open_prompt, queue, wait_until_idle
 from test_nodes_over_http import SELECT
 from test_nodes_over_http import node as made
@@ -11,6 +15,8 @@ from sparsedict.tools.browser import set_nodes_2, set_setting, settle
 
 LARGE = "sdxl.safetensors"
 WINDOWS_PATH = "C:\\Users\\someone with a long name\\" + "a folder\\" * 17 + "concept.safetensors"
+#: What sparsedict.js puts on nodes; the probe has none of its own.
+PANELS = len(re.findall(r"add(?!Probe)[A-Z]\w+\(node, ", (PROJECT / "web" / "sparsedict.js").read_text(encoding="utf-8")))
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes 2.0"], indirect=True)
 
 
@@ -42,6 +48,17 @@ def tell_long_texts(page):
     )
 
 
+def show_long_texts(page, server):
+    """Pictures whose labels are as long as labels get."""
+    (server.base / "temp").mkdir(exist_ok=True)
+    Image.new("RGB", (96, 64), "teal").save(server.base / "temp" / "sparsedict_long.png")
+    page.evaluate(
+        """path => { const of = type => app.graph._nodes.find(node => node.type === type), frame = { filename: "sparsedict_long.png", subfolder: "", type: "temp", label: path };
+        of("SparseDictSweepViewer").sparsedictViewer.set([frame, frame]); of("SparseDictCompare").sparsedictComparer.set([frame, frame, frame]); }""",
+        WINDOWS_PATH,
+    )
+
+
 WIDER = """() => [...document.querySelectorAll(".sd-panel")].flatMap(panel => {
   const { left, right } = panel.getBoundingClientRect(), zoom = app.canvas.ds.scale;
   const own = panel.closest("[data-node-id]"), widest = own ? own.getBoundingClientRect().width : Math.max(...app.graph._nodes.map(node => node.size[0] * zoom));
@@ -57,6 +74,7 @@ def test_no_text_decides_a_panels_width(page, server, large, nodes_2):
         "6": made("SparseDictLoad", file=large),
         "7": made("SparseDictSelectAtoms", sparse_dict=["6", 0], **SELECT),
         "8": made("SparseDictSweepViewer", images=["2", 0]),
+        "9": made("SparseDictCompare", base=["2", 0], selection=["2", 0]),
     }
     for language in ("en", "ja", "zh"):
         set_setting(page, "Comfy.Locale", language)
@@ -65,8 +83,10 @@ def test_no_text_decides_a_panels_width(page, server, large, nodes_2):
             page.wait_for_function(f"() => {SELECTOR}.kept() !== null")
             page.evaluate("() => { for (const node of app.graph._nodes) node.setSize([Math.max(node.computeSize()[0], 400), node.size[1]]); }")
             tell_long_texts(page)
+            show_long_texts(page, server)
             settle(page)
-            assert page.locator(".sd-panel").count() == 3
+            # All that there are: a new panel is to be measured here too.
+            assert page.locator(".sd-panel").count() == PANELS
             assert page.evaluate(WIDER) == [], language
         finally:
             set_setting(page, "Comfy.Locale", "en")
@@ -119,6 +139,44 @@ def test_the_selector_grows_with_its_rows_and_then_scrolls(page, server, large):
     box = page.locator("canvas.sd-map").bounding_box()
     page.mouse.click(box["x"] + 200, box["y"] + box["height"] - 40)
     assert page.evaluate(f"() => {SELECTOR}.kept()") == 2 and page.evaluate(f"() => {SELECTOR}.value().atoms").startswith("L6")
+
+
+COMPARER = "app.graph._nodes.find(node => node.type === 'SparseDictCompare')?.sparsedictComparer"
+
+
+@RENDERERS
+def test_the_dividers_of_compare_follow_pointer_and_keys(page, server, nodes_2):
+    pictures = made("SparseDictLoadImageSet", folder="demo: zorp", caption="a {word}", word="zorp")
+    prompt = {"1": pictures, "2": made("SparseDictCompare", base=["1", 0], all_atoms=["1", 0], selection=["1", 0])}
+    open_prompt(page, prompt, "SparseDictCompare")
+    queue(page)
+    page.wait_for_function(f"() => {COMPARER}.count() === 3")
+    page.wait_for_function("() => [...document.querySelectorAll('.sd-compared img')].every(picture => picture.naturalWidth > 0)")
+    settle(page)
+    assert page.evaluate(f"() => {COMPARER}.at()") == pytest.approx([1 / 3, 2 / 3])
+    box = page.locator(".sd-compared").bounding_box()
+    assert box["width"] == pytest.approx(box["height"], abs=1), "a square picture stays square"
+
+    def drag(start, end):
+        page.mouse.move(box["x"] + box["width"] * start, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * end, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+
+    before = page.evaluate("() => app.graph._nodes.map(node => [...node.pos])")
+    drag(0.3, 0.1)  # the nearest one
+    assert page.evaluate(f"() => {COMPARER}.at()") == pytest.approx([0.1, 2 / 3], abs=0.01)
+    drag(0.1, 0.9)  # never past its neighbour
+    assert page.evaluate(f"() => {COMPARER}.at()") == pytest.approx([2 / 3, 2 / 3], abs=0.01)
+    assert page.evaluate("() => app.graph._nodes.map(node => [...node.pos])") == before, "the node is not dragged along"
+    divider = page.get_by_role("slider", name="Divider between base and all atoms")
+    divider.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(f"() => {COMPARER}.at()[0]") == pytest.approx(0.02) and divider.get_attribute("aria-valuenow") == "2"
+    # Each picture is seen between its dividers only.
+    assert page.evaluate("() => [...document.querySelectorAll('.sd-compared img')].map(picture => picture.style.clipPath)")[0] == "inset(0px 98% 0px 0%)"
+    wait_until_idle(page, server)
 
 
 def test_after_a_training_in_the_same_graph_its_atoms_are_there_and_its_file_is_in_the_lists(page, server):

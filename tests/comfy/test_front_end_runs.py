@@ -68,6 +68,38 @@ def test_each_example_loads_and_would_be_queued_as_it_is_written(page, server, n
             assert prompt[node]["inputs"][widget] == value, (node, entry["class_type"], widget)
 
 
+#: Pairs of nodes that overlap, and what is not in its group, by what the front end itself measures.
+OVERLAPS = """() => { const boxes = app.graph._nodes.map(node => { const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect(), zoom = app.canvas.ds.scale;
+    return { title: node.title ?? node.type, left: node.pos[0], right: node.pos[0] + Math.max(node.size[0], (shown?.width ?? 0) / zoom - 2),
+      top: node.pos[1] - 30, bottom: node.pos[1] + Math.max(node.size[1], (shown?.height ?? 0) / zoom - 32) }; });
+  return boxes.flatMap((one, i) => boxes.slice(0, i).filter(other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom)
+    .map(other => `${one.title} / ${other.title}`)); }"""
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["canvas", "nodes 2.0"])
+def test_no_example_overlaps_and_each_opens_at_its_first_step(page, server, vue):
+    open_prompt(page, SWEEP, "SparseDictSweepViewer")
+    set_nodes_2(page, vue)
+    try:
+        for name in sorted(EXAMPLES):
+            written = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+            page.evaluate("async graph => { await app.loadGraphData(graph); }", written)
+            page.wait_for_function(f"() => app.graph._nodes.length === {len(written['nodes'])}")
+            settle(page)
+            view = page.evaluate(
+                """() => { const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect(), group = app.graph._groups[0]._bounding;
+                return { scale, left: (group[0] + offset[0]) * scale, top: (group[1] + offset[1]) * scale, right: (group[0] + offset[0] + 200) * scale, width: box.width }; }"""
+            )
+            assert view["scale"] >= 0.6 and view["left"] >= 60 and view["top"] >= 60 and view["right"] < view["width"], (name, view)
+            if vue:  # nodes out of sight are not drawn there
+                page.evaluate("() => { app.canvas.ds.scale = 0.2; app.canvas.ds.offset = [300, 600]; app.canvas.setDirty(true, true); }")
+                settle(page)
+            assert page.evaluate(OVERLAPS) == [], name
+    finally:
+        open_prompt(page, SWEEP, "SparseDictSweepViewer")
+        set_nodes_2(page, False)
+
+
 def test_the_monitor_draws_a_run_and_knows_it_after_a_reload(page, server):
     prompt = train_graph("watched", steps=6, preview_prompts="a zorp in the center, night", preview_every=2)
     open_prompt(page, prompt, "SparseDictTrain")

@@ -41,6 +41,8 @@ def test_probe_tells_which_atoms_fire(nodes, model, value):
     plain = sample(on)
     probed, image, text = probe(nodes, on)
     assert image.shape[-1] == 3 and text.splitlines()[0].split()[0] == "atom" and len(text.splitlines()) == 7 + 2
+    # On dark, as the graph is, in letters that a node of the usual width shows at 11 pixels or more.
+    assert float(image[0, -1, -1].max()) < 0.15 and 14 * 420 / image.shape[2] >= 11
     assert max(map(len, text.splitlines()[:7])) <= 64  # what a node of the usual width shows in one line
     importance = torch.cat([site.importance for site in probed.adapter.sites.values()])
     assert torch.isfinite(importance).all() and importance.max() > 0

@@ -36,16 +36,17 @@ def test_it_lists_folders_and_the_demos_sets(node, folder):
 
 
 def test_pictures_captions_and_names_stay_in_step(node, folder):
-    images, captions, names = node.execute("deep/mine", "", "zorp").args
+    images, captions, names, masks = node.execute("deep/mine", "", "zorp").args
     assert [tuple(image.shape) for image in images] == [(1, 30, 40, 3), (1, 50, 20, 3)]
     assert torch.equal(images[0][0, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
     assert captions == ["a zorp here\na zorp there", "a photo of zorp"] and names == ["a.png", "b.jpg"]
+    assert [tuple(mask.shape) for mask in masks] == [(1, 30, 40), (1, 50, 20)] and all(bool((mask == 1).all()) for mask in masks)
 
 
 def test_the_demos_set_is_ready_for_the_demo_model(node):
     from sparsedict.demo_model.vocabulary import tokenize
 
-    images, captions, _ = node.execute("demo: zorp", "", "").args
+    images, captions, _, _ = node.execute("demo: zorp", "", "").args
     assert len(images) == len(captions) == 5 and all(image.shape == (1, 64, 64, 3) for image in images)
     assert all(tokenize(caption) for caption in captions)
 
@@ -96,3 +97,18 @@ def test_a_link_that_leads_nowhere_changes_the_fingerprint_once_it_leads_somewhe
     assert first == second
     (tmp_path / "elsewhere.txt").write_text("a caption")
     assert fingerprint(node, folder="deep/mine", caption="", word="") != first
+
+
+def test_masks_and_pictures_that_cannot_be_read(node, folder):
+    half = Image.new("L", (40, 30), 0)
+    half.paste(255, (0, 0, 20, 30))
+    half.save(folder / "a-masklabel.png")
+    (folder / "c.png").write_bytes(b"no picture")
+    from sparsedict.sparsedict_core.errors import DataError
+
+    with pytest.raises(DataError, match=r"c\.png"):
+        node.execute("deep/mine", "", "zorp")
+    _, _, names, masks = node.execute("deep/mine", "", "zorp", skip_unreadable=True).args
+    assert names == ["a.png", "b.jpg"] and masks[0].mean() == pytest.approx(0.5, abs=0.02) and bool((masks[1] == 1).all())
+    _, _, _, masks = node.execute("deep/mine", "", "zorp", masks="off", skip_unreadable=True).args
+    assert all(bool((mask == 1).all()) for mask in masks)

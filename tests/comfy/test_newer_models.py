@@ -51,8 +51,8 @@ MODELS = {
         lambda: {"x": r(1, 16, 8, 8), "t": torch.tensor([3.0]), "y": r(1, 8), "context": r(1, 5, 12), "encoder_hidden_states_llama3": r(1, 4, 5, 12)}, 6,
     ),
     "LTXV": (
-        {"in_channels": 4, "cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2, "caption_channels": 12, "num_layers": 2},
-        lambda: {"x": r(1, 4, 2, 4, 4), "timestep": TIME, "context": r(1, 5, 12), "attention_mask": None}, 4,
+        {"in_channels": 128, "cross_attention_dim": 32, "attention_head_dim": 16, "num_attention_heads": 2, "caption_channels": 12, "num_layers": 2},
+        lambda: {"x": r(1, 128, 2, 4, 4), "timestep": TIME, "context": r(1, 5, 12), "attention_mask": None}, 4,
     ),
     "LTXAV": (
         {"in_channels": 4, "audio_in_channels": 128, "cross_attention_dim": 32, "audio_cross_attention_dim": 16, "attention_head_dim": 16, "audio_attention_head_dim": 8,
@@ -138,21 +138,38 @@ def test_a_model_that_nobody_wrote_down(comfy, name, tmp_path):
         modules_for(loaded, patcher)
 
 
-@pytest.mark.parametrize("name", ["HiDream", "ErnieImage", "Anima"])
-def test_the_trainer_sees_the_sites_in_a_step_of_its_own(comfy, name, tmp_path):
+def trained(name, folder, **more):
     """As the training node does it: a model, a conditioning, latents; no CLIP and no VAE."""
     from sparsedict.trainer import Callbacks, ConceptData, TrainConfig
     from sparsedict.trainer.backends.comfyui import ComfyBackend, train_in_host
 
+    torch.manual_seed(1)
     patcher, inputs = built(name), MODELS[name][1]()
     backend = ComfyBackend(patcher)
-    more = {"conditioning_llama3": inputs["encoder_hidden_states_llama3"], "pooled_output": inputs["y"]} if name == "HiDream" else {}
-    backend.register("a thing", [[inputs["context"], more]])
+    said = {"attention_mask": torch.ones(1, 5)} if name == "LTXV" else {}
+    if name == "HiDream":
+        said = {"conditioning_llama3": inputs["encoder_hidden_states_llama3"], "pooled_output": inputs["y"]}
+    backend.register("a thing", [[inputs["context"], said]])
     config = TrainConfig(
-        out=tmp_path / "a.safetensors", steps=2, batch_size=1, atoms=4, rank=2, quiet_samples=0, nested=0.0, preview_prompts=[], moments=False
+        out=folder / "a.safetensors", steps=2, batch_size=1, atoms=4, rank=2, quiet_samples=0, nested=0.0, preview_prompts=[], moments=False, **more
     )
     latents = torch.randn(2, backend.latent_channels, *([1] if inputs["x"].ndim == 5 else []), 8, 8)
     result = train_in_host(config, backend, lambda: ConceptData.from_latents(list(backend.latents_in(latents)), ["a thing"] * 2), Callbacks())
-    loaded = load(result.path)
-    assert loaded.component == "diffusion_model" and loaded.metadata["site_names"] == "ComfyUI" and len(loaded.sites) == MODELS[name][2]
-    assert any(bool(site.dictionary_basis.any()) for site in loaded.sites.values())
+    return load(result.path), result
+
+
+@pytest.mark.parametrize("name", ["HiDream", "ErnieImage", "Anima"])
+def test_the_trainer_sees_the_sites_in_a_step_of_its_own(comfy, name, tmp_path):
+    adapter, _ = trained(name, tmp_path)
+    assert adapter.component == "diffusion_model" and adapter.metadata["site_names"] == "ComfyUI" and len(adapter.sites) == MODELS[name][2]
+    assert any(bool(site.dictionary_basis.any()) for site in adapter.sites.values())
+
+
+def test_a_model_that_adds_to_its_inputs_in_place_trains_right_with_and_without_recomputed_blocks(comfy, tmp_path):
+    """LTXV's blocks add to what autograd has saved, and to the input that a second run of the block would need."""
+    runs = {recomputed: trained("LTXV", tmp_path, gradient_checkpointing=recomputed, overwrite=True) for recomputed in (False, True)}
+    (plain, one), (recomputed, two) = runs.values()
+    assert [row["loss"] for row in one.log] == pytest.approx([row["loss"] for row in two.log], rel=1e-5)
+    for key, site in plain.sites.items():
+        assert bool(site.dictionary_basis.any())
+        assert torch.allclose(site.dictionary_basis, recomputed.sites[key].dictionary_basis, atol=1e-5)

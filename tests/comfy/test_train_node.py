@@ -80,11 +80,17 @@ def test_the_file_can_be_loaded_at_once_and_no_checkpoint_is_offered(server, tra
     assert checkpoints(server, "finished") and outputs["3"]["sparsedict_file"] == ["finished.safetensors"]
 
 
-def test_the_last_preview_stands_beside_the_file_where_managers_look_for_it(server, trained):
+def test_what_managers_of_loras_read_stands_beside_the_file_where_it_is_asked_for(server, trained):
     from PIL import Image
 
-    with Image.open(server.base / "output" / "sparse_dicts" / "finished.preview.png") as picture:
+    folder = server.base / "output" / "sparse_dicts"
+    assert not (folder / "finished.preview.png").exists() and not (folder / "finished.metadata.json").exists()
+    assert load(folder / "finished.safetensors").metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+    server.run(graph("with a card", steps=1, preview_prompts="a zorp in the center, night", preview_every=2, card=True))
+    with Image.open(folder / "with a card.preview.png") as picture:
         assert picture.size == (64, 64)
+    card = json.loads((folder / "with a card.metadata.json").read_text(encoding="utf-8"))
+    assert card["model_name"] == "with a card" and card["civitai"]["trainedWords"] == ["zorp"] and card["preview_url"].endswith("with a card.preview.png")
 
 
 def test_the_same_graph_is_not_trained_twice(server, trained):

@@ -252,3 +252,11 @@ def test_every_family_of_the_host_has_a_usual_size_and_guidance():
     configs = ({}, {"context_dim": 1024}, {"num_classes": "sequential"}, {"pad_tokens_multiple": 32})
     names = {family.name(kind, frozenset(), config) for family in HOST_FAMILIES for kind in family.classes for config in configs}
     assert names <= USUAL.keys() and "z_image" in names and USUAL["z_image"] == (1024, 1.0)
+
+
+def test_the_page_has_the_table_as_it_is():
+    from sparsedict.tools.make_memory_page import PAGE, with_table
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page, "make it anew: python -m sparsedict.tools.make_memory_page"
+    assert all(f"\n{name} " in page for name in FULL_SIZES)

@@ -48,7 +48,8 @@ test("every sentence of the panels is there in each language, and none that is n
   const used = new Set();
   for (const text of sources) for (const [, sentence] of text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)) used.add(JSON.parse(`"${sentence}"`));
   // Sentences that come as values: the trainer's stages, the end of a run, one and several.
-  for (const sentence of ["quiet samples", "training", "importance", "input statistics", "encoding images", "the adapter's own pictures", "Stopped", "Interrupted", "{count} atom holds {share}", "{count} atoms hold {share}"]) used.add(sentence);
+  for (const sentence of ["quiet samples", "training", "importance", "input statistics", "encoding images", "the adapter's own pictures", "Stopped", "Interrupted", "{count} atom holds {share}", "{count} atoms hold {share}",
+    "base", "all atoms", "selection"]) used.add(sentence);
   for (const [language, texts] of Object.entries(TEXTS)) {
     assert.deepEqual(Object.keys(texts).sort(), [...used].sort(), language);
     for (const [english, text] of Object.entries(texts)) {

@@ -18,7 +18,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from ...comfyui_host.sites import HostSites, alias_tree, host_family, host_sites
+from ...comfyui_host.sites import HostSites, alias_tree, host_family, host_kind, host_sites
 from ...sparsedict_core.errors import DataError, TrainingError
 from ...sparsedict_core.fingerprint import fingerprint
 from ..callbacks import Callbacks
@@ -84,7 +84,8 @@ class ComfyBackend:
         self._ready = False
         self._config: TrainConfig | None = None
         self._wrapped: list[nn.Module] = []
-        self._out_of_place = any(type(module).__name__ in MUTATING_BLOCKS for module in network.modules())
+        # Of a model that nobody wrote down it is not known, so it counts as one of these.
+        self._out_of_place = self.family == host_kind(self.patcher) or any(type(module).__name__ in MUTATING_BLOCKS for module in network.modules())
         self.checkpointing = False
 
     # -- sites

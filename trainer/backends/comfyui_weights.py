@@ -11,11 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+#: What saves its input for the backward, frozen weights or not.
+NORMS = ("rms_norm", "layer_norm")
+
 
 class OutOfPlace(TorchFunctionMode):
-    """`x += y` makes a new x. Blocks that add to their input would spoil what autograd has saved of it, or a second run's input."""
+    """`x += y` makes a new x. Blocks that add to their input would spoil what autograd has saved of it, or a second run's input.
+
+    A bare `x.addcmul_(…)` cannot be answered by another x, so norms, which save what comes in, get a copy of it.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(function, "__name__", "") in NORMS and args[0].requires_grad:
+            args = (args[0].clone(), *args[1:])
         # `x += y` and `x.add_(y)` come as one function; only the former binds the name to what it returns.
         if function is torch.Tensor.add_ and augments(sys._getframe(1)):
             return torch.add(*args)
