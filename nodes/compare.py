@@ -22,17 +22,18 @@ class Compare(io.ComfyNode):
             "Shows two or three pictures of the same noise in one place, with dividers to drag between them: the base, all atoms, a selection.",
             ["before after", "slider", "side by side", "difference", "image compare"],
             inputs=[
-                io.Image.Input("base", tooltip="The picture of the bare base. Of a batch, the first picture is shown."),
+                io.Image.Input("base", tooltip="The picture of the bare base. Of several, the first is shown."),
                 io.Image.Input("all_atoms", optional=True, tooltip="The picture with the whole dictionary, from the same noise."),
                 io.Image.Input("selection", optional=True, tooltip="The picture with the atoms that Select Atoms keeps, from the same noise."),
             ],
+            is_input_list=True,  # else the node would run once for each picture of a list, and show all of them
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, base: torch.Tensor, all_atoms: torch.Tensor | None = None, selection: torch.Tensor | None = None) -> io.NodeOutput:
+    def execute(cls, base: list[torch.Tensor], all_atoms: list[torch.Tensor] | None = None, selection: list[torch.Tensor] | None = None) -> io.NodeOutput:
         pictures = {"base": base, "all atoms": all_atoms, "selection": selection}
-        given = {label: picture[:1, ..., :3] for label, picture in pictures.items() if picture is not None}
+        given = {label: images[0][:1, ..., :3] for label, images in pictures.items() if images}
         if len(given) < 2:
             raise DataError("there is nothing to compare the base with; connect all atoms, a selection, or both.")
         sizes = {label: f"{picture.shape[2]}×{picture.shape[1]}" for label, picture in given.items()}

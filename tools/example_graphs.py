@@ -53,10 +53,14 @@ class Example(Workflow):
         # Its picker of atoms takes more room than its widgets.
         return self.add("SparseDictSelectAtoms", wide=400, preview=370, sparse_dict=value, **more)
 
-    def picture(self, title: str, model: Link, words: tuple[Link, Link], seed: int, **more: Any) -> Link:
-        settings = {**DEMO, **more}
-        latent = self.add("KSampler", title, model=model, positive=words[0], negative=words[1], latent_image=self.latent, seed=seed, **settings)
-        return self.add("VAEDecode", samples=latent[0], vae=self.vae)[0]
+    def sampled(self, title: str, model: Link, words: tuple[Link, Link], seed: int) -> Link:
+        return self.add("KSampler", title, model=model, positive=words[0], negative=words[1], latent_image=self.latent, seed=seed, **DEMO)[0]
+
+    def decoded(self, latent: Link) -> Link:
+        return self.add("VAEDecode", samples=latent, vae=self.vae)[0]
+
+    def picture(self, title: str, model: Link, words: tuple[Link, Link], seed: int) -> Link:
+        return self.decoded(self.sampled(title, model, words, seed))
 
     def row(self, *pictures: Link, enlarged: float = 3.0) -> Link:
         """Several pictures side by side, enlarged: those of the Demo Model are small."""
@@ -92,11 +96,11 @@ def from_pictures_to_a_prompt(flow: Example, text: str, word: str, preset: str, 
         words = flow.prompts(prompt)
         model = flow.applied(trained["sparse dict"])
         flow.column()
-        base = flow.picture("Base", flow.model, words, seed)
-        made = flow.picture("With the dictionary", model, words, seed)
+        latents = [flow.sampled("Base", flow.model, words, seed), flow.sampled("With the dictionary", model, words, seed)]
     with flow.group("4 · Look", "look"):
+        base, made = [flow.decoded(latent) for latent in latents]
         flow.add("SparseDictCompare", wide=400, preview=400, base=base, all_atoms=made)
-        flow.save(flow.row(base, made), f"{word}_{preset}", 200)
+        flow.add(SAVED, wide=400, preview=60, images=made, filename_prefix=f"sparsedict/{word}_{preset}")
 
 
 def concept(flow: Example) -> None:
@@ -372,8 +376,8 @@ EXAMPLES: dict[str, Callable[[Example], None]] = {
 }
 # The saved picture that makes the thumbnail; of a strip or a grid, its columns and rows, and which of its tiles are shown as a square.
 THUMBNAILS: dict[str, tuple[str, tuple[int, int], tuple[int, ...]]] = {
-    "1 From five pictures to a prompt": ("zorp_concept", (2, 1), (1,)),
-    "2 A style": ("fendo_style", (2, 1), (1,)),
+    "1 From five pictures to a prompt": ("zorp_concept", (1, 1), (0,)),
+    "2 A style": ("fendo_style", (1, 1), (0,)),
     "3 Edit one picture": ("edit_shares", (5, 1), (0, 2, 3, 4)),
     "4 Concept and style": ("concept_style", (4, 1), (0, 1, 2, 3)),
     "5 Look inside a LoRA": ("lora", (4, 1), (0, 1, 2, 3)),

@@ -8,7 +8,7 @@ from sparsedict.sparsedict_core.errors import DataError
 
 
 def picture(value, side=8, rows=1):
-    return torch.full((rows, side, side, 3), value)
+    return [torch.full((rows, side, side, 3), value)]
 
 
 def shown(nodes, **pictures):
@@ -20,8 +20,8 @@ def shown(nodes, **pictures):
     return {frame["label"]: Image.open(f"{folder_paths.get_temp_directory()}/{frame['filename']}").getpixel((0, 0))[0] for frame in frames}
 
 
-def test_it_shows_what_is_connected_in_order_and_of_a_batch_the_first(nodes):
-    batch = torch.cat([picture(0.2), picture(1.0)])
+def test_it_shows_what_is_connected_in_order_and_of_several_the_first(nodes):
+    batch = [torch.cat([*picture(0.2), *picture(1.0)]), *picture(0.6)]
     assert shown(nodes, base=picture(0.0), all_atoms=batch, selection=picture(0.4)) == {"base": 0, "all atoms": 51, "selection": 102}
     assert list(shown(nodes, base=picture(0.0), selection=picture(0.4))) == ["base", "selection"]
 
