@@ -1,4 +1,5 @@
-"""Writes docs/images/panels/*: the pack's panels in the host's real front end, dark and light.
+"""Writes docs/images/panels/*: the pack's panels in the host's real front end, dark and light; and out/screenshots/*, which only the eye needs:
+every example with its panels in both of the host's renderers.
 
     python -m sparsedict.tools.make_screenshots [--host FOLDER] [--only NAME ...]
 
@@ -15,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .browser import THEMES, front_end, open_workflow, set_setting, set_theme
+from .browser import THEMES, front_end, open_workflow, set_nodes_2, set_setting, set_theme, settle
 from .comfy_host import PROJECT, default_root
 from .make_example_workflows import FOLDER as EXAMPLES
 from .make_example_workflows import running_host
 
 FOLDER = PROJECT / "docs" / "images" / "panels"
+TO_LOOK_AT = PROJECT / "out" / "screenshots"
 MOST_BYTES = 300_000
 SIZE = (1500, 1250)
 FINE = 1.5  # sharp on a screen with small pixels, and still a small file
@@ -69,6 +71,13 @@ def bring(page: Any, kind: str, at: tuple[float, float] = (420, 120), size: tupl
     page.wait_for_timeout(700)
 
 
+def set_field(page: Any, name: str, value: str) -> None:
+    """Of the training node."""
+    page.evaluate(
+        "([name, value]) => { app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.find(each => each.name === name).value = value; }", [name, value]
+    )
+
+
 def queue(page: Any) -> None:
     page.evaluate("() => app.queuePrompt(0, 1)")
 
@@ -87,6 +96,7 @@ def example(name: str) -> dict[str, Any]:
 def train(page: Any, host: Any) -> None:
     """Example 1 as it is, with the monitor in the middle of the run; leaves its file behind."""
     open_workflow(page, example("1 From five pictures to a prompt"))
+    set_field(page, "preview_prompts", "a zorp at the top on a sky background\na red circle on the left on a sand background")
     bring(page, "SparseDictTrain")
     queue(page)
     monitor = "app.graph._nodes.find(node => node.type === 'SparseDictTrain').sparsedictMonitor"
@@ -96,16 +106,11 @@ def train(page: Any, host: Any) -> None:
 
 
 def whole_workflow(page: Any, host: Any) -> None:
-    """The graph that `train` has run, all of it."""
-    page.set_viewport_size({"width": 1900, "height": 900})
-    page.evaluate(
-        """() => { const canvas = app.canvas.canvas.getBoundingClientRect(), boxes = app.graph._groups.map(group => group._bounding ?? group.bounding);
-        const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1])), right = Math.max(...boxes.map(box => box[0] + box[2]));
-        app.canvas.ds.scale = 1780 / (right - left); app.canvas.ds.offset = [(85 - canvas.left) / app.canvas.ds.scale - left, (145 - canvas.top) / app.canvas.ds.scale - top];
-        app.canvas.setDirty(true, true); }"""
-    )
+    """The graph that `train` has run, as the example opens."""
+    page.set_viewport_size({"width": 1920, "height": 960})
+    page.evaluate("view => { Object.assign(app.canvas.ds, view); app.canvas.setDirty(true, true); }", example("1 From five pictures to a prompt")["extra"]["ds"])
     page.wait_for_timeout(1500)
-    shoot(page, "workflow", lambda: [68, 135, 1814, 548], "jpg")
+    shoot(page, "workflow", lambda: [68, 90, 1840, 860], "jpg")
     page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
 
 
@@ -140,7 +145,7 @@ def selector(page: Any, host: Any) -> None:
 def sweep(page: Any, host: Any) -> None:
     """Example 3, with its training at the length of the other's."""
     open_workflow(page, example("6 Atom sweep"))
-    page.evaluate("() => { app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.find(each => each.name === 'effort').value = 'balanced'; }")
+    set_field(page, "effort", "balanced")
     bring(page, "SparseDictSweepViewer")
     queue(page)
     page.wait_for_function("() => app.graph._nodes.find(node => node.type === 'SparseDictSweepViewer').sparsedictViewer.count() > 0", timeout=1_200_000)
@@ -149,7 +154,34 @@ def sweep(page: Any, host: Any) -> None:
     shoot(page, "sweep-viewer", lambda: node_box(page, "SparseDictSweepViewer"))
 
 
-SHOTS: dict[str, Callable[[Any, Any], None]] = {"train": train, "workflow": whole_workflow, "selector": selector, "sweep": sweep}
+def examples(page: Any, host: Any) -> None:
+    """Each example as it opens, in both renderers and both themes; what has been run by the other shots shows its results."""
+    TO_LOOK_AT.mkdir(parents=True, exist_ok=True)
+    page.set_viewport_size({"width": 1920, "height": 960})
+    for renderer in ("canvas", "nodes-2"):
+        for path in sorted(EXAMPLES.glob("*.json")):
+            page.evaluate("async graph => { await app.loadGraphData(graph); }", json.loads(path.read_text(encoding="utf-8")))
+            set_nodes_2(page, renderer == "nodes-2")
+            for theme in THEMES:
+                set_theme(page, theme)
+                settle(page)
+                page.screenshot(path=str(TO_LOOK_AT / f"{path.stem}-{renderer}-{theme}.jpg"), quality=70)
+    set_nodes_2(page, False)
+    set_theme(page, THEMES[0])
+    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+
+
+def compare(page: Any, host: Any) -> None:
+    """Example 5, which trains nothing."""
+    open_workflow(page, example("5 Look inside a LoRA"))
+    bring(page, "SparseDictCompare")
+    queue(page)
+    page.wait_for_function("() => app.graph._nodes.find(node => node.type === 'SparseDictCompare').sparsedictComparer.count() === 3", timeout=600_000)
+    until_done(page, host)
+    shoot(page, "compare", lambda: node_box(page, "SparseDictCompare"))
+
+
+SHOTS: dict[str, Callable[[Any, Any], None]] = {"train": train, "workflow": whole_workflow, "selector": selector, "sweep": sweep, "compare": compare, "examples": examples}
 
 
 def main() -> None:
