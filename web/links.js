@@ -55,6 +55,19 @@ export function originOf({ node, within }, input, type) {
   return "outside";
 }
 
+/**
+ * The value of a node's widget, also where it stands on the subgraph's node outside, as a promoted one does; undefined where it comes
+ * over a link. @param {Place} place @param {string} name @returns {any}
+ */
+export function valueAt({ node, within }, name) {
+  const input = node.inputs?.find((/** @type {any} */ each) => each.widget?.name === name && each.link != null);
+  if (!input) return node.widgets?.find((/** @type {any} */ widget) => widget.name === name)?.value;
+  const link = node.graph?.links?.get?.(input.link) ?? node.graph?.links?.[input.link], round = within.at(-1);
+  if (!link || !round || node.graph.getNodeById(link.origin_id)) return undefined;
+  const outer = round.inputs[link.origin_slot];
+  return valueAt({ node: round, within: within.slice(0, -1) }, outer?.widget?.name ?? outer?.name);
+}
+
 /** The input that a bypassed node hands on; the host has no name for this rule that others could call. @param {any} node @param {number} slot of the output @param {string} type */
 function handedOn(node, slot, type) {
   const inputs = node.inputs ?? [], wanted = [node.outputs[slot].type, type];

@@ -2,7 +2,7 @@
 /** Which files reach a node, by walking the graph's links towards their sources. Works on the front end's live graph. */
 
 import { waitsForRun } from "./linked_choice.js";
-import { originOf, placesOf } from "./links.js";
+import { originOf, placesOf, valueAt } from "./links.js";
 import { DEFAULT_CHOICE, memberName } from "./table.js";
 import { t } from "./texts.js";
 
@@ -78,8 +78,8 @@ function sourceAt(place, input = inputFor(place.node, TYPE), far = 0) {
   const origin = before.node, linked = linkedWidgets(origin);
   switch (origin.type) {
     case "SparseDictLoad": {
-      if (linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
-      const file = widgetValue(origin, "file");
+      const file = valueAt(before, "file");
+      if (file === undefined && linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
       return file ? { file: String(file), chain: [] } : { missing: t("No file is chosen in Load Sparse Dict.") };
     }
     case "SparseDictSelectAtoms": {
@@ -154,10 +154,11 @@ function addedBy(place, far) {
   const { node } = place, linked = linkedWidgets(node);
   if (node.type === "SparseDictApply") return sourceAt(place, undefined, far + 1);
   if (node.type !== "SparseDictLoader") return null;
-  if (linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
-  if (linked.includes("share")) return overLink();
-  const file = String(widgetValue(node, "file") ?? ""), share = Number(widgetValue(node, "share") ?? 1);
-  return { file, chain: share < 1 ? [{ ...DEFAULT_CHOICE, mode: "share", share }] : [] };
+  const file = valueAt(place, "file"), given = valueAt(place, "share");
+  if (file === undefined && linked.includes("file")) return { missing: t("The file's name comes over a link; its atoms are known once it runs.") };
+  if (given === undefined && linked.includes("share")) return overLink();
+  const share = Number(given ?? 1);
+  return { file: String(file ?? ""), chain: share < 1 ? [{ ...DEFAULT_CHOICE, mode: "share", share }] : [] };
 }
 
 /** @param {Source} source */

@@ -113,6 +113,17 @@ test("a node in a subgraph knows what comes from outside of it, also from two le
   assert.deepEqual([sourceOf(inner).file, shares(sourceOf(inner))], ["a", [0.3]]);
 });
 
+test("a file's field that is promoted to the subgraph's node is read there, unless it comes over a link there too", () => {
+  const build = (outer, links = []) => {
+    const inner = select(), round = node("round", "file=any", "", { widgets: outer }), nodes = { 1: node("PrimitiveString", "", "any"), 2: round };
+    const root = graph("g", nodes, links);
+    round.subgraph = graph("s", { 1: load("inner"), 2: inner }, ["in.0>1.0", "1.0>2.0"], root);
+    return sourceOf(inner);
+  };
+  assert.equal(build({ file: "outer" }).file, "outer");
+  assert.ok(unknown(build({ file: "outer" }, ["1.0>2.0"])));
+});
+
 test("where a subgraph is used several times, a node in it knows what all uses have in common", () => {
   const inner = select(), build = (...files) => {
     const nodes = { 1: load(files[0]), 2: load(files[1]), 3: node("round", "d", ""), 4: node("round", "d", "") };
