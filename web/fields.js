@@ -24,8 +24,11 @@ export function foldFields(node, folds, shown) {
     const folded = folds(field);
     if (folded === null) continue;
     const hidden = folded && !shown && !theirs, options = (field.options ??= {});
-    changed ||= !!options.hidden !== hidden;
-    field.hidden = options.hidden = hidden;
+    // Nodes 2.0 looks at the option; so does the host's sidebar, which beside the canvas shall show what the node folds away.
+    const option = hidden && inNodes2();
+    changed ||= !!options.hidden !== option;
+    field.hidden = hidden;
+    options.hidden = option;
     if (options.advanced !== undefined) options.advanced = folded;
     // The host leaves room for hidden widgets too, unless they say that they need none.
     if (hidden) field.computeSize = () => [0, -4];

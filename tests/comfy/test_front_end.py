@@ -112,6 +112,13 @@ def test_the_slider_and_a_click_go_into_the_prompt_and_the_host_keeps_that_many(
     assert server.result(prompt)["3"]["text"] == [str(before + 1)]
 
 
+def test_the_hosts_sidebar_has_the_fields_that_the_panel_stands_for(page, folder):
+    """It shows what has no option `hidden`; newer hosts have one."""
+    open_workflow(page, workflow(FILE), SHOWN)
+    fields = page.evaluate("() => app.graph.getNodeById(2).widgets.filter(field => field.name !== 'atom_selector').map(field => [field.name, field.hidden, !!field.options.hidden])")
+    assert len(fields) >= 10 and all(hidden and not option for _, hidden, option in fields), fields
+
+
 def test_a_share_finer_than_the_field_shows_stays_as_it_is(page, folder):
     open_workflow(page, workflow(BIG), SHOWN)
     page.locator("canvas.sd-slider").focus()
