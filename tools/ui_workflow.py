@@ -205,7 +205,7 @@ class Workflow:
     def _view(self) -> dict[str, Any]:
         """How the graph opens: the first groups beside the host's sidebar, in letters that can be read; or all of it, in a usual window."""
         if not self.in_one_look:
-            return {"scale": 0.8, "offset": [120, 150]}
+            return {"scale": 0.8, "offset": [120, 200]}
         boxes = [group["bounding"] for group in self.groups]
         left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
         width, height = max(box[0] + box[2] for box in boxes) - left, max(box[1] + box[3] for box in boxes) - top
