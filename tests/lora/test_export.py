@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from core.newer_denoisers import NEWER
 from core.tiny_denoisers import DENOISERS
 from lora.lora_files import convolutions, kohya_style, linears, random_lora, write
 
@@ -19,12 +20,16 @@ from sparsedict.sparsedict_core.low_rank import linear_factors
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
 
-FAMILIES = {"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "wan": "WanPipeline"}
+FAMILIES = {
+    "sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "wan": "WanPipeline",
+    "z_image": "ZImagePipeline", "chroma": "ChromaPipeline",
+}  # fmt: skip
 
 
 def output(model, inputs):
     with torch.no_grad():
-        return model(**inputs)[0]
+        found = model(**inputs)[0]
+    return torch.stack(found) if isinstance(found, list) else found  # Z-Image gives a list of pictures
 
 
 @pytest.fixture(params=FAMILIES)
@@ -33,7 +38,7 @@ def case(request, tmp_path):
     import diffusers
 
     torch.manual_seed(0)
-    model, inputs = DENOISERS[request.param][0]()
+    model, inputs = (DENOISERS | NEWER)[request.param][0]()
     model.eval()
     base = Base.of(model, getattr(diffusers, FAMILIES[request.param]))
     lora = random_lora(linears(model), size=0.1)
