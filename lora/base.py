@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..sparsedict_core.errors import SiteError, SparseDictError
+from ..sparsedict_core.errors import SiteError, SparseDictError, first_line
 from ..sparsedict_core.places import widths
 from ..sparsedict_core.site import Place, SiteName
 from ..sparsedict_core.site_discovery import discover_sites
@@ -27,6 +27,7 @@ class Base:
     family: str
     loader: Any = None
     outputs: tuple[SiteName, ...] = ()  # the attention outputs, by which layers are numbered
+    folder: Path | None = None  # of the denoiser's weights, where they are not in it
 
     def places(self) -> BasePlaces:
         """What a LoRA can be put on."""
@@ -34,7 +35,7 @@ class Base:
 
         def weight_of(path: str) -> torch.Tensor | None:
             weight = self.denoiser.get_submodule(path).weight
-            return None if weight.device.type == "meta" else weight.detach()
+            return stored_weight(self.folder, f"{path}.weight") if weight.device.type == "meta" else weight.detach()
 
         patches = {path: tuple(module.weight.shape[1:]) for path, module in self.denoiser.named_modules() if isinstance(module, nn.Conv2d)}
         return BasePlaces(self.family, self.component, found, self.outputs, weight_of, patches)
@@ -77,7 +78,22 @@ def open_base(model: str | Path) -> Base:
         raise SparseDictError(f"{folder} has no model_index.json, so it is no diffusers folder; give the folder of the LoRA's base model, or `demo`.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise SparseDictError(f"{index} names no denoiser that can be built ({type(error).__name__}: {error}); check that the folder is whole.") from error
-    return Base.of(denoiser, pipeline)
+    return replace(Base.of(denoiser, pipeline), folder=folder / component)
+
+
+def stored_weight(folder: Path | None, key: str) -> torch.Tensor | None:
+    """A weight from a denoiser's folder; None where it is not there, as in a folder of settings."""
+    from safetensors import SafetensorError, safe_open
+
+    # The names of variants and of parts are longer.
+    for file in sorted(folder.glob("*.safetensors"), key=lambda file: (len(file.name), file.name)) if folder else ():
+        try:
+            with safe_open(str(file), "pt") as opened:
+                if key in set(opened.keys()):
+                    return opened.get_tensor(key)
+        except (OSError, SafetensorError) as error:
+            raise SparseDictError(f"{file} cannot be read ({first_line(error)}); check that the base's folder was downloaded in full.") from error
+    return None
 
 
 def _widths(module: nn.Module) -> tuple[int, int] | None:

@@ -122,7 +122,7 @@ def _dora(file: LoraFile, module: LoraModule, update: Tensor, weight: Tensor | N
     magnitude = file.numbers(module, "dora")
     assert magnitude is not None
     if weight is None:
-        raise FileFormatError(f"{file.path}: {module.name} is a DoRA, whose change depends on the base's weights; convert it with the base model at hand.")
+        raise FileFormatError(f"{file.path}: {module.name} is a DoRA, whose change depends on the base's weights; give the base's diffusers folder with its weights, or convert it in ComfyUI.")
     base = weight.double().cpu()
     direction = base.flatten(1) + update.reshape(base.shape).flatten(1)
     if magnitude.ndim > 1 and magnitude.shape[0] == 1 and base.shape[0] != 1:
