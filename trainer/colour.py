@@ -12,6 +12,7 @@ BLACK_POINT_COMPENSATION: Any = 0x2000  # older versions of Pillow have no name 
 RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC  # with the former: what photo programs do by default
 ROUNDING = 1  # of 255; a profile that changes no colour by more is sRGB itself
 MODES = ("RGB", "L", "CMYK", "LAB")
+CONVERTED = "other colours, converted to sRGB"
 
 EXIF, INTEROPERABILITY = 0x8769, 0xA005
 COLOUR_SPACE, INDEX = 0xA001, 1
@@ -31,21 +32,22 @@ def to_srgb(image: Image.Image, adobe: bool = False) -> tuple[Image.Image, list[
     if data or image.mode == "LAB":
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(data)) if data else ImageCms.createProfile("LAB")
-            return by_profile(image, source), []
+            made = by_profile(image, source)
+            return (image.convert("RGB"), []) if made is None else (made, [CONVERTED])
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             return image.convert("RGB"), ["its colour profile cannot be used, so its colours are taken as sRGB"]
     if image.mode == "CMYK":
         return image.convert("RGB"), ["CMYK without a profile, so its colours are a guess"]
     if image.mode == "RGB" and adobe:
-        return from_adobe(image), []
+        return from_adobe(image), [CONVERTED]
     return image.convert("RGB"), []
 
 
-def by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile) -> Image.Image:
-    """The picture as its profile means it. Raises PyCMSError for a profile that is damaged or of another mode."""
+def by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile) -> Image.Image | None:
+    """The picture as its profile means it; None where that is sRGB already. Raises PyCMSError for a profile that is damaged or of another mode."""
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB", RELATIVE, BLACK_POINT_COMPENSATION)
     if image.mode in ("RGB", "L") and changes_nothing(transform, image.mode):
-        return image.convert("RGB")
+        return None
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None
     return converted

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from .backends.base import Backend
 from .checkpoint import begun_with
 from .config import TrainConfig
-from .policy import settle, weights_of
+from .policy import free_memory, known, settle, weight_bytes, weights_of
 
 SETTINGS = ("batch_size", "gradient_accumulation", "gradient_checkpointing")
 
@@ -19,5 +19,9 @@ def fitted(config: TrainConfig, backend: Backend, asked: Collection[str], parame
     A run that goes on keeps those that it began with: other programs may have left it more memory then. Raises CheckpointError.
     """
     given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
-    chosen = settle(given, backend.family, parameters, backend.device, config.resolution or backend.default_size, weights_of(backend), processes)
+    side, weights, memory = config.resolution or backend.default_size, weights_of(backend), None
+    if getattr(backend, "in_step", False):  # the other processes hold the rest of the base
+        elsewhere = 1 - 1 / processes
+        memory = free_memory(backend.device) + elsewhere * weight_bytes(known(backend.family, parameters, side), weights)
+    chosen = settle(given, backend.family, parameters, backend.device, side, weights, processes, memory)
     return dataclasses.replace(config, **{name: chosen[name] for name in SETTINGS})

@@ -23,8 +23,9 @@ def make_optimiser(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
             from prodigyopt import Prodigy
         except ImportError as error:
             raise TrainingError("optimizer prodigy needs the package prodigyopt, which is not installed; pip install prodigyopt.") from error
-        # Both as its authors advise for diffusion models with a warm-up.
-        return Prodigy(list(parameters), **options, betas=config.betas, use_bias_correction=True, safeguard_warmup=True)
+        # As its authors advise for diffusion models with a warm-up; and from a rate that reaches the usual one before the quiet term's weight
+        # rises, as that term's gradient holds it back where a dictionary is still near zero.
+        return Prodigy(list(parameters), **options, betas=config.betas, use_bias_correction=True, safeguard_warmup=True, d0=1e-4)
     if name in ("adam", "adamw", "nadam", "radam"):
         options["betas"] = config.betas
     if name == "sgd":

@@ -41,11 +41,12 @@ class Lines:
 
     EVERY = 30.0  # seconds
     FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    FIRST = "{desc}: {n_fmt}/{total_fmt} [{unit}s{postfix}]"  # nothing to take a rate from
 
     def __init__(self, total: int, desc: str, unit: str, initial: int, disable: bool = False) -> None:
         self.n, self.initial, self._postfix = initial, initial, ""
-        self._facts = {"total": total, "prefix": desc, "unit": unit, "initial": initial, "bar_format": self.FORMAT}
-        self._began = time.monotonic()
+        self._facts = {"total": total, "prefix": desc, "unit": unit}
+        self._first: tuple[float, int] | None = None  # when the first state was told, and which
         self._last = -self.EVERY
         self._written = initial
 
@@ -63,7 +64,10 @@ class Lines:
 
     def _write(self) -> None:
         self._last, self._written = time.monotonic(), self.n
-        line = tqdm.format_meter(n=self.n, elapsed=self._last - self._began, postfix=self._postfix, **self._facts)
+        began, initial = self._first or (self._last, self.n)
+        form = self.FORMAT if self._first else self.FIRST
+        self._first = began, initial
+        line = tqdm.format_meter(n=self.n, elapsed=self._last - began, initial=initial, postfix=self._postfix, bar_format=form, **self._facts)
         print(line, file=sys.stderr, flush=True)
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageCms, features
 
 from sparsedict.sparsedict_core.errors import DataError
+from sparsedict.trainer.colour import CONVERTED
 from sparsedict.trainer.images import read_image, read_picture
 
 COLOUR = (120, 160, 80)
@@ -56,7 +57,7 @@ def test_inks_by_their_profile_and_a_note_without_one(tmp_path):
     Image.new("CMYK", (4, 4), (0, 255, 0, 0)).save(tmp_path / "without.tif")
     assert shown(tmp_path / "with.tif") == pytest.approx([209, 121, 147], abs=8)  # L 60, a 40: no screen's magenta
     assert shown(tmp_path / "without.tif") == [255, 0, 255]
-    assert read_picture(tmp_path / "with.tif").notes == [] and "guess" in read_picture(tmp_path / "without.tif").notes[0]
+    assert read_picture(tmp_path / "with.tif").notes == [CONVERTED] and "guess" in read_picture(tmp_path / "without.tif").notes[0]
 
 
 def test_a_damaged_profile_is_told_and_the_picture_is_read(tmp_path):

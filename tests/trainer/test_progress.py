@@ -118,7 +118,7 @@ def test_a_log_gets_lines_and_a_terminal_a_bar(monkeypatch):
         return stream.getvalue()
 
     lines = written(io.StringIO(), 1000).splitlines()
-    assert len(lines) == 2 and lines[0].startswith("training: 1/100 ") and lines[1].startswith("training: 100/100 ")
+    assert len(lines) == 2 and lines[0].startswith("training: 1/100 [steps, loss") and lines[1].startswith("training: 100/100 [00:00<")
     assert all("loss 1.0000, density 0.50 (aim 0.10)" in line and "\r" not in line for line in lines)
     assert len(written(io.StringIO(), 0).splitlines()) == 100
     assert "\r" in written(Terminal(), 1000)
