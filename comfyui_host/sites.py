@@ -10,21 +10,21 @@ import dataclasses
 import difflib
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ..sparsedict_core.adapter import SparseAdapter, check_widths
 from ..sparsedict_core.base_check import names_of
-from ..sparsedict_core.data_flow import outputs_in_a_run
+from ..sparsedict_core.data_flow import follow_a_run
 from ..sparsedict_core.errors import SiteError
 from ..sparsedict_core.fingerprint import fingerprint
 from ..sparsedict_core.module_hook import FRESH_FORWARDS
 from ..sparsedict_core.places import widths
 from ..sparsedict_core.site import Place, SiteName
-from ..sparsedict_core.site_discovery import Discovery
+from ..sparsedict_core.site_discovery import Discovery, check_blocks
 from ..sparsedict_core.streams import name_outputs
 from .families import family_of, known_models
 from .linears import host_linears
@@ -40,7 +40,7 @@ class HostSites:
     """The attention outputs of the host's model in the order of execution; `modules` by canonical path ("transformer.….attn.to_out.0").
 
     `places` has every Linear and convolution too, slices of fused ones where diffusers has several. `own_names`: "ComfyUI" where
-    nobody wrote the family down, so that the paths are the host's own.
+    nobody wrote the family down, so that the paths are the host's own; `inputs` are then as in `Discovery`.
     """
 
     family: str
@@ -49,6 +49,7 @@ class HostSites:
     modules: dict[str, nn.Module]
     places: dict[str, Place]
     own_names: str = ""
+    inputs: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
 
 class AliasTree(nn.Module):
@@ -155,10 +156,13 @@ def _own_sites(patcher: Any, model: nn.Module, run: Callable[[], Any] | None) ->
     if run is None:
         raise SiteError(f"no sites are known for the host's {kind} model before it has made a step; train on it here, or use {known_models()}.")
     with attention_in_torch():
-        names = name_outputs(outputs_in_a_run(model, run), OWN)
+        seen = follow_a_run(model, run)
+    check_blocks(model, seen)
+    names = name_outputs(seen.outputs, OWN)
     if not names:
         raise SiteError(f"no Linear that closes an attention was seen in a step of the host's {kind} model; use {known_models()}.")
-    return HostSites(kind, OWN, names, {name.path: places[name.path].module for name in names}, places, own_names="ComfyUI")
+    inputs = {f"{OWN}.{path}": slices for path, slices in seen.inputs.items()}
+    return HostSites(kind, OWN, names, {name.path: places[name.path].module for name in names}, places, "ComfyUI", inputs)
 
 
 @contextlib.contextmanager
@@ -212,7 +216,7 @@ def _same_weights(adapter: SparseAdapter, sites: HostSites) -> bool:
 
 def alias_tree(sites: HostSites) -> AliasTree:
     """A module tree in which `sites.modules` are found under their canonical paths, and `discover_sites` finds the sites."""
-    tree = AliasTree(Discovery(sites.family, sites.component, list(sites.names), sites.own_names))
+    tree = AliasTree(Discovery(sites.family, sites.component, list(sites.names), sites.own_names, sites.inputs))
     tree.places = sites.places
     _tree(sites.modules, tree)
     return tree

@@ -108,14 +108,24 @@ class SparseAdapter(nn.Module):
 
             return attach_named(self, model, strength, name)
         names = {key: site.name for key, site in self.sites.items()}
-        if resolve is None:
+
+        def find(model: Any) -> dict[str, Place]:
             places = find_places(model, names, self.component, component)
-        else:
-            found = {key: resolve(name.path) for key, name in names.items()}
-            missing = [names[key].path for key, target in found.items() if target is None]
-            if missing:
-                raise SiteError(missing_text(missing, len(names), []))
-            places = {key: place_of(target, names[key]) for key, target in found.items() if target is not None}
+            check_widths(self, places)
+            return places
+
+        if resolve is None:
+            attachment = Attachment(self, find(model), strength)
+            if isinstance(model, nn.Module):
+                held = component or self.component
+                below = f"{held}." if held in model._modules else ""
+                attachment.watch(model, [below + name.path.removeprefix(f"{self.component}.") for name in names.values()], find)
+            return attachment
+        found = {key: resolve(name.path) for key, name in names.items()}
+        missing = [names[key].path for key, target in found.items() if target is None]
+        if missing:
+            raise SiteError(missing_text(missing, len(names), []))
+        places = {key: place_of(target, names[key]) for key, target in found.items() if target is not None}
         check_widths(self, places)
         return Attachment(self, places, strength)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .errors import SiteError, SparseDictError
+from .model_changes import ModelWatch
 from .module_hook import ModuleHook, SiteCall, mark, unmark
 from .places import place_of
 from .prepared import PreparedSite, choices
@@ -118,25 +119,37 @@ class Attachment:
         self._strength = _sound(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]
         self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
-        sharing: dict[nn.Module, list[SiteCall]] = {}
         device = _device_of(place.module if isinstance(place, Place) else place for place in places.values())
         # One tensor for all sites, as a change then is one operation. In inference mode it could only be written to there.
         with torch.inference_mode(False):
             self._scale = torch.ones(sum(self._sizes), device=device)
             scales = self._scale.split(self._sizes)
             self._prepared = {key: PreparedSite(site, scale) for (key, site), scale in zip(adapter.sites.items(), scales, strict=True)}
-            for key, prepared in self._prepared.items():
-                module, rows = place_of(places[key], prepared.site.name)
-                sharing.setdefault(module, []).append(SiteCall(key, prepared, rows))
-                if (device := _device_of([module])) is not None:
-                    prepared.move(device)
         self.member_strengths = MemberStrengths(self, {member.name: member.strength for member in adapter.members})
         self._rescale()
         # Weakly, as the modules hold their hooks and those hold this.
         self._hooked: list[tuple[weakref.ref[nn.Module], RemovableHandle]] = []
+        self._watches: list[RemovableHandle] = []
+        self._hook(places)
+
+    def _hook(self, places: Mapping[str, Place | nn.Module]) -> None:
+        sharing: dict[nn.Module, list[SiteCall]] = {}
+        for key, prepared in self._prepared.items():
+            module, rows = place_of(places[key], prepared.site.name)
+            sharing.setdefault(module, []).append(SiteCall(key, prepared, rows))
+            if (device := _device_of([module])) is not None:
+                with torch.inference_mode(False):
+                    prepared.move(device)
         for module, calls in sharing.items():
             self._hooked.append((weakref.ref(module), module.register_forward_hook(ModuleHook(self, calls), with_kwargs=True)))
             mark(module)
+
+    def _unhook(self) -> None:
+        for module, handle in self._hooked:
+            handle.remove()
+            if (hooked := module()) is not None:
+                unmark(hooked)
+        self._hooked.clear()
 
     # -- strength -------------------------------------------------------------------------------------------
 
@@ -209,6 +222,22 @@ class Attachment:
         """Whether it is on its model still."""
         return bool(self._hooked)
 
+    def modules(self) -> list[nn.Module]:
+        """Those that it has hooks on."""
+        return [module for reference, _ in self._hooked if (module := reference()) is not None]
+
+    def move(self, places: Mapping[str, Place]) -> None:
+        """Go to other modules of the model, by site key."""
+        self._unhook()
+        self._hook(places)
+
+    def watch(self, model: nn.Module, paths: Iterable[str], find: Callable[[nn.Module], Mapping[str, Place]]) -> None:
+        """Follow `model` where modules on the way to the sites, at `paths` below it, are exchanged; `find` finds the places anew."""
+        inner = getattr(model, "_orig_mod", model)
+        watch = ModelWatch(self, inner, paths, find)
+        for each in {id(inner): inner, id(model): model}.values():
+            self._watches += watch.register(each)
+
     @torch.no_grad()
     def take(self, other: SparseAdapter) -> bool:
         """Copy another adapter's values into this one's tensors, so that compiled code goes on with them. False, with nothing
@@ -225,11 +254,10 @@ class Attachment:
 
     def detach(self) -> None:
         """Take the hooks away, and let go of what was on the device for them; once more does no harm."""
-        for module, handle in self._hooked:
-            handle.remove()
-            if (hooked := module()) is not None:
-                unmark(hooked)
-        self._hooked.clear()
+        self._unhook()
+        for watch in self._watches:
+            watch.remove()
+        self._watches.clear()
         while self.companions:
             self.companions.pop()()
         for prepared in self._prepared.values():

@@ -9,7 +9,7 @@ Only what runs is seen. An attention whose kernel no operation's name tells, or 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +20,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .attention_inputs import AttentionInputs, block_of, storage
+
 _ATTENTION = re.compile(r"attention|attn|scaled_dot_product")  # of torch, flash, xformers, the hosts' kernels
 _PRODUCTS = ("aten.bmm", "aten.baddbmm")  # of two activations: an attention written out, with a softmax or linear
-_BLOCK = re.compile(r"(?:.*?\.\d+\.)?")  # up to the outermost numbered child: one of the repeated blocks
 
 
 class Output(NamedTuple):
@@ -31,6 +32,13 @@ class Output(NamedTuple):
     path: str
     attention: str  # path of the module that called the attention
     read: bool  # whether it reaches the model's output
+
+
+class Seen(NamedTuple):
+    """What one forward of a model showed."""
+
+    outputs: list[Output]  # in the order in which they ran
+    inputs: Mapping[str, Mapping[str, tuple[int, int]]]  # path of a Linear → "q", "k", "v" → the slice of its output channels
 
 
 class _Call(NamedTuple):
@@ -43,8 +51,8 @@ class _Call(NamedTuple):
 _Marks = frozenset["_Call | str"]  # a str is the path of a Linear that was found
 
 
-def attention_outputs(model: nn.Module, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> list[Output]:
-    """The attention outputs of `model` in the order in which they run, for a call with `args` and `kwargs`.
+def follow(model: nn.Module, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Seen:
+    """The Linears around the attentions of `model`, for a call with `args` and `kwargs`.
 
     Nothing is computed where the model's shapes don't depend on values: activations are then fake tensors, while masks, positions and
     noise levels stay real. The model, its hooks and its weights are left as they are.
@@ -59,13 +67,13 @@ def attention_outputs(model: nn.Module, args: tuple[Any, ...] = (), kwargs: dict
             return _follow(model, args, kwargs)
 
 
-def outputs_in_a_run(model: nn.Module, run: Callable[[], Any]) -> list[Output]:
-    """The attention outputs of `model` for the first call that `run()` makes of it; empty if it makes none."""
-    found: list[list[Output]] = []
+def follow_a_run(model: nn.Module, run: Callable[[], Any]) -> Seen:
+    """`follow` for the first call that `run()` makes of the model; nothing is seen if it makes none."""
+    found: list[Seen] = []
 
     def at_first_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         handle.remove()
-        found.append(attention_outputs(model, args, kwargs))
+        found.append(follow(model, args, kwargs))
 
     handle = model.register_forward_pre_hook(at_first_call, with_kwargs=True)
     try:
@@ -73,7 +81,7 @@ def outputs_in_a_run(model: nn.Module, run: Callable[[], Any]) -> list[Output]:
             run()
     finally:
         handle.remove()
-    return found[0] if found else []
+    return found[0] if found else Seen([], {})
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -85,7 +93,7 @@ def _is_activation(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 3
 
 
-def _follow(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Output]:
+def _follow(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
     flow, handles = _Flow(model), []
     for path, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(flow.entering(path), with_kwargs=True))
@@ -96,7 +104,7 @@ def _follow(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     finally:
         for handle in handles:
             handle.remove()
-    return flow.outputs()
+    return Seen(flow.outputs(), flow.inputs.slices())
 
 
 class _Flow(TorchDispatchMode):
@@ -106,12 +114,13 @@ class _Flow(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.weights = {None, *map(_storage, [*model.parameters(), *model.buffers()])}
+        self.weights = {None, *map(storage, [*model.parameters(), *model.buffers()])}
         self.marks: dict[StorageWeakRef | None, _Marks] = {}
         self.sites: dict[str, set[_Call]] = {}
         self.read: set[str] = set()
         self.stack: list[str] = []  # paths of the modules that run now
         self.linear: str | None = None  # the outermost Linear among them
+        self.inputs = AttentionInputs()
 
     def outputs(self) -> list[Output]:
         # A product counts only where the module that made it showed no attention proper.
@@ -127,23 +136,31 @@ class _Flow(TorchDispatchMode):
 
     def of(self, tree: Any, only_linears: bool = False) -> _Marks:
         """The marks of all tensors in `tree`."""
-        marks: _Marks = frozenset().union(*(self.marks.get(_storage(tensor), frozenset()) for tensor in _tensors(tree)))
+        marks: _Marks = frozenset().union(*(self.marks.get(storage(tensor), frozenset()) for tensor in _tensors(tree)))
         return frozenset(mark for mark in marks if isinstance(mark, str)) if only_linears else marks
 
     def put(self, tree: Any, marks: _Marks) -> None:
-        for key in set(map(_storage, _tensors(tree))) - self.weights:
+        for key in set(map(storage, _tensors(tree))) - self.weights:
             self.marks[key] = self.marks.get(key, frozenset()) | marks  # a view, or a write in place, adds to what is there
 
-    def attention(self, out: Any, inputs: Any, product: bool = False) -> None:
+    def attention(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any], product: bool = False) -> None:
         call = _Call(self.stack[-1] if self.stack else "", product)
-        self.put(_tensors(out)[:1], self.of(inputs, only_linears=not product) | {call})
+        self.put(_tensors(out)[:1], self.of((args, kwargs), only_linears=not product) | {call})
+        if not product:
+            self.inputs.attention(args, kwargs, call.module)
 
     def __torch_dispatch__(self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        out, name = op(*args, **(kwargs or {})), str(op).rsplit(".", 1)[0]
-        product = name in _PRODUCTS and not self.weights & set(map(_storage, _tensors(args)))
+        kwargs = kwargs or {}
+        given = _tensors((args, kwargs)) if self.linear is None else []
+        held = [self.inputs.held(tensor) for tensor in given]
+        out, name = op(*args, **kwargs), str(op).rsplit(".", 1)[0]
+        product = name in _PRODUCTS and not self.weights & set(map(storage, _tensors(args)))
         if self.linear is None and (product or _ATTENTION.search(name)):
-            self.attention(out, (args, kwargs), product)
-        elif marks := self.of((args, kwargs), only_linears=self.linear is not None or self._meets_the_stream(name, args)):
+            self.attention(out, args, kwargs, product)
+            return out
+        if any(held):
+            self.inputs.operation(op, given, held, out)
+        if marks := self.of((args, kwargs), only_linears=self.linear is not None or self._meets_the_stream(name, args)):
             self.put((out, args[0] if name.endswith("_") else None), marks)  # in place, a fake may come back instead
         return out
 
@@ -156,8 +173,7 @@ class _Flow(TorchDispatchMode):
     # -- modules ----------------------------------------------------------------------------------------------
 
     def entering(self, path: str) -> Callable[..., None]:
-        block = _BLOCK.match(f"{path}.")
-        within = block.group() if block else ""
+        within = block_of(path)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.stack.append(path)
@@ -177,6 +193,7 @@ class _Flow(TorchDispatchMode):
             if self.linear == path:
                 self.linear = None
                 self.put(out, frozenset(self.sites.keys() & {path}))
+                self.inputs.linear(path, out)
             if not path:  # the model itself
                 self.read.update(mark for mark in self.of(out if _tensors(out) else vars(out)) if isinstance(mark, str))
 
@@ -193,16 +210,10 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if self.flow.linear is None and _ATTENTION.search(getattr(func, "__name__", "")):
-            self.flow.attention(out, (args, kwargs))
+            self.flow.attention(out, args, kwargs or {})
         return out
 
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
-
-def _storage(tensor: Tensor) -> StorageWeakRef | None:
-    try:
-        return StorageWeakRef(tensor.untyped_storage())
-    except (NotImplementedError, RuntimeError):  # a wrapper without storage
-        return None

@@ -179,6 +179,11 @@ def dense_is_smaller(atoms: int, rank: int, width: int) -> bool:
     return atoms * width <= atoms * rank + rank * width
 
 
+def most_of_a_row(rows: int, limit: int = SUBSAMPLE_LIMIT) -> int:
+    """How many values `magnitude_subsample` takes of a row at the most."""
+    return max(1, limit // max(1, rows))
+
+
 def magnitude_subsample(u: Tensor, rows: int | None = None, limit: int = SUBSAMPLE_LIMIT) -> Tensor:
     """A deterministic subsample of |u|, shape (B, n), for u (B, ..., m).
 
@@ -186,8 +191,7 @@ def magnitude_subsample(u: Tensor, rows: int | None = None, limit: int = SUBSAMP
     the same values however the rows are split, so thresholds do not depend on the split.
     """
     flat = u.detach().reshape(u.shape[0], -1) if u.ndim > 1 else u.detach().reshape(1, -1)
-    per_row = max(1, limit // max(1, rows or flat.shape[0]))
-    stride = max(1, math.ceil(flat.shape[1] / per_row))
+    stride = max(1, math.ceil(flat.shape[1] / most_of_a_row(rows or flat.shape[0], limit)))
     # A stride that shares a factor with m would see some atoms only.
     while math.gcd(stride, u.shape[-1]) != 1 and stride > 1:
         stride += 1

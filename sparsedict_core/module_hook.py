@@ -49,13 +49,16 @@ class ModuleHook:
     def __init__(self, attachment: Attachment, calls: Sequence[SiteCall]) -> None:
         self.attachment = attachment
         self.calls = list(calls)
+        self.called = False
         self.rounds = _rounds(self.calls)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        attachment = self.attachment
+        attachment, compiling = self.attachment, torch.compiler.is_compiling()
+        if not compiling:
+            self.called = True
         if not attachment.enabled:
             return output
-        traced = (attachment.capturable or torch.compiler.is_compiling()) and self._traceable()
+        traced = (attachment.capturable or compiling) and self._traceable()
         if not traced and not attachment.taps and self._silent():
             return output
         key = self.calls[0].key

@@ -36,6 +36,8 @@ def find_places(model: Any, names: Mapping[str, SiteName], component: str, host_
         inner = name.path[len(component) + 1 :] if component and name.path.startswith(component + ".") else name.path
         candidates = [name.path, inner] if host_component is None else [f"{host_component}.{inner}", name.path, inner]
         place = own.get(name.place) if isinstance(own, Mapping) else None
+        if place is None and isinstance(own, Mapping) and name.path in own:
+            place = Place(own[name.path].module, name.rows)
         place = place or next((p for p in (_place(model, candidate, name.rows) for candidate in candidates) if p is not None), None)
         if place is None:
             missing.append(name.path)
@@ -89,13 +91,21 @@ def widths(place: Place) -> tuple[int, int] | None:
     return (d_in, rows[1] - rows[0]) if 0 <= rows[0] < rows[1] <= d_out else (d_in, 0)
 
 
+def are_fused(attention: Any) -> bool:
+    """Whether diffusers' attention computes q, k and v by its fused Linear. Some classes leave that, and their mark, behind when they
+    are taken apart again; then the kind of processor tells."""
+    if getattr(attention, "fused_projections", False) is not True:
+        return False
+    return hasattr(attention, "unfuse_projections") or "Fused" in type(getattr(attention, "processor", None)).__name__
+
+
 def _place(root: Any, path: str, rows: tuple[int, int] | None) -> Place | None:
     *parents, last = path.split(".")
     for part in parents:
         root = getattr(root, part, None)
         if root is None:
             return None
-    if getattr(root, "fused_projections", False) is True:
+    if are_fused(root):
         for fused, parts in FUSED.items():
             if last in parts and isinstance(getattr(root, fused, None), nn.Module):
                 return _slice(root, fused, parts, parts.index(last))

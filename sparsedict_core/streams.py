@@ -7,7 +7,7 @@ block comes after all layers, in one of its own, with its path as stream.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .data_flow import Output
 from .errors import SiteError
@@ -32,6 +32,7 @@ _ATTENTIONS = {
     "text": r"(txt|text|context|c)_(attn|attention|block)",
 }
 _TEXT_OUTPUT = re.compile(r"to_add_out|\w*(txt|text|context|_t|_c)\w*")
+_TEXT_INPUT = re.compile(r"(txt|text|context|encoder|to_add|add)_\w*")
 _WORDS = {"w1": "gate", "linear_1": "gate", "gate_proj": "gate", "w3": "up", "linear_3": "up"}
 
 
@@ -40,48 +41,73 @@ def name_outputs(outputs: Iterable[Output], component: str) -> list[SiteName]:
     blocks: dict[str, list[Output]] = {}
     for output in outputs:
         if output.read:
-            blocks.setdefault(_block(output.path), []).append(output)
+            blocks.setdefault(block_of_output(output.path), []).append(output)
     names = []
-    for layer, (block, there) in enumerate(blocks.items()):
-        streams = [_output_stream(output, block, there) for output in there]
-        for output, stream in zip(there, streams, strict=True):
+    for layer, (block, inside) in enumerate(blocks.items()):
+        streams = [_output_stream(output, block, inside) for output in inside]
+        for output, stream in zip(inside, streams, strict=True):
             clear = streams.count(stream) == 1
             names.append(SiteName(f"{component}.{output.path}", layer, stream if clear else plain(output.path[len(block) :].lstrip("."))))
     return names
 
 
-def _output_stream(output: Output, block: str, there: Sequence[Output]) -> str | None:
-    if len(there) == 1:
+def _output_stream(output: Output, block: str, inside: Sequence[Output]) -> str | None:
+    if len(inside) == 1:
         return None
     parts, end = _parts(output.path)
-    if sum(_attention(other.path) == _attention(output.path) for other in there) > 1:
+    if sum(_attention(other.path) == _attention(output.path) for other in inside) > 1:
         return "text" if _TEXT_OUTPUT.fullmatch(parts[end]) else "image"
     inner = _attention(output.path)[len(block) :].lstrip(".")
     first = inner.split(".")[0]
     return next((stream for stream, pattern in _ATTENTIONS.items() if re.fullmatch(pattern, first)), plain(inner) or plain(parts[end]))
 
 
-def name_sites(outputs: Sequence[SiteName], paths: Iterable[str], component: str) -> list[SiteName]:
-    """A name for each of `paths` (with the component), in their order by layer; outputs keep theirs."""
+def name_sites(
+    outputs: Sequence[SiteName], paths: Iterable[str], component: str, inputs: Mapping[str, tuple[Mapping[str, tuple[int, int]], int]] | None = None
+) -> list[SiteName]:
+    """A name for each of `paths` (with the component), in their order by layer; outputs keep theirs.
+
+    `inputs`: path → (role → slice, number of channels) of Linears that give an attention its q, k or v. One that gives several has a
+    name for each slice, and for what is left of it.
+    """
+    inputs = inputs or {}
     known = {name.path: name for name in outputs}
     blocks: dict[str, list[SiteName]] = {}
     for name in outputs:
-        blocks.setdefault(_block(name.path), []).append(name)
+        blocks.setdefault(block_of_output(name.path), []).append(name)
     after = 1 + max((name.layer for name in outputs), default=-1)
     taken = {(name.layer, name.stream) for name in outputs}
     named: list[SiteName] = []
     for path in paths:
         if path in known:
             named.append(known[path])
-        else:
-            block = _inside(path, blocks)
-            inner = path.removeprefix(f"{component}.") if block is None else path[len(block) + 1 :]
-            layer = after if block is None else blocks[block][0].layer
-            streams = [plain(inner)] if block is None else [_stream(inner, block, blocks[block]), plain(inner), plain(path.removeprefix(f"{component}."))]
-            stream = next(stream for stream in (*streams, f"{streams[-1]}_") if (layer, stream) not in taken)
+            continue
+        block, whole = _inside(path, blocks), plain(path.removeprefix(f"{component}."))
+        for role, rows in _slices(*inputs[path]) if path in inputs else [("", None)]:
+            if block is None:
+                layer, streams = after, [whole]
+            else:
+                inner = path[len(block) + 1 :]
+                layer, streams = blocks[block][0].layer, [_stream(inner, block, blocks[block], role if rows else ""), plain(inner), whole]
+            end = f".{role}" if rows and role else ""
+            stream = next(stream for stream in (streams[0], *(f"{stream}{end}" for stream in streams), f"{whole}{end}_") if (layer, stream) not in taken)
             taken.add((layer, stream))
-            named.append(SiteName(path, layer, stream))
+            named.append(SiteName(path, layer, stream, rows))
     return sorted(named, key=lambda name: name.layer)
+
+
+def _slices(roles: Mapping[str, tuple[int, int]], width: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    """Role and slice of each part of a Linear's output, "" for channels that are none of q, k and v; None for the whole of it."""
+    if len(roles) == 1 and (0, width) in roles.values():
+        yield next(iter(roles)), None
+        return
+    at = 0
+    for role, (start, stop) in [*sorted(roles.items(), key=lambda item: item[1]), ("", (width, width))]:
+        if at < start:
+            yield "", (at, start)
+        if start < stop:
+            yield role, (start, stop)
+        at = stop
 
 
 def choose(names: Sequence[SiteName], outputs: Sequence[SiteName], wanted: str) -> list[SiteName]:
@@ -92,8 +118,8 @@ def choose(names: Sequence[SiteName], outputs: Sequence[SiteName], wanted: str) 
     kinds = {word: [name for name in names if _is(name, word, name in ends)] for word in words}
     for word, found in kinds.items():
         if not found:
-            there = sorted({part for name in names if name not in ends for part in (name.stream or "").split(".")[-2:]} - {""})
-            raise SiteError(f"no site is a {word!r} in this model; choose among out, all, {', '.join(there[:20])}.")
+            known = sorted({part for name in names if name not in ends for part in (name.stream or "").split(".")[-2:]} - {""})
+            raise SiteError(f"no site is a {word!r} in this model; choose among out, all, {', '.join(known[:20])}.")
     if not words:
         raise SiteError("no kind of sites is given; write out, or out,q,k,v,ff.")
     return [name for name in names if any(_is(name, word, name in ends) for word in words)]
@@ -120,7 +146,7 @@ def _parts(path: str) -> tuple[list[str], int]:
     return parts, end
 
 
-def _block(path: str) -> str:
+def block_of_output(path: str) -> str:
     """Up to the innermost numbered child that the leaf is in."""
     parts, end = _parts(path)
     while end > 0 and not parts[end - 1].isdigit():
@@ -138,11 +164,13 @@ def _attention(path: str) -> str:
     return ".".join(parts[:end])
 
 
-def _stream(inner: str, block: str, outputs: Sequence[SiteName]) -> str:
-    """What a Linear at `inner` below `block` is to the block's attention outputs."""
+def _stream(inner: str, block: str, outputs: Sequence[SiteName], seen: str = "") -> str:
+    """What a Linear at `inner` below `block` is to the block's attention outputs; `seen` is what a slice of it was seen to be."""
     parts, end = _parts(inner)
     leaf = ".".join(parts[end:])
     role = next((role for role, pattern in _ROLES.items() if re.fullmatch(pattern, leaf)), None)
+    if seen:
+        role = f"add_{seen}" if len(outputs) > 1 and _TEXT_INPUT.fullmatch(leaf) else seen
     ends = [name for name in outputs if f"{block}.{inner}".startswith(_attention(name.path) + ".")]
     nearest = max((len(_attention(name.path)) for name in ends), default=0)
     ends = [name for name in ends if len(_attention(name.path)) == nearest]

@@ -39,10 +39,6 @@ class Processes:
         """The mean over processes."""
         return value if self._accelerator is None else self._accelerator.reduce(value, reduction="mean")
 
-    def gather(self, value: Tensor) -> Tensor:
-        """Concatenated over processes along the first dimension; every process has as many rows."""
-        return value if self._accelerator is None else self._accelerator.gather(value)
-
     def any(self, value: Tensor | bool) -> Tensor:
         """Whether it is so in any process, elementwise; the answer is the same in all of them."""
         flag = torch.as_tensor(value)

@@ -16,10 +16,9 @@ from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
 from ..sparsedict_core.errors import FileFormatError, SparseDictError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
-from ..sparsedict_core.site_discovery import discover_sites
 from . import cards, checkpoint
 from .average import Average
-from .backends.base import Backend
+from .backends.base import Backend, sites_of
 from .batches import TrainingSet, check_split
 from .callbacks import Callbacks, Interrupted, StepReport
 from .config import TrainConfig
@@ -90,7 +89,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     backend.denoiser.requires_grad_(False)
     adapter = new_adapter(config, backend)
     report.on_stage("input statistics")
-    measure_inputs(backend, adapter, quiet or [QuietSamples(s.concept.latents, s.concept.texts) for s in sets], config.seed, config.rows)
+    samples = quiet or [QuietSamples(s.concept.latents, s.concept.texts) for s in sets]
+    adapter = measure_inputs(backend, adapter, samples, config.seed, config.rows, report.on_warning)
     adapter.trainable().to(backend.device)
 
     training = Training(config, backend, adapter, sets, report, processes, identity(config, backend, data, prior))
@@ -126,7 +126,7 @@ def new_adapter(config: TrainConfig, backend: Backend) -> SparseAdapter:
         "title": Path(config.out).stem,
         "trigger_words": words,
     }
-    found = discover_sites(backend.denoiser, config.sites)
+    found = sites_of(backend, config.sites)
     if found.own_names:
         metadata["site_names"] = found.own_names
     return SparseAdapter.create(backend.denoiser, found.sites, config.adapter_config(), backend.component, config.seed, metadata)

@@ -42,15 +42,18 @@ class QuietTerm:
 
     One object a step, called with each micro-batch's energies. The mean of its values over all parts of the step (micro-batches
     × processes) is the term of the whole batch: a part may hold few quiet rows, or none. The energies that it is measured by are
-    means over what the step has shown so far: with one micro-batch the whole batch's, of all processes, as the first micro-batch's
-    are exchanged; those of later ones are this process's own.
+    means over what the step has shown so far. Processes exchange theirs at the first and at the last micro-batch, where the quiet
+    rows are if there are few; in between each has its own beside those of the first.
     """
 
-    def __init__(self, quiet: int, others: int, parts: int = 1, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        """Rows of the whole step by kind, the `parts` it is split into; `mean` averages a tensor over processes."""
+    def __init__(self, quiet: int, others: int, parts: int = 1, mean: Callable[[Tensor], Tensor] | None = None, micro_batches: int = 1) -> None:
+        """Rows of the whole step by kind, the `parts` it is split into; `mean` averages a tensor over several processes, each with so many
+        `micro_batches`."""
         self.quiet_scale, self.other_scale = parts / max(1, quiet), parts / max(1, others)
-        self.mean = mean
-        self.sums: Tensor | None = None  # (2, sites + 1) so far: energies of the other and of the quiet rows, and their numbers
+        self.mean, self.micro_batches, self.calls = mean, micro_batches, 0
+        # (2, sites + 1): energies of the other and of the quiet rows, and their numbers; those of all processes, and those not exchanged yet.
+        self.shared: Tensor | None = None
+        self.own: Tensor | None = None
 
     def __call__(self, energies: Sequence[Tensor], quiet: Tensor) -> Tensor:
         """The sites' `row_energies` (B,); quiet (B,) bool, on the CPU → ()"""
@@ -59,9 +62,14 @@ class QuietTerm:
         kinds = torch.stack([~quiet, quiet]).to(rows.device, rows.dtype, non_blocking=True)
         others, still = (rows * kinds[:, None]).sum(-1)
         seen = torch.cat([torch.stack([others, still]).detach(), kinds.sum(-1, keepdim=True)], dim=1)
-        self.sums = self.mean(seen) if self.sums is None else self.sums + seen
+        self.calls += 1
+        self.own = seen if self.own is None else self.own + seen
+        if self.mean is not None and self.calls in (1, self.micro_batches):
+            mean = self.mean(self.own)
+            self.shared, self.own = mean if self.shared is None else self.shared + mean, None
+        sums = torch.stack([part for part in (self.shared, self.own) if part is not None]).sum(0)
         # A fresh adapter's update is zero on all rows: nothing to quieten yet.
-        concept, loudness = (self.sums[:, :-1] / self.sums[:, -1:].clamp(min=1e-12)).clamp(min=1e-12)
+        concept, loudness = (sums[:, :-1] / sums[:, -1:].clamp(min=1e-12)).clamp(min=1e-12)
         ratio = still * self.quiet_scale / concept
         whole = LOUDEST * (still * self.quiet_scale / loudness - others * self.other_scale / concept)
         gradient = torch.where(loudness > LOUDEST * concept, whole, ratio)

@@ -24,6 +24,7 @@ from . import samples_cache
 from .backends.base import Backend
 from .callbacks import Interrupted
 from .config import TrainConfig
+from .data_summary import listed
 from .distribution import Processes
 
 CHUNK = 16
@@ -160,10 +161,12 @@ def _read(path: Path, shape: tuple[int, ...], warn: Callable[[str], None]) -> Te
 
 
 @torch.no_grad()
-def measure_inputs(backend: Backend, adapter: SparseAdapter, samples: list[QuietSamples], seed: int, rows: int = CHUNK) -> None:
-    """Set the adapter's input mean and scale from the *base's* activations on `samples`, at the family's noise levels.
+def measure_inputs(
+    backend: Backend, adapter: SparseAdapter, samples: list[QuietSamples], seed: int, rows: int = CHUNK, warn: Callable[[str], None] = lambda text: None
+) -> SparseAdapter:
+    """The adapter with its input mean and scale from the *base's* activations on `samples`, at the family's noise levels.
 
-    At most `rows` go through the model at once.
+    At most `rows` go through the model at once. Sites that the model never calls are left out, which `warn` is told.
     """
     statistics = InputStatistics()
     names = [site.name for site in adapter.sites.values()]
@@ -180,4 +183,11 @@ def measure_inputs(backend: Backend, adapter: SparseAdapter, samples: list[Quiet
                 for row in range(0, len(noisy), rows):
                     part = slice(row, row + rows)
                     backend.predict(noisy[part], levels[part], {k: v[part] for k, v in conditioning.items()})
+    sites = list(adapter.sites.values())
+    called = [site for site in sites if site.name.place in statistics.count]
+    if 0 < len(called) < len(sites):
+        idle = [site.name.path for site in sites if site not in called]
+        warn(f"{len(idle)} of {len(sites)} sites are left out, as a step of this model doesn't call them: {listed(idle)}.")
+        adapter = SparseAdapter(called, adapter.config, adapter.component, adapter.metadata)
     statistics.apply(adapter)
+    return adapter

@@ -1,6 +1,6 @@
 """One training step: gradients by micro-batches, one exchange between processes, then weights, thresholds and dead atoms.
 
-The device is waited for once, for the numbers that are shown (among several processes once more); a step whose numbers are bad never reaches the weights.
+The device is waited for once, for the numbers that are shown; a step whose numbers are bad never reaches the weights.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.functional import most_of_a_row
 from ..sparsedict_core.training_state import TrainingSession
 from .backends.base import Backend
 from .batches import QUIET, Batch, TrainingSet, counts, draw_batch
@@ -70,6 +71,7 @@ class TrainingStep:
         self._losses: list[Tensor] = []
         self._densities: list[Tensor] = []
         self._ratios: list[Tensor] = []
+        self._subsamples: dict[str, Tensor] = {}  # |u| by site, of all processes
 
     def gradients(self, plan: Plan) -> None:
         """Forward and backward, micro-batch by micro-batch; nothing in here waits for the device."""
@@ -77,7 +79,8 @@ class TrainingStep:
         self.optimiser.zero_grad(set_to_none=True)
         self._losses, self._densities, self._ratios = [], [], []
         parts = config.gradient_accumulation * processes.world
-        quiet_term = QuietTerm(self.quiet_rows, config.batch_size - self.quiet_rows, parts, processes.mean)
+        mean = processes.mean if processes.world > 1 else None
+        quiet_term = QuietTerm(self.quiet_rows, config.batch_size - self.quiet_rows, parts, mean, config.gradient_accumulation)
         for micro in range(config.gradient_accumulation):
             part = plan.batch.part(processes.rank * config.gradient_accumulation + micro, parts).to(self.backend.device, self.backend.dtype)
             self.session.begin(plan.density, plan.prefixes, rows=config.batch_size)
@@ -97,19 +100,36 @@ class TrainingStep:
         """Gradients and numbers averaged over the processes, gradients clipped. `stop`: whether this process wants to."""
         numbers = torch.stack([*self._losses, *self._densities, *self._ratios]).float()
         fired, wish = self.dead.fired, numbers.new_full((1,), float(stop))
-        if self.processes.world > 1:
+        self._subsamples, lengths = self.session.pending_subsamples(), numbers[:0]
+        if (world := self.processes.world) > 1:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers, fired.to(numbers), wish])
-            sizes = [*(gradient.numel() for gradient in gradients), len(numbers), len(fired), 1]
-            *means, numbers, shares, wish = self.processes.mean(flat).split(sizes)
-            fired = shares > 0
-            for gradient, mean in zip(gradients, means, strict=True):
+            parts = [*gradients, numbers, fired.to(numbers), wish, self._own_row(numbers)]
+            means = self.processes.mean(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+            numbers, shares, wish, rows = means[-4:]
+            fired, (lengths, values) = shares > 0, rows.view(world, len(self._subsamples), -1).tensor_split([1], dim=2)
+            for gradient, mean in zip(gradients, means, strict=False):
                 gradient.copy_(mean.view_as(gradient))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         silent, dead = self.dead.end_step(plan.prefixes, fired, self.config.revive_after)
         idle = [self.dead.idle_of_all.to(numbers)] if self._revives(plan) else []
-        vector = torch.cat([numbers, torch.stack([norm.to(numbers), silent.to(numbers), dead.to(numbers)]), wish, *idle])
-        return self._read(vector.cpu())  # the step's one wait
+        shown = torch.cat([numbers, torch.stack([norm.to(numbers), silent.to(numbers), dead.to(numbers)]), wish, *idle])
+        vector = torch.cat([shown, lengths.flatten()]).cpu()  # the step's one wait
+        if world > 1:
+            counts = vector[len(shown) :].round().int().view(world, -1).T.tolist()
+            self._subsamples = {
+                key: torch.cat([values[process, site, :count] for process, count in enumerate(counts[site])]) for site, key in enumerate(self._subsamples)
+            }
+        return self._read(vector[: len(shown)])
+
+    def _own_row(self, like: Tensor) -> Tensor:
+        """(processes, sites, 1 + room): the length of each subsample of this process, and the subsample. All else is zero, so that the mean over the
+        processes gathers them. Captions of other lengths make subsamples of other lengths; each has the room of the longest that there can be."""
+        world, batch, held = self.processes.world, self.config.batch_size, self._subsamples.values()
+        rows = like.new_zeros(world, len(held), 1 + batch // world * most_of_a_row(batch))
+        rows[self.processes.rank, :, 0] = torch.tensor([float(len(values)) for values in held]).to(like, non_blocking=True)
+        for row, values in zip(rows[self.processes.rank], held, strict=True):
+            row[1 : 1 + len(values)] = values
+        return rows * world
 
     def _read(self, vector: Tensor) -> StepNumbers:
         sizes = [len(self._losses), len(self._densities), len(self._ratios), 4]
@@ -131,7 +151,7 @@ class TrainingStep:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate * lr_factor(self.config, plan.step)
         self.optimiser.step()
-        self.session.commit(self.session.observed_thresholds(self._of_all_processes(self.session.pending_subsamples())))
+        self.session.commit(self.session.observed_thresholds(self._subsamples))
         if numbers.idle is not None:
             self.dead.revive(self.adapter, self.optimiser, self.config.revive_after, generator, numbers.idle)
 
@@ -144,15 +164,3 @@ class TrainingStep:
     def _revives(self, plan: Plan) -> bool:
         every = self.config.revive_after
         return every > 0 and plan.step < REVIVAL_ENDS * self.config.steps and (plan.step + 1) % every == 0
-
-    def _of_all_processes(self, subsamples: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Subsamples (n) by site → those of all processes, one after the other. Captions of other lengths make others of other lengths."""
-        if self.processes.world == 1 or not subsamples:
-            return subsamples
-        own = [len(values) for values in subsamples.values()]
-        sizes = self.processes.gather(torch.tensor([own], device=self.backend.device)).tolist()
-        counts = list(zip(*sizes, strict=True))
-        most = [max(count) for count in counts]
-        filled = [torch.nn.functional.pad(values.float(), (0, size - len(values))) for values, size in zip(subsamples.values(), most, strict=True)]
-        whole = self.processes.gather(torch.cat(filled)[None]).split(most, dim=1)
-        return {key: torch.cat([row[:n] for row, n in zip(rows, count, strict=True)]) for key, rows, count in zip(subsamples, whole, counts, strict=True)}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.site_discovery import discover_sites
-from .backends.base import Backend
+from .backends.base import Backend, sites_of
 from .batches import CONCEPT, Batch, Rows
 from .config import TrainConfig
 from .forward import noise_loss, recomputed_blocks
@@ -19,7 +18,7 @@ def try_step(config: TrainConfig, backend: Backend, rows: Rows) -> None:
     Raises what the allocator raises. Draws from generators of its own, so that the run is the same with and without it.
     """
     backend.denoiser.requires_grad_(False)
-    adapter = SparseAdapter.create(backend.denoiser, discover_sites(backend.denoiser, config.sites).sites, config.adapter_config(), backend.component, config.seed)
+    adapter = SparseAdapter.create(backend.denoiser, sites_of(backend, config.sites).sites, config.adapter_config(), backend.component, config.seed)
     adapter.trainable().to(backend.device)
     parameters = [parameter for _, parameter in adapter.trainable_parameters()]
     optimiser = make_optimiser(config, parameters)

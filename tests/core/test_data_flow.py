@@ -14,7 +14,7 @@ from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.addresses import format_address, resolve
 from sparsedict.sparsedict_core.base_check import check_base
 from sparsedict.sparsedict_core.config import AdapterConfig
-from sparsedict.sparsedict_core.data_flow import attention_outputs, outputs_in_a_run
+from sparsedict.sparsedict_core.data_flow import follow, follow_a_run
 from sparsedict.sparsedict_core.errors import SiteError
 from sparsedict.sparsedict_core.file_format import load, save
 from sparsedict.sparsedict_core.prune import prune
@@ -48,7 +48,7 @@ def test_what_is_seen_is_what_is_written_down(name):
     model, inputs = DENOISERS[name][0]()
     hooks = [dict(module._forward_hooks) for module in model.modules()]
     written = [site.path.partition(".")[2] for site in discover_sites(model).sites]
-    seen = attention_outputs(model.eval(), (), inputs)
+    seen = follow(model.eval(), (), inputs).outputs
     assert {output.path for output in seen if output.read} == set(written)
     assert [output.path for output in seen if not output.read] == (["transformer_blocks.2.attn.to_add_out"] if name == "qwen_image" else [])
     assert [dict(module._forward_hooks) for module in model.modules()] == hooks
@@ -137,19 +137,19 @@ class Model(nn.Module):
 def test_the_first_linear_after_an_attention(written_out, stop):
     model = Model(Block(written_out), Block(written_out))
     x = torch.randn(2, 5, 8)
-    found = attention_outputs(model, (x, stop))
+    found = follow(model, (x, stop)).outputs
     assert [(output.path, output.read) for output in found] == [("blocks.0.proj", True), ("blocks.1.proj", True)]
 
 
 def test_nothing_is_computed_where_shapes_tell():
     with torch.device("meta"):
         model = Model(Block(), Block())
-    assert len(attention_outputs(model, (torch.randn(2, 5, 8, device="meta"),))) == 2
+    assert len(follow(model, (torch.randn(2, 5, 8, device="meta"),)).outputs) == 2
 
 
 def test_an_attention_without_an_output_is_no_site():
     model = Model(Block(), Block(closed=False))
-    assert [output.path for output in attention_outputs(model, (torch.randn(2, 5, 8),))] == ["blocks.0.proj"]
+    assert [output.path for output in follow(model, (torch.randn(2, 5, 8),)).outputs] == ["blocks.0.proj"]
     with pytest.raises(SiteError, match=r"no Linear that closes an attention was seen in a step of this Model"):
         alone = Model(Block(closed=False))
         discover_sites(alone, run=lambda: alone(torch.randn(2, 5, 8)))
@@ -157,7 +157,7 @@ def test_an_attention_without_an_output_is_no_site():
 
 def test_a_run_that_never_calls_the_model():
     model = Model(Block(), Block(), Block())
-    assert outputs_in_a_run(model, lambda: None) == [] and all(not module._forward_pre_hooks for module in model.modules())
+    assert follow_a_run(model, lambda: None) == ([], {}) and all(not module._forward_pre_hooks for module in model.modules())
     with pytest.raises(SiteError, match="no sites are known for a Model before it has made a step"):
         discover_sites(Model(Block(), Block()))
 
@@ -181,10 +181,10 @@ def test_compiled_adapted_and_quantised_linears_are_seen():
     with torch.no_grad(), adapter.attach(model):
         compiled(x)
         full = model(x)
-        assert [output.path for output in outputs_in_a_run(model, lambda: compiled(x))] == ["blocks.0.proj", "blocks.1.proj"]
+        assert [output.path for output in follow_a_run(model, lambda: compiled(x)).outputs] == ["blocks.0.proj", "blocks.1.proj"]
         assert torch.equal(model(x), full), "following a step left something behind in the adapter"
         model.blocks[0].proj = Wrapped(model.blocks[0].proj)
-        assert [output.path for output in attention_outputs(model, (x,))] == ["blocks.0.proj", "blocks.1.proj"]
+        assert [output.path for output in follow(model, (x,)).outputs] == ["blocks.0.proj", "blocks.1.proj"]
 
 
 # -- any Linear ---------------------------------------------------------------------------------------------------
@@ -247,3 +247,40 @@ def test_sites_of_all_kinds_are_applied(tmp_path):
         with load(tmp_path / "a.safetensors").attach(model):  # narrow sites take fewer numbers dense, which rounds otherwise
             assert torch.allclose(output_of(model, inputs), full, atol=1e-4)
     assert data_flow.is_linear(model.proj_out)
+
+
+# -- models of one class that differ ------------------------------------------------------------------------------
+
+
+class Alternating(Model):
+    """Blocks that are built alike; of the second one a part is left out."""
+
+    def forward(self, x):
+        q, k, v = self.blocks[1].qkv(self.blocks[0](x)).chunk(3, -1)
+        return x + nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+
+
+def one_way():
+    """A setting of a model."""
+
+
+def another_way():
+    """Another."""
+
+
+@pytest.mark.parametrize("ways", [(True, False), ("a", "b"), (one_way, another_way), (torch.nn.Identity, one_way)])
+def test_what_was_seen_of_one_model_is_not_taken_for_another_of_its_class(ways):
+    found = []
+    for way in ways:
+        model = Model(Block(), Block())
+        model.way = way
+        model.blocks[1].forward = model.blocks[1].forward if way is ways[0] else lambda x: x
+        found.append([site.path for site in discover_sites(model, run=lambda model=model: model(torch.randn(2, 5, 8))).sites])
+    assert found == [["transformer.blocks.0.proj", "transformer.blocks.1.proj"], ["transformer.blocks.0.proj"]]
+
+
+def test_blocks_that_are_built_alike_and_show_different_outputs_are_refused():
+    model = Alternating(Block(), Block())
+    for _ in range(2):
+        with pytest.raises(SiteError, match=r"blocks\.0 and blocks\.1 of this Alternating are built alike, but .* \(proj\); give site names yourself"):
+            discover_sites(model, run=lambda: model(torch.randn(2, 5, 8)))

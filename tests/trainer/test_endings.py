@@ -225,7 +225,7 @@ def test_another_dtype_of_the_base_is_no_continuation(tmp_path, backend, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(type(backend), "dtype", torch.bfloat16)
         patch.setattr("sparsedict.trainer.loop.build_sets", lambda *a: ([SimpleNamespace(concept=None)], [SimpleNamespace()]))
-        patch.setattr("sparsedict.trainer.loop.measure_inputs", lambda *a: None)
+        patch.setattr("sparsedict.trainer.loop.measure_inputs", lambda backend, adapter, *a: adapter)
         with pytest.raises(TrainingError, match=r"made with dtype = 'torch\.float32', this run has 'torch\.bfloat16'; resume with the same"):
             run(tmp_path, backend, steps=4, resume=True)
     relabelled(tmp_path / "a.checkpoints" / "step-000004.safetensors", {"dtype", "prior_hash"})

@@ -1,11 +1,14 @@
 """Training on other sites than the attention outputs."""
 
 import pytest
+import torch
 from trainer.small_run import run
 
 from sparsedict.sparsedict_core.addresses import site_labels
 from sparsedict.sparsedict_core.errors import SiteError
 from sparsedict.sparsedict_core.file_format import load
+from sparsedict.trainer import Callbacks
+from sparsedict.trainer.backends import open_backend
 
 
 def test_kinds_of_sites(tmp_path):
@@ -20,3 +23,14 @@ def test_kinds_of_sites(tmp_path):
 def test_a_kind_that_is_not_there_ends_before_anything_is_sampled(tmp_path):
     with pytest.raises(SiteError, match="no site is a 'w' in this model; choose among out, all"):
         run(tmp_path, sites="out,w")
+
+
+def test_linears_that_a_step_does_not_call_are_left_out_in_plain_sight(tmp_path):
+    told, report = [], Callbacks()
+    report.on_warning = told.append
+    backend = open_backend("demo")
+    backend.denoiser.transformer_blocks[0].attn.spare = torch.nn.Linear(8, 8)
+    result = run(tmp_path, backend, report, sites="all", steps=2, atoms=4, rank=2, quiet_samples=4, checkpoint_every=1)
+    assert any("1 of" in text and "transformer_blocks.0.attn.spare" in text and "left out" in text for text in told)
+    assert result.adapter.sites and not any("spare" in key for key in load(result.path).sites)
+    assert run(tmp_path, backend, sites="all", steps=3, atoms=4, rank=2, quiet_samples=4, checkpoint_every=1, resume=True).steps == 3

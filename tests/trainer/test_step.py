@@ -36,10 +36,6 @@ class Counted(Processes):
         self.exchanges += 1
         return value.clone()
 
-    def gather(self, value):
-        self.exchanges += 1
-        return torch.cat([value, value])
-
 
 def begun(folder, backend, processes=None, data=None, **more):
     """(step, draw a plan, step's attachment) of a run that is about to take its first step."""
@@ -117,7 +113,7 @@ def test_cuda_sees_one_wait_a_step(tmp_path):
                 torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
 def test_several_processes_exchange_three_times_a_step_at_most(tmp_path, backend, accumulation):
     processes = Counted(backend.device)
     step, plan, generator, attachment = begun(tmp_path, backend, processes, batch_size=8, gradient_accumulation=accumulation, nested=0.5)

@@ -287,14 +287,16 @@ def test_presets_train(tmp_path, backend, preset):
     assert run(tmp_path, backend, **{**PRESETS[preset], "steps": 2}).path.exists()
 
 
-def test_two_processes_train_to_the_same_as_one(tmp_path):
-    one = run(tmp_path / "one", steps=3, batch_size=8)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_train_to_the_same_as_one(tmp_path, accumulation):
+    settings = {"steps": 3, "batch_size": 8, "gradient_accumulation": accumulation, "quiet_ramp": (0.0, 0.1)}
+    one = run(tmp_path / "one", **settings)
     program = tmp_path / "program.py"
     program.write_text(
         f"import os, sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
         "from pathlib import Path; import small_run\n"
         "print('process ' + os.environ['RANK'] + ' of ' + os.environ['WORLD_SIZE'], flush=True)\n"
-        f"small_run.run(Path({str(tmp_path / 'two')!r}), steps=3, batch_size=8)\n"
+        f"small_run.run(Path({str(tmp_path / 'two')!r}), **{settings!r})\n"
     )
     # `--cpu` would start one process only (accelerate wants mpirun for more); without a GPU, --multi_gpu's processes are on the CPU.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",

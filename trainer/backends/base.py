@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ...sparsedict_core.site_discovery import Discovery, discover_sites
+
 #: What a model is told besides the picture: tensors by name, one row a caption.
 Conditioning = dict[str, Tensor]
 #: (step, steps)
@@ -20,6 +22,7 @@ class Backend(Protocol):
     A backend may also have: `fixed_size`, one size of pictures only; `default_caption` with `{}` for the word; `sampling_key()`, what else its samples depend on;
     `interruptions`, the exceptions by which a host gives up; `spare_words()`; `keep_encodings(folder)`, from which later runs read what was encoded;
     `in_step`, where all processes must call the denoiser equally often; `recomputes_blocks`, where its blocks wait in the CPU's memory;
+    `watch(wanted)`, the `Discovery` of its sites where a step may be needed to see them;
     `enable_gradient_checkpointing()` and its opposite.
     """
 
@@ -94,3 +97,9 @@ class Backend(Protocol):
     def quiet_prompts(self) -> list[str]:
         """Prompts that show what the base can do, for the quiet samples; empty: the generic list is taken."""
         ...
+
+
+def sites_of(backend: Backend, wanted: str) -> Discovery:
+    """The sites of the `wanted` kinds (`discover_sites`)."""
+    found: Discovery = backend.watch(wanted) if hasattr(backend, "watch") else discover_sites(backend.denoiser, wanted)
+    return found

@@ -88,9 +88,9 @@ class DiffusersBackend(ABC):
         """By the denoiser's class."""
         return self.watch().family
 
-    def watch(self) -> Discovery:
-        """The denoiser's sites; of a class that nobody wrote down they are seen in a step, after which they are known everywhere."""
-        return discover_sites(self.denoiser, run=self._blank_step)
+    def watch(self, wanted: str = "out") -> Discovery:
+        """The denoiser's sites of the `wanted` kinds; what nobody wrote down is seen in a step, after which it is known everywhere."""
+        return discover_sites(self.denoiser, wanted, self._blank_step)
 
     @torch.no_grad()
     def _blank_step(self) -> None:
