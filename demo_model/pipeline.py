@@ -110,8 +110,8 @@ class DemoPipeline:
             doubled = torch.cat([x, x]) if guided else x
             flow = self.predict(doubled, t.expand(len(doubled)), context, pooled)
             if guided:
-                said, unsaid = flow.chunk(2)
-                flow = unsaid + guidance * (said - unsaid)
+                conditional, unconditional = flow.chunk(2)
+                flow = unconditional + guidance * (conditional - unconditional)
             x = x + (times[index + 1] - t) * flow
             if callback is not None:
                 callback(index + 1, steps)

@@ -26,9 +26,9 @@ class WordEncoder(nn.Module):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids (B, 16) of integers → context (B, 16, 128), pooled (B, 128)."""
         words = self.words(ids)
-        said = (ids != PAD).unsqueeze(-1).to(words.dtype)
+        mask = (ids != PAD).unsqueeze(-1).to(words.dtype)
         context = self.norm(words + self.positions)
-        pooled = self.pool((words * said).sum(1) / said.sum(1).clamp(min=1).sqrt())
+        pooled = self.pool((words * mask).sum(1) / mask.sum(1).clamp(min=1).sqrt())
         return context, pooled
 
     def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:

@@ -175,8 +175,8 @@ class LoraImport:
             why = f"the first is {first}, which is no Linear or convolution of the base"
         else:
             ins, outs = widths(self.file, self.file.modules[first])
-            there = self.base.widths.get(part.path)
-            why = f"the first is {first}, which " + (f"maps {ins} channels to {outs} where the base has {there[0]} and {there[1]}" if there else "the base has not")
+            base_widths = self.base.widths.get(part.path)
+            why = f"the first is {first}, which " + (f"maps {ins} channels to {outs} where the base has {base_widths[0]} and {base_widths[1]}" if base_widths else "the base has not")
         made_for = base_of(self.file)
         if len(homeless) == len(wanted) and part is None and names_tell(self.file) == family:
             return f"{path}: none of its {len(wanted)} modules has a name that is known here ({why}), though such names are {family}'s; {self.base.other_way}."

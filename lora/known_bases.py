@@ -16,9 +16,9 @@ _TEXT_WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
 def base_of(file: LoraFile) -> str | None:
     """In the trainer's own words, else by the names of the modules, else by the width of a UNet's text; None where nothing tells."""
     for field in ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name"):
-        said = file.text.get(field, "").removesuffix("/lora").strip()
-        if said:
-            return said[:60]
+        name = file.text.get(field, "").removesuffix("/lora").strip()
+        if name:
+            return name[:60]
     for name, module in file.modules.items():
         if name.endswith(("attn2_to_k", "attn2.to_k", "attn2.processor.to_k")):
             return _TEXT_WIDTHS.get(widths(file, module)[0])

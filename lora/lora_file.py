@@ -137,8 +137,8 @@ class LoraFile:
     @property
     def trigger_words(self) -> list[str]:
         """As the trainer has noted them in the fields that others read too."""
-        said = self.text.get("modelspec.trigger_phrase", "")
-        return [word.strip() for word in said.split(",") if word.strip()]
+        phrase = self.text.get("modelspec.trigger_phrase", "")
+        return [word.strip() for word in phrase.split(",") if word.strip()]
 
     # -- what is wrong --------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def name_of(path: Path) -> str | None:
     return None
 
 
-def told(path: Path) -> list[str]:
+def shown_name(path: Path) -> list[str]:
     """What a node that has written `path` says under `UI`."""
     name = name_of(path)
     return [] if name is None else [name]

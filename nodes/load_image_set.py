@@ -121,9 +121,9 @@ def check(folder: str) -> bool | str:
     if path is None or not path.is_dir():
         return f"{folder!r:.200} is no folder in ComfyUI's input folder; put the pictures into a folder below input/, press R, or choose another set."
     try:
-        there = list(path.iterdir())
+        inside = list(path.iterdir())
     except OSError as error:
         return f"the folder {folder!r} in ComfyUI's input folder cannot be read: {error.strerror or error}; change its rights."
-    if not any(is_picture(file) for file in there):
+    if not any(is_picture(file) for file in inside):
         return f"the folder {folder!r} in ComfyUI's input folder holds no picture; put the training pictures directly into it."
     return True

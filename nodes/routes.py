@@ -161,8 +161,8 @@ def note_copy(server: Any) -> bool:
     server._sparsedict = sys.modules[__name__]
     if other is None:
         return False
-    here, there = (Path(module.__file__).resolve().parents[1] for module in (server._sparsedict, other))
-    logging.warning(f"SparseDict is installed twice: {there} and {here}. The nodes are those of {here}; remove one of the two folders and restart.")
+    this_folder, other_folder = (Path(module.__file__).resolve().parents[1] for module in (server._sparsedict, other))
+    logging.warning(f"SparseDict is installed twice: {other_folder} and {this_folder}. The nodes are those of {this_folder}; remove one of the two folders and restart.")
     return True
 
 

@@ -63,7 +63,7 @@ class SaveSparseDict(io.ComfyNode):
             adapter.metadata["trigger_words"] = words
         path.parent.mkdir(parents=True, exist_ok=True)
         report = save(adapter, path, DTYPES[precision], overwrite=existing == "overwrite", moments=moments)
-        return io.NodeOutput(str(report.path), ui={"text": (report.text,), files.UI: files.told(report.path)})
+        return io.NodeOutput(str(report.path), ui={"text": (report.text,), files.UI: files.shown_name(report.path)})
 
 
 def check(filename: str | None) -> bool | str:

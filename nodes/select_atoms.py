@@ -95,8 +95,8 @@ class SelectAtoms(io.ComfyNode):
         if refit:
             whole = bake(sparse_dict.adapter, sparse_dict.gains)
             # The masks of what is still there.
-            there = alive(sparse_dict.adapter, sparse_dict.gains)
-            masks = {key: mask[there[key]] for key, mask in result.masks.items()}
+            present = alive(sparse_dict.adapter, sparse_dict.gains)
+            masks = {key: mask[present[key]] for key, mask in result.masks.items()}
             value = replace(sparse_dict, adapter=prune(whole, describe(whole, masks, order), refit=True), gains=None)
         return io.NodeOutput(value, kept, result.kept)
 
@@ -111,16 +111,16 @@ def narrowed(value: SparseDict, selection: Selection) -> tuple[SparseDict, Selec
 
     Atoms that have a gain of 0 already are not considered. Raises SelectionError or AddressError.
     """
-    adapter, there = value.adapter, alive(value.adapter, value.gains)
-    if all(bool(mask.all()) for mask in there.values()):
+    adapter, present = value.adapter, alive(value.adapter, value.gains)
+    if all(bool(mask.all()) for mask in present.values()):
         result = select(adapter, selection)
     else:
         left = adapter.clone()
         for key, site in left.sites.items():
-            site.keep(there[key])
+            site.keep(present[key])
         masks = {}
         for key, mask in select(left, selection).masks.items():
-            masks[key] = torch.zeros_like(there[key])
-            masks[key][there[key]] = mask
+            masks[key] = torch.zeros_like(present[key])
+            masks[key][present[key]] = mask
         result = describe(adapter, masks, selection.order)
     return value.with_gains(result.gains()), result

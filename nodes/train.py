@@ -117,15 +117,15 @@ class TrainSparseDict(io.ComfyNode):
             callbacks.over()
             comfy.model_management.soft_empty_cache()
         cancelled = result.interrupted or callbacks.cancelled()
-        said = f"{result.steps} steps in {result.seconds:.0f} s; {result.path} is written."
+        text = f"{result.steps} steps in {result.seconds:.0f} s; {result.path} is written."
         if result.checkpoint is not None:
-            said = (
+            text = (
                 f"stopped after {result.steps} of {config.steps} steps; the adapter so far is {result.path}, and with resume on and the same "
                 f"settings this node goes on from {result.checkpoint}."
             )
         elif cancelled:
-            said = f"cancelled after the last of {result.steps} steps; {result.path} is written."
-        callbacks.say(said)
+            text = f"cancelled after the last of {result.steps} steps; {result.path} is written."
+        callbacks.say(text)
         callbacks.finished(result.path, result.steps if result.checkpoint is not None else None, config.steps)
         # Whoever presses the host's own button wants nothing more of the graph; the monitor's button goes on with what there is.
         if cancelled or (result.checkpoint is not None and not callbacks.kept()):
@@ -133,7 +133,7 @@ class TrainSparseDict(io.ComfyNode):
         log = "\n".join(callbacks.lines)
         # For the nodes after it: as it was trained, in fp32, but without gradients.
         value = SparseDict(result.adapter.requires_grad_(False).cpu(), result.path.stem)
-        return io.NodeOutput(value, plot(result.log), log, ui={"text": (callbacks.lines[-1],), files.UI: files.told(result.path)})
+        return io.NodeOutput(value, plot(result.log), log, ui={"text": (callbacks.lines[-1],), files.UI: files.shown_name(result.path)})
 
 
 def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:

@@ -243,7 +243,7 @@ class Attachment:
         """Copy another adapter's values into this one's tensors, so that compiled code goes on with them. False, with nothing
         changed, where its sites, their sizes or their encoders differ."""
         mine, theirs = self.adapter.sites, other.sites
-        if mine.keys() != theirs.keys() or self.adapter.members != other.members or not all(mine[key].alike(theirs[key]) for key in mine):
+        if mine.keys() != theirs.keys() or self.adapter.members != other.members or not all(mine[key].has_same_shapes(theirs[key]) for key in mine):
             return False
         for key, site in mine.items():
             site.take(theirs[key])

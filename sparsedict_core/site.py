@@ -317,7 +317,7 @@ class SparseSite(nn.Module):
         self.encoder_mean = self.encoder_mean.new_zeros(1).expand(self.d_in)
         self.encoder_scale = self.encoder_scale.new_ones(1).expand(self.d_in)
 
-    def alike(self, other: SparseSite) -> bool:
+    def has_same_shapes(self, other: SparseSite) -> bool:
         """Whether `other`'s values fit into this site's tensors: the same encoder, shapes and types."""
         pairs = list(zip(self.tensors(), other.tensors(), strict=True))
         same = all((a is None) == (b is None) and (a is None or b is None or (a.shape == b.shape and a.dtype == b.dtype)) for a, b in pairs)
@@ -325,7 +325,7 @@ class SparseSite(nn.Module):
 
     @torch.no_grad()
     def take(self, other: SparseSite) -> None:
-        """Copy the values of a site that is `alike` into this one's own tensors."""
+        """Copy the values of a site that has the same shapes into this one's own tensors."""
         for name, mine in [*self.named_parameters(), *self.named_buffers()]:
             if name in TENSORS and mine.stride() != (0,):
                 mine.copy_(getattr(other, name))

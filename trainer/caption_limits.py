@@ -26,7 +26,7 @@ class CaptionLimits(NamedTuple):
     """What is cut, and which captions are one and the same to all encoders."""
 
     cuts: list[Cut]
-    alike: list[list[str]]
+    equal: list[list[str]]
 
 
 def caption_limits(backend: Backend | None, captions: Iterable[str]) -> CaptionLimits:

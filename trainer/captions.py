@@ -114,7 +114,7 @@ def read_table(path: Path) -> CaptionTable | None:
         return None
     if not isinstance(values, dict):
         return None
-    rows = [(name.replace("\\", "/"), said) for name, value in values.items() if (said := kohya_captions(value))]
+    rows = [(name.replace("\\", "/"), captions) for name, value in values.items() if (captions := kohya_captions(value))]
     return CaptionTable(path, rows) if rows else None
 
 

@@ -88,7 +88,7 @@ def about_captions(data: ConceptData, backend: Backend | None, word: str | None)
     for cut in limits.cuts:
         cuts[f"cut by {cut.encoder}, which reads {cut.limit} tokens"] += [f"{name} ({cut.tokens}, from “{cut.unread} …” on)" for name in of[cut.caption]]
     lines += [f"{how}: {listed(pictures)}" for how, pictures in cuts.items()]
-    for group in limits.alike:
+    for group in limits.equal:
         pictures = [name for caption in group for name in of[caption]]
         lines.append(f"the same to the text encoders, as their captions differ only in what is cut: {listed(pictures)}")
     return lines

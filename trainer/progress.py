@@ -29,11 +29,11 @@ def unheard(method: F) -> F:
     """Where nobody can be told any more (a closed terminal, a pipe without its reader, a full disk), the run goes on."""
 
     @functools.wraps(method)
-    def told(self: Any, *args: Any) -> None:
+    def guarded(self: Any, *args: Any) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed stream raises ValueError
             method(self, *args)
 
-    return told  # type: ignore[return-value]
+    return guarded  # type: ignore[return-value]
 
 
 class Lines:

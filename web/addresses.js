@@ -137,9 +137,9 @@ function sitesOf(table, address) {
   }
   if (address.atoms !== null) {
     for (const number of numbers) {
-      const alike = numbers.filter((other) => table.sites[other].layer === table.sites[number].layer);
-      if (alike.length > 1) {
-        const options = alike.map((other) => `${table.sites[other].label}[…]`).join(", ");
+      const ofLayer = numbers.filter((other) => table.sites[other].layer === table.sites[number].layer);
+      if (ofLayer.length > 1) {
+        const options = ofLayer.map((other) => `${table.sites[other].label}[…]`).join(", ");
         throw new SelectionError(`address '${address.text}' is ambiguous; write one of ${options}.`);
       }
     }
@@ -149,9 +149,9 @@ function sitesOf(table, address) {
 
 /**
  * The atoms that `text` names. Throws SelectionError for what is ambiguous or not there.
- * @param {Table} table @param {string} text @param {Uint8Array | null} [there] atoms that an earlier node left @returns {Uint8Array}
+ * @param {Table} table @param {string} text @param {Uint8Array | null} [available] atoms that an earlier node left @returns {Uint8Array}
  */
-export function resolve(table, text, there = null) {
+export function resolve(table, text, available = null) {
   const mask = new Uint8Array(table.atoms);
   for (const address of parseAddresses(text)) {
     for (const number of sitesOf(table, address)) {
@@ -159,7 +159,7 @@ export function resolve(table, text, there = null) {
       for (const [start, end] of address.atoms ?? [[-1, Infinity]]) {
         let any = false;
         for (let atom = first; atom < first + size; atom++) {
-          if (table.ids[atom] >= start && table.ids[atom] <= end && (!there || there[atom])) {
+          if (table.ids[atom] >= start && table.ids[atom] <= end && (!available || available[atom])) {
             mask[atom] = 1;
             any = true;
           }
@@ -167,7 +167,7 @@ export function resolve(table, text, there = null) {
         if (!any && address.atoms) {
           const what = start === end ? `atom ${start}` : `atom from ${start} to ${end}`;
           const left = [];
-          for (let atom = first; atom < first + size; atom++) if (!there || there[atom]) left.push(table.ids[atom]);
+          for (let atom = first; atom < first + size; atom++) if (!available || available[atom]) left.push(table.ids[atom]);
           const has = left.length ? `its atoms are ${ranges(left.sort((a, b) => a - b))}` : "it has no atoms left";
           throw new SelectionError(`address '${address.text}': ${label} has no ${what}; ${has}.`);
         }
@@ -192,14 +192,14 @@ export function formatAddress(table, atom) {
   return `${table.sites[table.siteOf[atom]].label}[${table.ids[atom]}]`;
 }
 
-/** The shortest addresses of a mask; `resolve` is the inverse. @param {Table} table @param {Uint8Array} mask @param {Uint8Array | null} [there] */
-export function formatMask(table, mask, there = null) {
+/** The shortest addresses of a mask; `resolve` is the inverse. @param {Table} table @param {Uint8Array} mask @param {Uint8Array | null} [available] */
+export function formatMask(table, mask, available = null) {
   const parts = [];
   for (const { label, first, size } of table.sites) {
     const ids = [];
     let left = 0;
     for (let atom = first; atom < first + size; atom++) {
-      if (there && !there[atom]) continue;
+      if (available && !available[atom]) continue;
       left++;
       if (mask[atom]) ids.push(table.ids[atom]);
     }

@@ -92,7 +92,7 @@ export class AtomMap extends MapCanvas {
     const mask = this.mask.slice();
     for (const cell of cells) {
       const atom = this.atomOf(cell);
-      if (atom >= 0 && (!this.there || this.there[atom])) mask[atom] = this.drag.keep ? 1 : 0;
+      if (atom >= 0 && (!this.available || this.available[atom])) mask[atom] = this.drag.keep ? 1 : 0;
     }
     this.mask = mask;
     this.changed();
@@ -130,7 +130,7 @@ export class AtomMap extends MapCanvas {
     const mask = this.mask.slice(), atoms = [];
     for (const row of rows) {
       const { first, size } = this.table.sites[row];
-      for (let atom = first; atom < first + size; atom++) if (!this.there || this.there[atom]) atoms.push(atom);
+      for (let atom = first; atom < first + size; atom++) if (!this.available || this.available[atom]) atoms.push(atom);
     }
     const keep = atoms.some((atom) => !mask[atom]) ? 1 : 0;
     for (const atom of atoms) mask[atom] = keep;
@@ -178,7 +178,7 @@ export class AtomMap extends MapCanvas {
 
   /** @param {number} atom @param {number} keep */
   set(atom, keep) {
-    if (this.fixed || (this.there && !this.there[atom])) return;
+    if (this.fixed || (this.available && !this.available[atom])) return;
     this.mask = this.mask.slice();
     this.mask[atom] = keep;
     this.changed();

@@ -25,7 +25,7 @@ import { choiceInWords, grouped, keptInWords, percent, tidy } from "./words.js";
  *   setTable: (json: TableJson | null, chain?: Step[]) => void,
  *   setMessage: (text: string) => void,
  *   setLinked: (names: string[]) => void,
- *   setSwitch: (there: boolean) => void,
+ *   setSwitch: (available: boolean) => void,
  *   height: () => number,
  *   value: () => Choice, kept: () => number | null, map: AtomMap, slider: DensitySlider, destroy: () => void }} Selector
  * `chain` is what earlier nodes take out, first ones first; `setSwitch` says whether the panel has a button for the plain fields; `height` is the least that it needs.
@@ -50,7 +50,7 @@ export function mount(container, value, onChange, host = {}) {
   /** @type {Step[]} */
   let chain = [];
   /** @type {Uint8Array | null} */
-  let there = null;
+  let available = null;
   /** @type {import("./table.js").Result | null} */
   let result = null;
   /** @type {ReturnType<typeof sliderOrder> | null} */
@@ -73,11 +73,11 @@ export function mount(container, value, onChange, host = {}) {
   }, "⋯");
   const fields = new ChoiceFields({
     change: (more) => commit({ ...choice, ...more }),
-    named: () => (table && result ? { atoms: formatMask(table, result.mask, there), invert: false, layers: "" } : {}),
+    named: () => (table && result ? { atoms: formatMask(table, result.mask, available), invert: false, layers: "" } : {}),
     check(name, text) {
       if (!table || !text) return;
       if (name === "layers") resolveLayers(table, text);
-      else map.goTo(resolve(table, text, there).indexOf(1));
+      else map.goTo(resolve(table, text, available).indexOf(1));
     },
     complain: (text) => (problem.textContent = text),
     leave() {
@@ -97,15 +97,15 @@ export function mount(container, value, onChange, host = {}) {
     if (!table || !order) return;
     const next = withAmount(table, choice.mode === "addresses" ? { ...choice, mode: "share", invert: false } : choice, k, order);
     if (done) return commit(next);
-    preview(next, firstOf(table, next, k, order, there));
-    if (result) map.setMask(result.mask, there);
+    preview(next, firstOf(table, next, k, order, available));
+    if (result) map.setMask(result.mask, available);
   });
   const map = new AtomMap({
     onEdit: (mask, done, replaces) => {
       if (!table) return;
       const next = { ...choice, mode: "addresses", invert: false, layers: "" };
       if (!done) return preview(next, describe(table, mask));
-      next.atoms = formatMask(table, mask, there);
+      next.atoms = formatMask(table, mask, available);
       // The two clicks of a double click have undone each other: one step of the history is left of all three.
       history.drop(replaces);
       commit(next, describe(table, mask));
@@ -197,10 +197,10 @@ export function mount(container, value, onChange, host = {}) {
     empty.textContent = "";
     if (waits) return showWaiting(table, why);
     try {
-      result = found ?? select(table, selectionOf(choice), there);
+      result = found ?? select(table, selectionOf(choice), available);
       const counted = choice.mode === "addresses" ? { ...choice, mode: "share", layers: "", order: "importance", per_site: false } : choice;
       const key = [counted.mode, counted.order, counted.per_site, counted.layers].join();
-      if (!order || key !== orderKey) order = sliderOrder(table, counted, there);
+      if (!order || key !== orderKey) order = sliderOrder(table, counted, available);
       orderKey = key;
     } catch (error) {
       order = null;
@@ -211,15 +211,15 @@ export function mount(container, value, onChange, host = {}) {
     if (!result) {
       write(headline, "–");
       write(aside, "");
-      map.setMask(new Uint8Array(table.atoms), there);
+      map.setMask(new Uint8Array(table.atoms), available);
       slider.set(null, 0);
       return;
     }
     showKept(result);
-    fields.showAtoms(choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, there));
-    if (!map.drag) map.setMask(result.mask, there);
+    fields.showAtoms(choice.mode === "addresses" && !choice.invert && !choice.layers ? choice.atoms : formatMask(table, result.mask, available));
+    if (!map.drag) map.setMask(result.mask, available);
     if (!slider.dragging) {
-      const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, there).kept : result.kept;
+      const amountOnly = choice.invert && choice.mode !== "addresses" ? select(table, { ...selectionOf(choice), invert: false }, available).kept : result.kept;
       if (stopsSlider(choice.mode, linked)) slider.set(null, 0, why);
       else slider.set(order, amountOnly);
     }
@@ -231,13 +231,13 @@ export function mount(container, value, onChange, host = {}) {
     write(headline, "–");
     write(aside, why);
     fields.showAtoms(choice.mode === "addresses" && !linked.has("atoms") ? choice.atoms : "");
-    map.setMask(there ?? new Uint8Array(table.atoms).fill(1), there);
+    map.setMask(available ?? new Uint8Array(table.atoms).fill(1), available);
     slider.set(null, 0, why);
   }
 
   /** @param {import("./table.js").Result} found */
   function showKept({ kept, importanceKept }) {
-    const total = there ? there.reduce((sum, one) => sum + one, 0) : table?.atoms ?? 0;
+    const total = available ? available.reduce((sum, one) => sum + one, 0) : table?.atoms ?? 0;
     write(headline, keptInWords(kept, importanceKept));
     write(aside, t("of {total} · {share} of the atoms", { total: grouped(total), share: percent(total ? kept / total : 1) }));
   }
@@ -253,7 +253,7 @@ export function mount(container, value, onChange, host = {}) {
 
   /** @param {number} atom */
   function stateOf(atom) {
-    if (there && !there[atom]) return t("left out before");
+    if (available && !available[atom]) return t("left out before");
     return !result ? "" : result.mask[atom] ? t("kept") : t("left out");
   }
 
@@ -268,14 +268,14 @@ export function mount(container, value, onChange, host = {}) {
 
   /** What the earlier nodes leave. Where one of them cannot be followed, all is taken to be there. */
   function follow() {
-    there = order = null;
+    available = order = null;
     if (!table) return;
     try {
-      for (const earlier of chain) there = "gains" in earlier ? leftBy(table, earlier.gains, there) : select(table, selectionOf(earlier), there).mask;
+      for (const earlier of chain) available = "gains" in earlier ? leftBy(table, earlier.gains, available) : select(table, selectionOf(earlier), available).mask;
     } catch (error) {
       if (error instanceof NeedsGreedyOrder) host.needGreedy?.();
       else if (!(error instanceof SelectionError)) throw error;
-      there = null;
+      available = null;
     }
   }
 
@@ -312,8 +312,8 @@ export function mount(container, value, onChange, host = {}) {
       message = text;
       if (!table) show();
     },
-    setSwitch(there) {
-      fieldsButton.hidden = !there;
+    setSwitch(available) {
+      fieldsButton.hidden = !available;
     },
     setLinked(names) {
       linked = new Set(names);

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * What the map shows: a row for each site, its atoms from the most important to the least, coloured by importance. What is left out is
- * grey, and a line runs round what is kept. Where there are more rows than there is room, the map scrolls. The cells are in map_cells.js; what a person does with it is in atom_map.js.
+ * grey, and a line runs round what is kept. Where available are more rows than there is room, the map scrolls. The cells are in map_cells.js; what a person does with it is in atom_map.js.
  */
 
 import { runsOf } from "./bands.js";
@@ -29,7 +29,7 @@ export class MapCanvas {
     /** @type {Uint8Array} */
     this.mask = new Uint8Array();
     /** @type {Uint8Array | null} */
-    this.there = null;
+    this.available = null;
     this.rows = this.columns = 0;
     this.atomAt = new Int32Array(); // by row and column; -1: none
     this.columnOf = new Int32Array();
@@ -123,11 +123,11 @@ export class MapCanvas {
     else if ((row + 1) * h + 2 * PAD > scrollTop + high) this.element.scrollTop = (row + 1) * h + 2 * PAD - high;
   }
 
-  /** @param {Uint8Array} mask what is kept @param {Uint8Array | null} there what an earlier node left */
-  setMask(mask, there) {
-    if (there !== this.there) this.stale = true;
+  /** @param {Uint8Array} mask what is kept @param {Uint8Array | null} available what an earlier node left */
+  setMask(mask, available) {
+    if (available !== this.available) this.stale = true;
     this.mask = mask;
-    this.there = there;
+    this.available = available;
     this.changed();
   }
 
@@ -219,7 +219,7 @@ export class MapCanvas {
       context.font = FONT;
       const widest = table.sites.reduce((most, site) => Math.max(most, context.measureText(site.label).width), 0);
       this.gutter = Math.min(96, 12 + widest) + (this.bands.length ? BAND : 0);
-      this.cells.paint(context, this.box, theme, this.mask, this.there, this.seen);
+      this.cells.paint(context, this.box, theme, this.mask, this.available, this.seen);
     }
     if (anew || this.cells.repair(context, this.box, theme, this.mask, this.seen)) this.drawBars(context);
     this.stale = false;

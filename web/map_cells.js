@@ -21,7 +21,7 @@ export class MapCells {
     this.shade = new Uint8Array(); // step of the colour scale
     this.mask = new Uint8Array();
     /** @type {Uint8Array | null} */
-    this.there = null;
+    this.available = null;
     this.held = new Float64Array(); // by row: importance of what is there
     this.kept = new Float64Array(); // by row: importance of what is kept
     this.small = document.createElement("canvas"); // a pixel for each atom
@@ -47,10 +47,10 @@ export class MapCells {
     this.words = new Uint32Array(this.image.data.buffer);
   }
 
-  /** Everything anew, as far as it is in sight. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask @param {Uint8Array | null} there @param {Rows} seen */
-  paint(context, box, theme, mask, there, seen) {
+  /** Everything anew, as far as it is in sight. @param {CanvasRenderingContext2D} context @param {Box} box @param {Theme} theme @param {Uint8Array} mask @param {Uint8Array | null} available @param {Rows} seen */
+  paint(context, box, theme, mask, available, seen) {
     this.mask = mask.slice();
-    this.there = there;
+    this.available = available;
     for (let row = 0; row < this.rows; row++) this.colour(row, 0, this.columns - 1, theme);
     this.patch(context, box, theme, { ...seen, from: 0, to: this.columns - 1 });
   }
@@ -81,16 +81,16 @@ export class MapCells {
 
   /** @param {number} row @param {number} from @param {number} to @param {Theme} theme */
   colour(row, from, to, { scale, faded }) {
-    const { columns, atomAt, mask, there, shade, words, table } = this;
+    const { columns, atomAt, mask, available, shade, words, table } = this;
     if (!table) return;
     for (let place = row * columns + from; place <= row * columns + to; place++) {
       const atom = atomAt[place];
-      words[place] = atom < 0 || (there && !there[atom]) ? 0 : mask[atom] ? scale[shade[atom]] : faded[shade[atom]];
+      words[place] = atom < 0 || (available && !available[atom]) ? 0 : mask[atom] ? scale[shade[atom]] : faded[shade[atom]];
     }
     let held = 0, kept = 0;
     const { first, size } = table.sites[row], { importance } = table;
     for (let atom = first; atom < first + size; atom++) {
-      if (there && !there[atom]) continue;
+      if (available && !available[atom]) continue;
       held += importance[atom];
       if (mask[atom]) kept += importance[atom];
     }

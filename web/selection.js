@@ -63,16 +63,16 @@ export function consideredSites(table, selection) {
 
 /**
  * The atoms that a selection keeps. Throws SelectionError for one that cannot be made.
- * @param {Table} table @param {Selection} selection @param {Uint8Array | null} [there] atoms that an earlier node left @returns {Result}
+ * @param {Table} table @param {Selection} selection @param {Uint8Array | null} [available] atoms that an earlier node left @returns {Result}
  */
-export function select(table, selection, there = null) {
+export function select(table, selection, available = null) {
   check(selection);
   const considered = consideredSites(table, selection);
   /** @param {number} atom */
-  const counts = (atom) => considered.has(table.siteOf[atom]) && (!there || !!there[atom]);
+  const counts = (atom) => considered.has(table.siteOf[atom]) && (!available || !!available[atom]);
   let mask = new Uint8Array(table.atoms);
   if (selection.atoms !== undefined) {
-    mask = resolve(table, selection.atoms, there).map((kept, atom) => (kept && counts(atom) ? 1 : 0));
+    mask = resolve(table, selection.atoms, available).map((kept, atom) => (kept && counts(atom) ? 1 : 0));
   } else if (selection.threshold !== undefined) {
     // The host compares in float32.
     const least = Math.fround(selection.threshold);
@@ -82,7 +82,7 @@ export function select(table, selection, there = null) {
   } else {
     take(table, selection, counts, considered, mask);
   }
-  if (selection.invert) mask = mask.map((kept, atom) => (!kept && (!there || there[atom]) ? 1 : 0));
+  if (selection.invert) mask = mask.map((kept, atom) => (!kept && (!available || available[atom]) ? 1 : 0));
   return describe(table, mask);
 }
 

@@ -7,14 +7,14 @@ import { consideredSites, describe, rankAtoms, roundHalfEven, selectionOf } from
 
 /**
  * The atoms that the slider runs over, best first, and what the first k of them hold (curve[k], 0 to 1).
- * @param {Table} table @param {Choice} choice @param {Uint8Array | null} [there]
+ * @param {Table} table @param {Choice} choice @param {Uint8Array | null} [available]
  * @returns {{order: Int32Array, curve: Float64Array, what: string}}
  */
-export function sliderOrder(table, choice, there = null) {
+export function sliderOrder(table, choice, available = null) {
   const selection = selectionOf(choice);
   const considered = consideredSites(table, selection);
   const by = choice.mode === "share" || choice.mode === "top" ? choice.order : "importance";
-  let order = Int32Array.from(rankAtoms(table, by)).filter((atom) => considered.has(table.siteOf[atom]) && (!there || there[atom]));
+  let order = Int32Array.from(rankAtoms(table, by)).filter((atom) => considered.has(table.siteOf[atom]) && (!available || available[atom]));
   if (choice.per_site && (choice.mode === "share" || choice.mode === "top")) {
     // By their place in their own site.
     const seen = new Array(table.sites.length).fill(0), place = new Map();
@@ -29,11 +29,11 @@ export function sliderOrder(table, choice, there = null) {
   return { order, curve, what: "importance" };
 }
 
-/** What the first k of the slider's atoms are, without asking the choice: for while the slider moves. @param {Table} table @param {Choice} choice @param {number} k @param {{order: Int32Array}} slider @param {Uint8Array | null} there */
-export function firstOf(table, choice, k, slider, there) {
+/** What the first k of the slider's atoms are, without asking the choice: for while the slider moves. @param {Table} table @param {Choice} choice @param {number} k @param {{order: Int32Array}} slider @param {Uint8Array | null} available */
+export function firstOf(table, choice, k, slider, available) {
   const mask = new Uint8Array(table.atoms);
   for (let i = 0; i < k; i++) mask[slider.order[i]] = 1;
-  return describe(table, choice.invert ? mask.map((kept, atom) => (!kept && (!there || there[atom]) ? 1 : 0)) : mask);
+  return describe(table, choice.invert ? mask.map((kept, atom) => (!kept && (!available || available[atom]) ? 1 : 0)) : mask);
 }
 
 /** The choice that keeps the first k of the slider's atoms. @param {Table} table @param {Choice} choice @param {number} k @param {{order: Int32Array, curve: Float64Array}} slider @returns {Choice} */

@@ -38,17 +38,17 @@ def find(name: str, folder: Path) -> Path:
 
     Raises TagError with the nearest names.
     """
-    there = names(folder)
+    known = names(folder)
     wanted = name.replace("\\", "/").removesuffix(SUFFIX)
-    if wanted in there:
-        return there[wanted]
-    alike = [path for known, path in there.items() if known.rsplit("/", 1)[-1] == wanted]
-    if len(alike) == 1:
-        return alike[0]
-    if alike:
-        options = ", ".join(known for known in there if known.rsplit("/", 1)[-1] == wanted)
+    if wanted in known:
+        return known[wanted]
+    matches = [path for known, path in known.items() if known.rsplit("/", 1)[-1] == wanted]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        options = ", ".join(known for known in known if known.rsplit("/", 1)[-1] == wanted)
         raise TagError(f"there are several adapters named {name!r}: {options}; write the folder too.")
-    near = difflib.get_close_matches(wanted, there, n=3, cutoff=0.4) or list(there)[:3]
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or list(known)[:3]
     hint = f"near names are {', '.join(near)}" if near else "the folder is empty"
     raise TagError(f"there is no adapter {name!r} in {folder.name} ({hint}); check the name, or refresh after adding a file.")
 

@@ -52,9 +52,9 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, tokens, WIDTH); told (B, WIDTH)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(told))[:, None].chunk(6, -1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(condition))[:, None].chunk(6, -1)
         x = x + gate_a * self.attn(self.norm(x) * (1 + scale_a) + shift_a)
         return x + gate_m * self.mlp(self.norm(x) * (1 + scale_m) + shift_m)
 
@@ -75,10 +75,10 @@ class DigitsTransformer(nn.Module):
         """noisy (B, 1, 8, 8), levels (B,) in (0, 1), labels (B,) → (B, 1, 8, 8)."""
         angles = levels[:, None] * torch.exp(torch.linspace(0, math.log(1000), WIDTH // 2))
         label = self.labels(labels)
-        told = self.time(torch.cat([angles.sin(), angles.cos()], -1)) + label
+        condition = self.time(torch.cat([angles.sin(), angles.cos()], -1)) + label
         x = torch.cat([label[:, None], self.patches(F.unfold(noisy, PATCH, stride=PATCH).transpose(1, 2))], 1) + self.places
         for block in self.blocks:
-            x = block(x, told)
+            x = block(x, condition)
         return F.fold(self.out(self.norm(x[:, 1:])).transpose(1, 2), SIDE, PATCH, stride=PATCH)
 
 
@@ -112,8 +112,8 @@ class DigitsBackend(StraightFlow):
         labels = self.encode_captions([*captions, *[""] * len(captions)])
         levels, x = torch.linspace(1, 0, steps + 1).tolist(), noise
         for step in range(steps):
-            told, untold = self.predict(torch.cat([x, x]), torch.full((2 * len(x),), levels[step]), labels).chunk(2)
-            x = x + (levels[step + 1] - levels[step]) * (untold + scale * (told - untold))
+            conditional, unconditional = self.predict(torch.cat([x, x]), torch.full((2 * len(x),), levels[step]), labels).chunk(2)
+            x = x + (levels[step + 1] - levels[step]) * (unconditional + scale * (conditional - unconditional))
             if callback is not None:
                 callback(step + 1, steps)
         return x
@@ -142,8 +142,8 @@ def train_base(images: Tensor, labels: Tensor, steps: int = TRAINING_STEPS, prog
         rows = torch.randint(len(images), (BATCH,), generator=generator)
         noise, levels = torch.randn(BATCH, 1, SIDE, SIDE, generator=generator), backend.sample_noise_levels(BATCH, generator, (SIDE, SIDE))
         dropped = torch.rand(BATCH, generator=generator) < LABEL_DROPOUT
-        told = {"label": labels[rows].masked_fill(dropped, CLASSES)}
-        loss = (backend.predict(backend.add_noise(images[rows], noise, levels), levels, told) - backend.target(images[rows], noise, levels)).square().mean()
+        conditioning = {"label": labels[rows].masked_fill(dropped, CLASSES)}
+        loss = (backend.predict(backend.add_noise(images[rows], noise, levels), levels, conditioning) - backend.target(images[rows], noise, levels)).square().mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

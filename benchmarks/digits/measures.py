@@ -149,11 +149,11 @@ def taken_apart(digits: Digits, run: DigitsRun, adapter: SparseAdapter, count: i
 
         curve = {atoms: changed(atoms) for atoms in counts_up_to(adapter.atom_count)}
         curves[order] = [[atoms, value] for atoms, value in curve.items()]
-        enough = next((atoms for atoms, value in curve.items() if value >= ENOUGH), None)
-        if enough is not None:
-            low = max((atoms for atoms in curve if atoms < enough), default=0)
-            enough = next(atoms for atoms in range(low + 1, enough + 1) if atoms == enough or changed(atoms) >= ENOUGH)
-        fewest[order] = enough
+        atoms_needed = next((atoms for atoms, value in curve.items() if value >= ENOUGH), None)
+        if atoms_needed is not None:
+            low = max((atoms for atoms in curve if atoms < atoms_needed), default=0)
+            atoms_needed = next(atoms for atoms in range(low + 1, atoms_needed + 1) if atoms == atoms_needed or changed(atoms) >= ENOUGH)
+        fewest[order] = atoms_needed
     return {
         "atoms": adapter.atom_count,
         "curves": curves,

@@ -50,10 +50,10 @@ def stop_seconds(host: Any, stage: str, settings: dict[str, int], number: int) -
     with host.listen() as client:
         queued = host.queue(prompt, client.id)
 
-        def told() -> list[dict[str, Any]]:
+        def events() -> list[dict[str, Any]]:
             return [data for kind, data in list(client.events) if kind == "sparsedict.train"]
 
-        while not any(event["event"] == "step" if stage == "steps" else event.get("stage") == stage for event in told()):
+        while not any(event["event"] == "step" if stage == "steps" else event.get("stage") == stage for event in events()):
             time.sleep(0.02)
         time.sleep(0.5)
         began = time.perf_counter()

@@ -189,7 +189,7 @@ def test_the_output_is_what_the_sampler_makes_of_it(quick):
         x = backend._inner(noisy)
         sampling = backend.model_sampling
         output = backend._inner(backend.predict(noisy, levels, backend.encode_captions(["conditioning 0", "conditioning 1"])))
-        told = backend.captions.told([0, 1], x.shape)
+        told = backend.captions.conditions([0, 1], x.shape)
         clean = backend.model.apply_model(x, levels, transformer_options={}, **told)
         assert torch.allclose(sampling.calculate_denoised(levels, output, x), clean, atol=1e-5)
         target = backend._inner(backend.target(latents, noise, levels))

@@ -286,7 +286,7 @@ class Words:
 def test_captions_that_an_encoder_cuts_and_those_it_cannot_tell_apart():
     limits = caption_limits(SimpleNamespace(pipeline=SimpleNamespace(tokenizer=Words())), ["a b c", "a b c d", "a b c e", "x"])
     assert [(cut.caption, cut.encoder, cut.limit, cut.tokens, cut.unread) for cut in limits.cuts] == [("a b c d", "Words", 5, 6, "d"), ("a b c e", "Words", 5, 6, "e")]
-    assert limits.alike == [["a b c", "a b c d", "a b c e"]]
+    assert limits.equal == [["a b c", "a b c d", "a b c e"]]
 
 
 @pytest.mark.parametrize("family, encoder", [("sd15", "CLIP"), ("sdxl", "CLIP"), ("sd3", "T5"), ("flux", "T5")])

@@ -31,13 +31,13 @@ class Use:
 
     def over(self, size: int) -> str:
         """What is more than a file of `size` bytes may cost, in words; empty: nothing."""
-        said = []
+        exceeded = []
         seconds = SECONDS + size / BYTES_A_SECOND
         if self.seconds > seconds and self.seconds > seconds * (slower := slowness()):
-            said.append(f"{self.seconds:.1f} s of {seconds * slower:.1f}")
+            exceeded.append(f"{self.seconds:.1f} s of {seconds * slower:.1f}")
         if self.memory is not None and self.memory > MEMORY + BYTES_A_BYTE * size:
-            said.append(f"{self.memory / 1e6:.0f} MB of {(MEMORY + BYTES_A_BYTE * size) / 1e6:.0f}")
-        return " and ".join(said)
+            exceeded.append(f"{self.memory / 1e6:.0f} MB of {(MEMORY + BYTES_A_BYTE * size) / 1e6:.0f}")
+        return " and ".join(exceeded)
 
 
 def slowness() -> float:
@@ -66,8 +66,8 @@ def look_into(path: Path, pictures: bool = True) -> SparseAdapter | None:
     try:
         adapter, metadata = load_with_metadata(path)
     except SparseDictError as error:
-        said = str(error)
-        assert said.isprintable() and len(said) < 1200 and said.endswith("."), said[:300]
+        message = str(error)
+        assert message.isprintable() and len(message) < 1200 and message.endswith("."), message[:300]
         return None
     report = describe(path, adapter, metadata, None)
     text = as_text(report, adapter, 12)

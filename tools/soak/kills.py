@@ -72,5 +72,5 @@ class Unbroken:
     def compared(self, folder: Path) -> list[str]:
         """What is wrong with a run that has come to its end."""
         made = load_file(folder / "a.safetensors")
-        alike = made.keys() == self.tensors.keys() and all(torch.equal(value, self.tensors[name]) for name, value in made.items())
-        return ([] if alike else [f"{folder} is not the unbroken run"]) + left_over(folder)
+        same = made.keys() == self.tensors.keys() and all(torch.equal(value, self.tensors[name]) for name, value in made.items())
+        return ([] if same else [f"{folder} is not the unbroken run"]) + left_over(folder)

@@ -29,7 +29,7 @@ from ..memory import explain_out_of_memory
 from ..result import TrainResult
 from .base import Conditioning, StepCallback
 from .comfyui_captions import Captions
-from .comfyui_conditioning import alike, entry
+from .comfyui_conditioning import entry, same_shapes
 from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
 from .comfyui_gradients import kernels_with_gradients
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
@@ -276,13 +276,13 @@ class ComfyBackend:
         self.make_ready()
         x = self._inner(noisy.to(self.device, torch.float32))
         sigma = levels.to(self.device, torch.float32)
-        told = self.captions.told(conditioning["caption"].tolist(), x.shape)
+        conditions = self.captions.conditions(conditioning["caption"].tolist(), x.shape)
         outputs: list[Any] = []
         # The host returns the clean picture; the denoiser's own output is exact, also where the noise is all but gone.
         handle = self.model.diffusion_model.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
             with self._mode():
-                clean = self.model.apply_model(x, sigma, transformer_options=self._options(sigma), **told)
+                clean = self.model.apply_model(x, sigma, transformer_options=self._options(sigma), **conditions)
         finally:
             handle.remove()
         if len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].shape == x.shape:
@@ -319,19 +319,19 @@ class ComfyBackend:
         numbers = [self.captions.number(caption) for caption in captions]
         empty = self.captions.number("") if guidance != 1.0 else 0
         rows: list[Tensor] = [torch.empty(0)] * len(captions)
-        said = self.captions.said
-        groups = alike([said[number] for number in numbers])
+        texts = self.captions.encoded
+        groups = same_shapes([texts[number] for number in numbers])
         for done, group in enumerate(groups):
 
-            def told(step: int, denoised: Tensor, x: Tensor, total: int, done: int = done) -> None:
+            def after_step(step: int, denoised: Tensor, x: Tensor, total: int, done: int = done) -> None:
                 if callback is not None:
                     callback(done * steps + step + 1, len(groups) * steps)
 
             start = self._inner(noise[group].float()).cpu()
-            positive, negative = entry([said[numbers[i]] for i in group]), entry([said[empty]])
+            positive, negative = entry([texts[numbers[i]] for i in group]), entry([texts[empty]])
             self._moved()
             latents = comfy.sample.sample_custom(
-                self.patcher, start, guidance, sampler, sigmas, positive, negative, torch.zeros_like(start), callback=told, disable_pbar=True, seed=0
+                self.patcher, start, guidance, sampler, sigmas, positive, negative, torch.zeros_like(start), callback=after_step, disable_pbar=True, seed=0
             )
             latents = self._outer(self.model.process_latent_in(latents.float()))
             for place, row in zip(group, latents, strict=True):
@@ -354,8 +354,8 @@ class ComfyBackend:
     def sampling_key(self) -> str:
         """What samples depend on besides the weights: the schedule, the guidance, and how the text is encoded."""
         sampling = self.model_sampling
-        said = self.captions.said[self.captions.number("")]["cross_attn"]
-        digest = hashlib.sha256(b"" if said is None else said.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+        text = self.captions.encoded[self.captions.number("")]["cross_attn"]
+        digest = hashlib.sha256(b"" if text is None else text.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
         shift = [getattr(sampling, name, None) for name in ("shift", "multiplier", "zsnr")]
         return json.dumps([self.prediction, shift, self.steps, self.default_guidance, digest, sorted(self.patcher.patches)], default=str)
 

@@ -17,35 +17,35 @@ def own(value: Any) -> Any:
     return value
 
 
-def padded(said: dict[str, Any], length: int) -> dict[str, Any]:
+def padded(texts: dict[str, Any], length: int) -> dict[str, Any]:
     """A text (1, n, d) with zeros up to `length`, and a mask of what is text."""
-    text = said["cross_attn"]
-    mask = said.get("attention_mask")
+    text = texts["cross_attn"]
+    mask = texts.get("attention_mask")
     mask = torch.ones(1, text.shape[1]) if mask is None else mask
     more = length - text.shape[1]
-    return {**said, "cross_attn": nn.functional.pad(text, (0, 0, 0, more)), "attention_mask": nn.functional.pad(mask, (0, more))}
+    return {**texts, "cross_attn": nn.functional.pad(text, (0, 0, 0, more)), "attention_mask": nn.functional.pad(mask, (0, more))}
 
 
 def joined(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The host's conditions of several rows as one batch; None where they have other shapes."""
-    told = {}
+    whole = {}
     for name in rows[0]:
         conditions = [row[name] for row in rows]
         first = conditions[0]
         if type(first).__name__ == "CONDConstant":
             # Counts, such as the number of tokens of the longest text.
-            told[name] = max(c.cond for c in conditions) if isinstance(first.cond, int | float) else first.cond
+            whole[name] = max(c.cond for c in conditions) if isinstance(first.cond, int | float) else first.cond
             continue
         if not all(first.can_concat(condition) for condition in conditions[1:]):
             return None
-        told[name] = first.concat(conditions[1:])
-    return told
+        whole[name] = first.concat(conditions[1:])
+    return whole
 
 
-def alike(said: list[dict[str, Any]]) -> list[list[int]]:
+def same_shapes(texts: list[dict[str, Any]]) -> list[list[int]]:
     """Rows that the host can sample in one batch: texts of one shape, and all else the same."""
     groups: dict[str, list[int]] = {}
-    for index, values in enumerate(said):
+    for index, values in enumerate(texts):
         parts = [f"{k}:{tuple(v.shape) if isinstance(v, Tensor) else v!r}" for k, v in sorted(values.items())]
         # Tensors that are not one row each cannot be joined along the batch.
         single = all(v.shape[:1] == (1,) for v in values.values() if isinstance(v, Tensor))
@@ -53,7 +53,7 @@ def alike(said: list[dict[str, Any]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def entry(said: list[dict[str, Any]]) -> list[list[Any]]:
+def entry(texts: list[dict[str, Any]]) -> list[list[Any]]:
     """A CONDITIONING value of which each row of the batch takes its own text."""
-    joint = {k: torch.cat([s[k] for s in said]) if isinstance(v, Tensor) and len(said) > 1 else v for k, v in said[0].items()}
+    joint = {k: torch.cat([s[k] for s in texts]) if isinstance(v, Tensor) and len(texts) > 1 else v for k, v in texts[0].items()}
     return [[joint.pop("cross_attn"), joint]]
