@@ -23,10 +23,10 @@ export function parseGains(text) {
   return found;
 }
 
-/** The atoms of `there` that gains leave a gain other than 0. @param {Table} table @param {string} text @param {Uint8Array | null} there @returns {Uint8Array} */
-export function leftBy(table, text, there) {
+/** The atoms of `available` that gains leave a gain other than 0. @param {Table} table @param {string} text @param {Uint8Array | null} available @returns {Uint8Array} */
+export function leftBy(table, text, available) {
   const left = new Uint8Array(table.atoms).fill(1);
   // Where two name the same atom, the last one counts.
   for (const { addresses, gain } of parseGains(text)) resolve(table, addresses).forEach((named, atom) => named && (left[atom] = gain === 0 ? 0 : 1));
-  return left.map((one, atom) => (one && (!there || there[atom]) ? 1 : 0));
+  return left.map((one, atom) => (one && (!available || available[atom]) ? 1 : 0));
 }

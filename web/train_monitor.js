@@ -226,9 +226,9 @@ export function mountMonitor(container, host) {
       show();
       endedWith(text);
     },
-    /** The button for the settings. @param {boolean} all whether all are shown @param {boolean} there whether there is one, as the host may have its own */
-    setSwitch(all, there) {
-      more.hidden = !there;
+    /** The button for the settings. @param {boolean} all whether all are shown @param {boolean} available whether there is one, as the host may have its own */
+    setSwitch(all, available) {
+      more.hidden = !available;
       more.textContent = all ? t("Fewer settings") : t("All settings");
       more.setAttribute("aria-pressed", String(all));
     },
