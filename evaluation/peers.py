@@ -214,7 +214,7 @@ def train_peer(
 
 
 def heal_peer(small: TrainedPeer, whole: TrainedPeer, backend: Backend, config: TrainConfig, sets: list[TrainingSet], steps: int = HEAL_STEPS) -> TrainedPeer:
-    """Distil `whole` into `small`, with the batches, steps, rate and schedule that `trainer.shrink.heal` has for ours; a new peer."""
+    """Distil `whole` into `small`, with the batches, steps, rate and schedule that `trainer.shrink.distil` has for ours; a new peer."""
     wanted = []
     with applied_peer(backend, whole), torch.no_grad():
         for batch in _heal_batches(config, backend, sets, steps):

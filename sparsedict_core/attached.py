@@ -16,7 +16,7 @@ from .attachment import Attachment
 from .base_check import check_base
 from .errors import SiteError
 from .fingerprint import fingerprint
-from .site_discovery import denoiser_of, discover_sites
+from .site_discovery import called_denoiser, denoiser_of, discover_sites
 from .text_encoders import attach_text_encoders, text_encoder_tensors
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def attach_named(adapter: SparseAdapter, model: Any, strength: float, name: str 
     if name in attached(denoiser):
         raise SiteError(f"an adapter named {name!r} is on this model already; take it off with attached(pipe).remove({name!r}), or give another name.")
     _check(adapter, denoiser)
-    attachment = adapter.attach(denoiser, strength)
+    attachment = adapter.attach(called_denoiser(model), strength)
     if text_encoder_tensors(adapter):
         if isinstance(model, nn.Module):
             warnings.warn(f"{name!r} holds parts for text encoders, which do nothing from here; attach it to the pipeline for them.", stacklevel=4)

@@ -41,14 +41,20 @@ class Discovery:
     inputs: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
 
+def called_denoiser(model: Any) -> nn.Module:
+    """A pipeline's denoiser as the pipeline calls it, or the model itself. Raises SiteError for what has none."""
+    if isinstance(model, nn.Module):
+        return model
+    inner = next((found for name in COMPONENTS if isinstance(found := getattr(model, name, None), nn.Module)), None)
+    if inner is None:
+        raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give a pipeline, or the denoiser itself.")
+    return inner
+
+
 def denoiser_of(model: Any) -> nn.Module:
-    """A pipeline's denoiser, or the model itself, as it was before torch.compile. Raises SiteError for what has none."""
-    if not isinstance(model, nn.Module):
-        inner = next((found for name in COMPONENTS if isinstance(found := getattr(model, name, None), nn.Module)), None)
-        if inner is None:
-            raise SiteError(f"a {type(model).__name__} has neither a transformer nor a unet; give a pipeline, or the denoiser itself.")
-        model = inner
-    denoiser: nn.Module = getattr(model, "_orig_mod", model)
+    """The same as it was before torch.compile."""
+    called = called_denoiser(model)
+    denoiser: nn.Module = getattr(called, "_orig_mod", called)
     return denoiser
 
 

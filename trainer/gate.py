@@ -6,7 +6,7 @@ whole: on the concept's rows to do what the linear one does, on quiet rows to le
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,12 +25,12 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .forward import check_gradients
+from .healing import heal
 from .memory import out_of_memory_explained
 from .merge import Lesson, Part, learn
 from .progress import ConsoleProgress
 from .schedules import heal_factor
-from .shrink import HEAL_QUIET_SAMPLES, collected, training_sets
-from .training_sets import pictures_of
+from .shrink import at_hand
 
 STEPS = 60
 RATE = 2e-3
@@ -61,12 +61,8 @@ def gate(
     gated_site = next((key for key, site in adapter.sites.items() if site.atoms and not is_linear(site)), None)
     if gated_site is not None:
         raise SiteError(f"{gated_site} has thresholds already; only a dictionary without any, such as a LoRA's, can be given some.")
-    if data is None and images is not None:
-        data = pictures_of(adapter, images, backend)
-    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    config, sets, samples = at_hand(adapter, backend, images, data, batch, seed, report)
     with out_of_memory_explained(config, healing=True):
-        sets = training_sets(config, backend, adapter, data, report)
-        samples = collected(adapter, backend, config, sets)
         gated = folded(adapter, samples, density)
         teach(gated, Lesson(Part("linear", adapter, 1.0), None, sets), backend, config, steps, report)
         calibrate(config, backend, gated, sets)
@@ -127,20 +123,12 @@ def _fit(site: SparseSite, sample: SiteSamples) -> None:
 
 def teach(gated: SparseAdapter, lesson: Lesson, backend: Backend, config: TrainConfig, steps: int, report: Callbacks) -> None:
     """Heal the whole, in place."""
-    gated.trainable().to(backend.device)
-    learned = [parameter for key, parameter in gated.trainable_parameters() if not key.endswith("threshold")]
-    optimiser = torch.optim.Adam(learned, lr=RATE, betas=config.betas)
-    generator = torch.Generator().manual_seed(config.seed + 31)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * heal_factor(step, steps)
-        optimiser.zero_grad(set_to_none=True)
+
+    def gradients(step: int, generator: torch.Generator) -> None:
         for rows in draw_batch(config, backend, lesson.sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
             learn(gated, lesson, backend, rows, config.gradient_accumulation)
-        torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
-        optimiser.step()
-        report.on_progress("teaching the thresholds", step + 1, steps)
-    gated.requires_grad_(False)
+
+    heal(gated, backend, config, gradients, steps, RATE, config.seed + 31, report, "teaching the thresholds")
 
 
 @torch.no_grad()

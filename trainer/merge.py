@@ -23,11 +23,11 @@ from .batches import CONCEPT, Batch, TrainingSet, draw_batch
 from .calibrate import calibrate
 from .callbacks import Callbacks
 from .config import TrainConfig
-from .forward import check_gradients, recomputed_blocks
+from .forward import check_gradients
+from .healing import heal
 from .memory import out_of_memory_explained
 from .own_pictures import PICTURES, captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
-from .schedules import heal_factor
 
 HEAL_STEPS = 100
 HEAL_RATE = 2e-3
@@ -85,24 +85,15 @@ def teach(
         lesson(one, other, compose([("a", one.adapter, one.strength), ("b", other.adapter, other.strength)]), 1.0, backend, config, report, seed + 50 + number, pictures)
         for number, (one, other) in enumerate(pairs)
     ]
-    merged.trainable().to(backend.device)
-    learned = [parameter for _, parameter in merged.trainable_parameters()]
-    optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
-    generator = torch.Generator().manual_seed(seed + 21)
-    with recomputed_blocks(backend, config.gradient_checkpointing):
-        for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = HEAL_RATE * heal_factor(step, steps)
-            optimiser.zero_grad(set_to_none=True)
-            # One pair a step, in turn: with many members there are many pairs.
-            now = alone + ([both[step % len(both)]] if both else [])
-            for one in now:
-                for rows in draw_batch(config, backend, one.sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
-                    learn(merged, one, backend, rows, len(now) * config.gradient_accumulation)
-            torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
-            optimiser.step()
-            report.on_progress("healing the merge", step + 1, steps)
-    merged.requires_grad_(False)
+
+    def gradients(step: int, generator: torch.Generator) -> None:
+        # One pair a step, in turn: with many members there are many pairs.
+        now = alone + ([both[step % len(both)]] if both else [])
+        for one in now:
+            for rows in draw_batch(config, backend, one.sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
+                learn(merged, one, backend, rows, len(now) * config.gradient_accumulation)
+
+    heal(merged, backend, config, gradients, steps, HEAL_RATE, seed + 21, report, "healing the merge")
     # What matters has changed: on the members' own pictures, all alike.
     calibrate(config, backend, merged, [rows for one in alone for rows in one.sets])
 

@@ -27,17 +27,16 @@ from .callbacks import Callbacks
 from .config import TrainConfig
 from .data import ConceptData
 from .distribution import Processes
-from .forward import check_gradients, recomputed_blocks
+from .forward import check_gradients
+from .healing import heal
 from .memory import out_of_memory_explained
 from .own_pictures import captions_of, drawn_at_once, own_rows, own_sets
 from .progress import ConsoleProgress
-from .schedules import heal_factor
 from .training_sets import build_sets, pictures_of
 
 HEAL_STEPS = 150
 HEAL_RATE = 2e-3
 HEAL_QUIET_SAMPLES = 48
-FEW_ATOMS = 0.03  # below this share healing is needed (docs/method.md); with images at hand it always runs
 SAMPLE_BATCHES = 4
 CHECK_BATCHES = 4
 TOKENS = 64  # of a row that folding sees at a site: all of the embedded base's; of large pictures all would not fit into any memory
@@ -82,13 +81,7 @@ def shrink(
         raise SelectionError(f"a size is counted in {' or '.join(SIZES)}, not in {unit!r}.")
     size = SIZES[unit]
     whole = size(adapter)
-    if data is None and images is not None:
-        data = pictures_of(adapter, images, backend)
-    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
-    with out_of_memory_explained(config, healing=True):
-        sets = training_sets(config, backend, adapter, data, report)
-        samples = collected(adapter, backend, config, sets)
-
+    config, sets, samples = at_hand(adapter, backend, images, data, batch, seed, report)
     directions = find_directions(adapter, samples)
     ways = {"folding": Way(lambda count, fitted: fold_into_new_atoms(adapter, samples, count, directions, fitted), min(len(directions), adapter.atom_count))}
     if has_moments(adapter):
@@ -100,7 +93,7 @@ def shrink(
     for method, way in ways.items():
         small = fitting(way, share * whole, size, f"{unit} ({method})")
         with out_of_memory_explained(config, healing=True):
-            heal(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
+            distil(small, adapter, backend, config, sets, steps, report, f"healing ({method})")
             found.append((distance(small, adapter, backend, config, sets), method, small))
     error, method, small = min(found, key=lambda entry: entry[0])
     small.compact()
@@ -162,6 +155,18 @@ def greedy_atoms(adapter: SparseAdapter, order: Sequence[tuple[str, int]], count
     return small
 
 
+def at_hand(
+    adapter: SparseAdapter, backend: Backend, images: str | Path | None, data: ConceptData | None, batch: TrainConfig | None, seed: int, report: Callbacks
+) -> tuple[TrainConfig, list[TrainingSet], dict[str, SiteSamples]]:
+    """What the whole adapter is held against: settings, rows, and samples at each site. Raises TrainingError where memory runs out."""
+    if data is None and images is not None:
+        data = pictures_of(adapter, images, backend)
+    config = replace(batch or TrainConfig(), seed=seed, quiet_samples=HEAL_QUIET_SAMPLES)
+    with out_of_memory_explained(config, healing=True):
+        sets = training_sets(config, backend, adapter, data, report)
+        return config, sets, collected(adapter, backend, config, sets)
+
+
 @torch.no_grad()
 def collected(adapter: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet]) -> dict[str, SiteSamples]:
     """Inputs and updates at each site on the concept's rows, and inputs on quiet rows; of larger pictures TOKENS of each row, by chance."""
@@ -209,32 +214,22 @@ def training_sets(
     return own_sets(rows, backend, config, report)
 
 
-def heal(
+def distil(
     small: SparseAdapter, whole: SparseAdapter, backend: Backend, config: TrainConfig, sets: list[TrainingSet], steps: int,
     report: Callbacks, name: str,
 ) -> None:  # fmt: skip
     """Distil `whole` into `small`, in place."""
-    if steps == 0:
-        return
-    small.trainable().to(backend.device)
-    learned = [parameter for _, parameter in small.trainable_parameters()]
-    optimiser = torch.optim.Adam(learned, lr=HEAL_RATE, betas=config.betas)
-    generator = torch.Generator().manual_seed(config.seed + 9)
-    with recomputed_blocks(backend, config.gradient_checkpointing):
-        for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = HEAL_RATE * heal_factor(step, steps)
-            optimiser.zero_grad(set_to_none=True)
-            for part in draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
-                noisy, wanted = _asked(whole, backend, part)
-                # Attached until the backward is done, where blocks are recomputed.
-                with small.attach(backend.denoiser, component=backend.component):
-                    made = backend.predict(noisy, part.levels, part.conditioning).float()
-                    ((made - wanted).square().mean() / config.gradient_accumulation).backward()
-            torch.nn.utils.clip_grad_norm_(learned, config.max_grad_norm)
-            optimiser.step()
-            report.on_progress(name, step + 1, steps)
-    small.requires_grad_(False)
+
+    def gradients(step: int, generator: torch.Generator) -> None:
+        for part in draw_batch(config, backend, sets, generator).to(backend.device, backend.dtype).parts(config.gradient_accumulation):
+            noisy, wanted = _asked(whole, backend, part)
+            # Attached until the backward is done, where blocks are recomputed.
+            with small.attach(backend.denoiser, component=backend.component):
+                made = backend.predict(noisy, part.levels, part.conditioning).float()
+                ((made - wanted).square().mean() / config.gradient_accumulation).backward()
+
+    if steps:
+        heal(small, backend, config, gradients, steps, HEAL_RATE, config.seed + 9, report, name)
 
 
 @torch.no_grad()

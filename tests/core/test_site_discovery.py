@@ -89,3 +89,42 @@ def test_a_pipeline_and_things_that_are_none():
         discover_sites(torch.nn.Linear(2, 2))
     with pytest.raises(SiteError, match="neither a transformer nor a unet"):
         discover_sites(object())
+
+
+#: ComfyUI's class of a model (with what its config says) → diffusers' class of the same model
+SAME_MODELS = {
+    ("SDXL", (("num_classes", "sequential"),)): "UNet2DConditionModel",
+    ("SD3", ()): "SD3Transformer2DModel",
+    ("Flux", ()): "FluxTransformer2DModel",
+    ("Flux2", ()): "Flux2Transformer2DModel",
+    ("Chroma", ()): "ChromaTransformer2DModel",
+    ("LongCatImage", ()): "LongCatImageTransformer2DModel",
+    ("HunyuanVideo", ()): "HunyuanVideoTransformer3DModel",
+    ("HunyuanDiT", ()): "HunyuanDiT2DModel",
+    ("WAN21", ()): "WanTransformer3DModel",
+    ("QwenImage", ()): "QwenImageTransformer2DModel",
+    ("Lumina2", ()): "Lumina2Transformer2DModel",
+    ("Lumina2", (("pad_tokens_multiple", 32),)): "ZImageTransformer2DModel",
+}
+
+
+def test_a_family_has_one_name_in_all_programs():
+    """Else a file of one program is refused in the other."""
+    from sparsedict.comfyui_host.families import HOST_FAMILIES
+    from sparsedict.sparsedict_core.families import FAMILIES
+
+    class Config:
+        addition_embed_type = "text_time"
+
+    def ours(kind):
+        model = type(kind, (), {"config": Config})()
+        return next(family.name(model) for family in FAMILIES if kind in family.classes)
+
+    for (kind, config), denoiser in SAME_MODELS.items():
+        host = next(family for family in HOST_FAMILIES if kind in family.classes)
+        assert host.name(kind, frozenset(), dict(config)) == ours(denoiser), kind
+        assert denoiser in host.layout.classes, f"{kind} has another layout than {denoiser}"
+    tested = {kind for kind, _ in SAME_MODELS}
+    assert all(tested & set(family.classes) for family in HOST_FAMILIES), "a family of the host that is held against none of diffusers"
+    only_in_diffusers = {"PixArtTransformer2DModel", "SanaTransformer2DModel"}
+    assert {name for family in FAMILIES for name in family.classes} == set(SAME_MODELS.values()) | only_in_diffusers

@@ -9,22 +9,19 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import FlowBackend, token_limit
+from .diffusers_noise import FlowBackend
 from .flux import image_ids, pack, unpack
 
 
 class ChromaBackend(FlowBackend):
     """Conditioning: `context` (B, T5 tokens, d), `mask` (B, T5 tokens) with 1 for the text and the first token of filling."""
 
+    most_tokens = 512
     pipeline_class = "ChromaPipeline"
     component = "transformer"
     default_size = 1024
     default_steps = 35
     default_guidance = 5.0
-
-    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
-        super().__init__(pipeline, device, dtype)
-        self.text_length = token_limit(pipeline.tokenizer, 512)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:

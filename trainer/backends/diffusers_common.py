@@ -1,17 +1,14 @@
-"""What all backends on diffusers pipelines share: loading, pictures ↔ latents, sampling, and the two ways of adding noise.
+"""What all backends on diffusers pipelines share: loading, pictures ↔ latents, sampling. How noise is added is `diffusers_noise`'s.
 
 A family's file says how captions become conditioning and how its denoiser is called; nothing here knows a family.
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +23,8 @@ from ...sparsedict_core.site_discovery import Discovery, discover_sites
 from ...sparsedict_core.text_encoders import attach_text_encoders
 from . import quantised
 from .base import Conditioning, StepCallback
+from .diffusers_folder import parts_of, quiet_about_dtype, weights_variant
 from .encodings import Encodings, identity_of
-from .flow import shifted
 from .placement import Placement
 from .sharded import is_sharded, shard
 
@@ -38,7 +35,7 @@ CLIP_TOKENS = 77
 class DiffusersBackend(ABC):
     """A frozen diffusers pipeline as the trainer sees it.
 
-    The two classes below say how noise is added; a family's class gives `encode_captions` and `predict`.
+    `diffusers_noise` has the two ways of adding noise; a family's class gives `encode_text`, `blank_conditioning` and `predict`.
     """
 
     pipeline_class: str
@@ -48,6 +45,8 @@ class DiffusersBackend(ABC):
     prediction: str
     size_multiple: int
     default_size: int
+    most_tokens: int | None = None  # that captions are cut or filled up to, where the tokenizer takes as many
+    text_length: int
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         """`pipeline`'s modules are put into eval and frozen, the denoiser on `device`; their dtype stays as loaded."""
@@ -70,6 +69,9 @@ class DiffusersBackend(ABC):
         if dtype == torch.float16 and self.vae.config.get("force_upcast", True):
             self.vae.to(torch.float32)  # such VAEs overflow in fp16 and give black pictures
         self.latent_channels, self.latent_scale = self.codec_shape(self.vae)
+        if self.most_tokens is not None:
+            tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)  # a processor's own
+            self.text_length = min(self.most_tokens, getattr(tokenizer, "model_max_length", self.most_tokens))
 
     @classmethod
     def codec_shape(cls, vae: Any) -> tuple[int, int]:
@@ -349,143 +351,8 @@ class DiffusersBackend(ABC):
         return self._fingerprint
 
 
-class DiscreteBackend(DiffusersBackend):
-    """Noise by the schedule's ᾱ: x_t = √ᾱ·x0 + √(1−ᾱ)·noise at integer timesteps; predicts the noise, or v."""
-
-    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
-        from diffusers import DDPMScheduler
-
-        super().__init__(pipeline, device, dtype)
-        kind = self.scheduler_config.get("prediction_type", "epsilon")
-        predictions = {"epsilon": "epsilon", "v_prediction": "v"}
-        if kind not in predictions:
-            raise SparseDictError(
-                f"the scheduler's prediction_type {kind!r} is not supported in {type(self).__name__}; use a model that predicts epsilon or v_prediction."
-            )
-        self.prediction = predictions[kind]
-        self.alphas = DDPMScheduler.from_config(self.scheduler_config).alphas_cumprod.to(self.device, torch.float32)
-        # Below the deepest resolution a side would no longer halve evenly.
-        self.size_multiple = self.latent_scale * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
-        self.default_size = self.latent_scale * self.denoiser.config.sample_size
-
-    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
-        """(n,) integer timesteps, uniform."""
-        source = generator.device if generator is not None else self.device
-        return torch.randint(len(self.alphas), (n,), generator=generator, device=source).to(self.device)
-
-    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
-        return (shifted(times.to(self.device), 1.0 if shift is None else shift) * len(self.alphas)).long()
-
-    def _signal_and_noise(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ and √(1−ᾱ), each (B, 1, 1, 1)."""
-        alphas = self.alphas[levels.to(self.device).long()].view(-1, 1, 1, 1)
-        return alphas.sqrt(), (1 - alphas).sqrt()
-
-    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """x_t (B, c, h, w) in the latents' dtype."""
-        signal, sigma = self._signal_and_noise(levels)
-        return (signal * latents + sigma * noise).to(latents.dtype)
-
-    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """The noise, or v = √ᾱ·noise − √(1−ᾱ)·x0; (B, c, h, w) in fp32."""
-        if self.prediction == "epsilon":
-            return noise.float()
-        signal, sigma = self._signal_and_noise(levels)
-        return signal * noise - sigma * latents
-
-    def snr(self, levels: Tensor) -> Tensor:
-        """ᾱ / (1 − ᾱ), (n,)."""
-        alphas = self.alphas[levels.to(self.device).long()]
-        return alphas / (1 - alphas)
-
-    def levels_of(self, timestep: Tensor, count: int) -> Tensor:
-        # Not rounded: some schedulers run between the integer timesteps, and the UNet takes those.
-        return timestep.to(self.device).expand(count)
-
-
-class FlowBackend(DiffusersBackend):
-    """Rectified flow: x_t = (1 − t)·x0 + t·noise with t in (0, 1); predicts noise − x0."""
-
-    prediction = "flow"
-    patch: int = 2
-
-    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
-        super().__init__(pipeline, device, dtype)
-        self.size_multiple = self.latent_scale * self.patch
-
-    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
-        """(n,) in (0, 1): logit-normal, then shifted as the scheduler shifts its steps at this latent size."""
-        source = generator.device if generator is not None else self.device
-        return self.levels_at(torch.randn(n, generator=generator, device=source).to(self.device, torch.float32).sigmoid(), latent_size)
-
-    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
-        return shifted(times.to(self.device), self._shift(latent_size) if shift is None else shift)
-
-    def _shift(self, latent_size: tuple[int, int]) -> float:
-        config = self.scheduler_config
-        if not config.get("use_dynamic_shifting"):
-            return config.get("shift") or config.get("flow_shift") or 1.0
-        mu = self._mu(latent_size)
-        # Both of the scheduler's forms are t·s/(1 + (s − 1)·t); they differ in what s is.
-        return mu if config.get("time_shift_type", "exponential") == "linear" else math.exp(mu)
-
-    def _mu(self, latent_size: tuple[int, int]) -> float:
-        """Linear in the number of tokens, as diffusers' pipelines compute it."""
-        height, width = latent_size
-        config = self.scheduler_config
-        tokens = (height // self.patch) * (width // self.patch)
-        few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-        return low + (high - low) * (tokens - few) / (many - few)
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        return {"mu": self._mu(latent_size)} if self.scheduler_config.get("use_dynamic_shifting") else {}
-
-    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """x_t (B, c, h, w) in the latents' dtype."""
-        t = levels.to(latents.device, torch.float32).view(-1, 1, 1, 1)
-        return ((1 - t) * latents + t * noise).to(latents.dtype)
-
-    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """noise − x0, (B, c, h, w) in fp32."""
-        return noise.float() - latents.float()
-
-    def snr(self, levels: Tensor) -> Tensor:
-        """((1 − t) / t)², (n,)."""
-        t = levels.to(self.device, torch.float32)
-        return ((1 - t) / t).square()
-
-    def levels_of(self, timestep: Tensor, count: int) -> Tensor:
-        return (timestep.to(self.device, torch.float32) / self.scheduler_config.num_train_timesteps).expand(count)
-
-
-def token_limit(tokenizer: Any, most: int) -> int:
-    """Tokens that captions are cut or filled up to: the tokenizer's own limit, `most` at most. A processor's tokenizer counts."""
-    return min(most, getattr(getattr(tokenizer, "tokenizer", tokenizer), "model_max_length", most))
-
-
 def filled_up(rows: Tensor, length: int) -> Tensor:
     """(B, n, ...) cut to `length` or filled up with zeros."""
     if rows.shape[1] >= length:
         return rows[:, :length]
     return torch.cat([rows, rows.new_zeros(len(rows), length - rows.shape[1], *rows.shape[2:])], dim=1)
-
-
-def parts_of(folder: Path) -> list[str]:
-    """The names of a diffusers folder's parts that are models."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    return [name for name, value in index.items() if isinstance(value, list) and value[0] is not None and (folder / name / "config.json").exists()]
-
-
-def weights_variant(folder: Path) -> str | None:
-    """"fp16" where only half-precision weights were downloaded, as diffusers must be told so."""
-    names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
-    return "fp16" if names and all(".fp16." in name or ".fp16-" in name for name in names) else None
-
-
-@contextlib.contextmanager
-def quiet_about_dtype() -> Iterator[None]:
-    """Newer diffusers want `dtype` for `torch_dtype`, older ones know only the latter, which works in both."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)
-        yield

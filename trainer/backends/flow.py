@@ -14,18 +14,19 @@ def shifted(times: Tensor, shift: float) -> Tensor:
 class StraightFlow:
     """The part of a backend that a flow decides. Levels are t in (0, 1), drawn from a logit-normal distribution (as SD3 was trained)."""
 
-    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
+    def sample_noise_levels(self, n: int, generator: torch.Generator | None, latent_size: tuple[int, int]) -> Tensor:
         return torch.sigmoid(torch.randn(n, generator=generator))
 
     def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
         return shifted(times, 1.0 if shift is None else shift)
 
     def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        t = levels.view(-1, 1, 1, 1).to(latents)
-        return (1 - t) * latents + t * noise
+        t = levels.to(latents.device, torch.float32).view(-1, 1, 1, 1)
+        return ((1 - t) * latents + t * noise).to(latents.dtype)
 
     def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        return noise - latents
+        return noise.float() - latents.float()
 
     def snr(self, levels: Tensor) -> Tensor:
-        return ((1 - levels) / levels).square()
+        t = levels.float()
+        return ((1 - t) / t).square()

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import FlowBackend, token_limit
+from .diffusers_noise import FlowBackend
 
 
 class Flux2Backend(FlowBackend):
     """Conditioning: `context` (B, tokens, d) and, where the model embeds it, `guidance` (B,): 1 in training."""
 
+    most_tokens = 512
     pipeline_class = "Flux2Pipeline"
     component = "transformer"
     patch = 1  # the cells are the latents' own
@@ -22,7 +23,6 @@ class Flux2Backend(FlowBackend):
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
-        self.text_length = token_limit(pipeline.tokenizer, 512)
         self.embeds_guidance: bool = self.denoiser.config.guidance_embeds
         distilled = bool(getattr(pipeline.config, "is_distilled", False))
         self.default_steps, self.default_guidance = (4, 1.0) if distilled else (50, 4.0)

@@ -12,7 +12,8 @@ import torch
 
 from ...sparsedict_core.errors import SparseDictError, first_line
 from . import quantised
-from .diffusers_common import DiffusersBackend, quiet_about_dtype
+from .diffusers_common import DiffusersBackend
+from .diffusers_folder import quiet_about_dtype
 
 #: Pipeline class in model_index.json → module and class of the backend. A new family is one line and one file.
 BACKENDS = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import filled_up, token_limit
+from .diffusers_common import filled_up
 from .flux import pack, unpack
 from .video_codec import VideoCodecBackend
 
@@ -17,15 +17,12 @@ from .video_codec import VideoCodecBackend
 class QwenImageBackend(VideoCodecBackend):
     """Conditioning: `context` (B, tokens, d), `mask` (B, tokens) with 1 where there is text."""
 
+    most_tokens = 256
     pipeline_class = "QwenImagePipeline"
     component = "transformer"
     default_size = 1024
     default_steps = 50
     default_guidance = 4.0
-
-    def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
-        super().__init__(pipeline, device, dtype)
-        self.text_length = token_limit(pipeline.tokenizer, 256)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import FlowBackend
+from .diffusers_noise import FlowBackend
 
 
 class SanaBackend(FlowBackend):

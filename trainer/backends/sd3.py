@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...sparsedict_core.errors import SparseDictError
 from .base import Conditioning
-from .diffusers_common import CLIP_TOKENS, FlowBackend
+from .diffusers_common import CLIP_TOKENS
+from .diffusers_noise import FlowBackend
 
 
 class SD3Backend(FlowBackend):

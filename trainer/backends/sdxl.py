@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import CLIP_TOKENS, DiscreteBackend
+from .diffusers_common import CLIP_TOKENS
+from .diffusers_noise import DiscreteBackend
 
 
 class SDXLBackend(DiscreteBackend):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusers_common import FlowBackend
+from .diffusers_noise import FlowBackend
 
 
 class VideoCodecBackend(FlowBackend):

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ...sparsedict_core.errors import SparseDictError
 from .base import Conditioning
-from .diffusers_common import token_limit
 from .video_codec import VideoCodecBackend
 
 
 class WanBackend(VideoCodecBackend):
     """Conditioning: `context` (B, tokens, d). Raises SparseDictError for Wan 2.2, whose pipeline has two denoisers or a time for each token."""
 
+    most_tokens = 512
     pipeline_class = "WanPipeline"
     component = "transformer"
     default_size = 512
@@ -26,7 +26,6 @@ class WanBackend(VideoCodecBackend):
         if getattr(pipeline.config, "boundary_ratio", None) is not None or getattr(pipeline.config, "expand_timesteps", False):
             raise SparseDictError("this Wan folder is of version 2.2, which trains in parts that are not supported here; use Wan 2.1.")
         super().__init__(pipeline, device, dtype)
-        self.text_length = token_limit(pipeline.tokenizer, 512)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Conditioning:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning
-from .diffusers_common import FlowBackend, filled_up, token_limit
+from .diffusers_common import filled_up
+from .diffusers_noise import FlowBackend
 
 #: The scheduler's shift of the base, which is sampled with guidance; Turbo's is 3.
 BASE_SHIFT = 6.0
@@ -18,13 +19,13 @@ BASE_SHIFT = 6.0
 class ZImageBackend(FlowBackend):
     """Conditioning: `context` (B, tokens, d), `length` (B,) of each caption's own tokens."""
 
+    most_tokens = 256
     pipeline_class = "ZImagePipeline"
     component = "transformer"
     default_size = 1024
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
-        self.text_length = token_limit(pipeline.tokenizer, 256)
         turbo = (self.scheduler_config.get("shift") or 1.0) < BASE_SHIFT
         # Its pipeline counts guidance from 0: there 4 is what is 5 here.
         self.default_steps, self.default_guidance = (9, 1.0) if turbo else (50, 5.0)
