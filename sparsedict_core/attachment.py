@@ -233,10 +233,7 @@ class Attachment:
 
     def watch(self, model: nn.Module, paths: Iterable[str], find: Callable[[nn.Module], Mapping[str, Place]]) -> None:
         """Follow `model` where modules on the way to the sites, at `paths` below it, are exchanged; `find` finds the places anew."""
-        inner = getattr(model, "_orig_mod", model)
-        watch = ModelWatch(self, inner, paths, find)
-        for each in {id(inner): inner, id(model): model}.values():
-            self._watches += watch.register(each)
+        self._watches += ModelWatch(self, getattr(model, "_orig_mod", model), paths, find).register(model)
 
     @torch.no_grad()
     def take(self, other: SparseAdapter) -> bool:

@@ -33,7 +33,10 @@ class ModelWatch:
         self._remember(model)
 
     def register(self, model: nn.Module) -> list[RemovableHandle]:
-        return [model.register_forward_pre_hook(self), model.register_forward_hook(_FirstStep(self.attachment))]
+        """`model` may be compiled: what is on the module around it runs outside of the compiled code."""
+        inner: nn.Module = getattr(model, "_orig_mod", model)
+        watched = {id(each): each for each in (inner, model)}.values()
+        return [*(each.register_forward_pre_hook(self) for each in watched), inner.register_forward_hook(_FirstStep(self.attachment))]
 
     def __call__(self, model: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling():

@@ -53,12 +53,10 @@ class ModuleHook:
         self.rounds = _rounds(self.calls)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        attachment, compiling = self.attachment, torch.compiler.is_compiling()
-        if not compiling:
-            self.called = True
+        attachment, self.called = self.attachment, True
         if not attachment.enabled:
             return output
-        traced = (attachment.capturable or compiling) and self._traceable()
+        traced = (attachment.capturable or torch.compiler.is_compiling()) and self._traceable()
         if not traced and not attachment.taps and self._silent():
             return output
         key = self.calls[0].key

@@ -166,7 +166,7 @@ def _settings(module: nn.Module) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, FunctionType) or all(leaf is None or isinstance(leaf, (bool, int, float, str)) for leaf in tree_leaves(value)):
+    if isinstance(value, (FunctionType, type)) or all(leaf is None or isinstance(leaf, (bool, int, float, str)) for leaf in tree_leaves(value)):
         return repr(value)
     return type(value).__qualname__
 

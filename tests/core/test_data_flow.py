@@ -260,21 +260,43 @@ class Alternating(Model):
         return x + nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
-def one_way():
-    """A setting of a model."""
+def closing():
+    """A setting of a block."""
 
 
-def another_way():
+def open_ended():
     """Another."""
 
 
-@pytest.mark.parametrize("ways", [(True, False), ("a", "b"), (one_way, another_way), (torch.nn.Identity, one_way)])
-def test_what_was_seen_of_one_model_is_not_taken_for_another_of_its_class(ways):
+class Closing:
+    """A setting that is an object."""
+
+
+class OpenEnded:
+    """Another."""
+
+
+class Choosing(Block):
+    """One class, the same modules: a setting decides whether its attention has an output."""
+
+    def __init__(self, setting):
+        super().__init__(closed=setting in (True, "closing", closing) or isinstance(setting, Closing))
+        self._closed = self.closed
+        del self.closed
+        self.setting = setting
+
+    def forward(self, x):
+        self.closed = self._closed
+        x = super().forward(x)
+        del self.closed
+        return x
+
+
+@pytest.mark.parametrize("settings", [(True, False), ("closing", "open"), (closing, open_ended), (Closing(), OpenEnded())], ids=["bool", "text", "function", "object"])
+def test_what_was_seen_of_one_model_is_not_taken_for_another_of_its_class(settings):
     found = []
-    for way in ways:
-        model = Model(Block(), Block())
-        model.way = way
-        model.blocks[1].forward = model.blocks[1].forward if way is ways[0] else lambda x: x
+    for setting in settings:
+        model = Model(Block(), Choosing(setting))
         found.append([site.path for site in discover_sites(model, run=lambda model=model: model(torch.randn(2, 5, 8))).sites])
     assert found == [["transformer.blocks.0.proj", "transformer.blocks.1.proj"], ["transformer.blocks.0.proj"]]
 

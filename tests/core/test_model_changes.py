@@ -252,3 +252,26 @@ def test_a_site_that_no_call_reaches_is_named_once():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["model", "blocks", "forward"])
+def test_sites_in_compiled_code_count_as_called(part):
+    torch._dynamo.reset()
+    model, x, adapter = small()
+    base = model(x)
+    if part == "model":
+        model.compile(backend="eager")
+    for block in model.blocks:
+        if part == "blocks":
+            block.compile(backend="eager")
+        elif part == "forward":
+            block.forward = torch.compile(block.forward, backend="eager")
+    with adapter.attach(model), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not torch.allclose(model(x), base, atol=1e-3)
+        frames = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        model(x)
+        model(x)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames, "compiled anew"
+    assert torch.allclose(model(x), base, atol=1e-5)
