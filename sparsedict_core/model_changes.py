@@ -49,8 +49,8 @@ class ModelWatch:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _nothing
 
-    def __reduce__(self) -> Any:
-        return "_nothing"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _left_behind, ()
 
     def _remember(self, model: nn.Module) -> None:
         links: dict[tuple[int, str], _Link] = {}
@@ -99,9 +99,13 @@ class _FirstStep:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _nothing
 
-    def __reduce__(self) -> Any:
-        return "_nothing"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _left_behind, ()
 
 
 def _nothing(*args: Any) -> None:
     """What stands for both in a copy of the model, which is the bare base."""
+
+
+def _left_behind() -> Any:
+    return _nothing
