@@ -141,10 +141,10 @@ def _seen(model: nn.Module, run: Callable[[], Any] | None) -> Seen | None:
 
 def _discovered(model: nn.Module, written: Discovery | None, seen: Seen | None) -> Discovery:
     name = type(model).__name__
-    if written is None and seen is None:
-        raise SiteError(f"no sites are known for a {name} before it has made a step; train on it, give site names yourself, or use one of {known_families()}.")
     found = written
     if found is None:
+        if seen is None:
+            raise SiteError(f"no sites are known for a {name} before it has made a step; train on it, give site names yourself, or use one of {known_families()}.")
         component = "unet" if "UNet" in name else "transformer"
         sites = name_outputs(seen.outputs, component)
         if not sites:
