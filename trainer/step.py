@@ -106,7 +106,8 @@ class TrainingStep:
             parts = [*gradients, numbers, fired.to(numbers), wish, self._own_row(numbers)]
             means = self.processes.mean(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
             numbers, shares, wish, rows = means[-4:]
-            fired, (lengths, values) = shares > 0, rows.view(world, len(self._subsamples), -1).tensor_split([1], dim=2)
+            fired, rows = shares > 0, rows.view(world, len(self._subsamples), 1 + self._room)
+            lengths, values = rows[..., 0], rows[..., 1:]
             for gradient, mean in zip(gradients, means, strict=False):
                 gradient.copy_(mean.view_as(gradient))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
@@ -115,17 +116,22 @@ class TrainingStep:
         shown = torch.cat([numbers, torch.stack([norm.to(numbers), silent.to(numbers), dead.to(numbers)]), wish, *idle])
         vector = torch.cat([shown, lengths.flatten()]).cpu()  # the step's one wait
         if world > 1:
-            counts = vector[len(shown) :].round().int().view(world, -1).T.tolist()
+            counts = vector[len(shown) :].round().int().view(world, len(self._subsamples)).T.tolist()
             self._subsamples = {
                 key: torch.cat([values[process, site, :count] for process, count in enumerate(counts[site])]) for site, key in enumerate(self._subsamples)
             }
         return self._read(vector[: len(shown)])
 
+    @property
+    def _room(self) -> int:
+        """The longest that a process's subsample can be."""
+        return self.config.batch_size // self.processes.world * most_of_a_row(self.config.batch_size)
+
     def _own_row(self, like: Tensor) -> Tensor:
         """(processes, sites, 1 + room): the length of each subsample of this process, and the subsample. All else is zero, so that the mean over the
         processes gathers them. Captions of other lengths make subsamples of other lengths; each has the room of the longest that there can be."""
-        world, batch, held = self.processes.world, self.config.batch_size, self._subsamples.values()
-        rows = like.new_zeros(world, len(held), 1 + batch // world * most_of_a_row(batch))
+        world, held = self.processes.world, self._subsamples.values()
+        rows = like.new_zeros(world, len(held), 1 + self._room)
         rows[self.processes.rank, :, 0] = torch.tensor([float(len(values)) for values in held]).to(like, non_blocking=True)
         for row, values in zip(rows[self.processes.rank], held, strict=True):
             row[1 : 1 + len(values)] = values

@@ -70,6 +70,27 @@ def test_micro_batches_without_a_quiet_row_do_not_weaken_the_term():
     assert values[:3] == [0, 0, 0] and sum(values) / 4 == pytest.approx(float(quiet_term(whole, quiet)), rel=1e-5)
 
 
+def test_micro_batches_of_several_processes_have_the_terms_of_one_process():
+    """Two processes with two micro-batches each, and one with two that are twice as large: micro-batch by micro-batch."""
+    whole, quiet = updates(8), torch.arange(8) >= 5
+
+    def terms(rows, parts, mean=None):
+        term = QuietTerm(3, 5, parts, mean, 2)
+        return [float(term(energies({k: u[chosen] for k, u in whole.items()}), quiet[chosen])) for chosen in rows]
+
+    alone = terms([slice(micro, None, 2) for micro in (0, 1)], 2)
+    rows = [[slice(2 * process + micro, None, 4) for micro in (0, 1)] for process in (0, 1)]
+    sent = [[], []]
+    for process in (0, 1):
+        terms(rows[process], 4, lambda value, process=process: sent[process].append(value) or value)
+    found = []
+    for process in (0, 1):
+        answers = iter([(one + other) / 2 for one, other in zip(*sent, strict=True)])
+        found.append(terms(rows[process], 4, lambda value, answers=answers: next(answers)))
+    assert [len(values) for values in sent] == [2, 2], "an exchange at the first and at the last micro-batch"
+    assert [sum(pair) / 2 for pair in zip(*found, strict=True)] == pytest.approx(alone, rel=1e-5)
+
+
 def loud_updates(factor: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Site 0 answers the quiet rows `factor` times as loudly as the others; leaves, to take gradients of."""
     whole, quiet = updates(8), torch.arange(8) >= 5
