@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.sparsedict_core.site_discovery import discover_sites
-from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, policy, train
+from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, fit, policy, train
 from sparsedict.trainer.backends.full_sizes import FULL_SIZES
 from sparsedict.trainer.backends.open_diffusers import BACKENDS, open_diffusers
 from sparsedict.trainer.backends.swapped_blocks import repeated_blocks
@@ -175,6 +176,17 @@ def test_processes_share_a_batch_evenly():
     assert chosen["batch_size"] % (2 * chosen["gradient_accumulation"]) == 0
     three = settle({}, "flux", table()["flux"][1].parameters, CPU, 1024, processes=3, memory=1e15)
     assert three["batch_size"] == 3
+
+
+def test_what_other_processes_hold_of_a_base_needs_no_room_here(tmp_path, monkeypatch):
+    for module in (fit, policy):
+        monkeypatch.setattr(module, "free_memory", lambda device: 20e9)
+
+    def parts(in_step):
+        flux = SimpleNamespace(family="flux", dtype=torch.bfloat16, device=torch.device("cpu"), default_size=1024, in_step=in_step)
+        return fit.fitted(TrainConfig(out=tmp_path / "a.safetensors", batch_size=16), flux, ["batch_size"], 11_901_408_320, 2).gradient_accumulation
+
+    assert parts(True) < parts(False) == 8
 
 
 def test_a_small_model_on_a_usual_machine_is_trained_as_before():
