@@ -114,7 +114,7 @@ def test_probe_names_the_file_of_the_loader(nodes, model, value):
     path = Path(folder_paths.get_folder_paths("sparse_dicts")[0]) / "loaded.safetensors"
     save(value.adapter, path, torch.float32)
     try:
-        [on] = run(nodes, "SparseDictLoader", model=model, file="loaded.safetensors", strength=1.0, share=0.5)
+        on, _ = run(nodes, "SparseDictLoader", model=model, file="loaded.safetensors", strength=1.0, share=0.5)
     finally:
         path.unlink()
     assert probe(nodes, on)[0].name == "loaded"

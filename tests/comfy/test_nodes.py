@@ -130,23 +130,23 @@ def test_the_loader_is_load_select_apply_and_all_atoms_are_the_plain_file(nodes,
     base = sample(model)
     loaded, _ = run(nodes, "SparseDictLoad", file=NAME)
     by = {"strength": 0.8, "start_percent": 0.0, "end_percent": 1.0}
-    [plain] = run(nodes, "SparseDictApply", model=model, sparse_dict=loaded, **by)
-    [one] = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=0.8, share=1.0)
+    plain, _ = run(nodes, "SparseDictApply", model=model, sparse_dict=loaded, **by)
+    one, _ = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=0.8, share=1.0)
     latents = sample(plain)
     assert not torch.equal(latents, base)
     assert torch.equal(sample(one), latents)
     everything, _, count = run(nodes, "SparseDictSelectAtoms", sparse_dict=loaded, **{**SELECT, "share": 1.0})
     assert count == loaded.adapter.atom_count
-    [whole] = run(nodes, "SparseDictApply", model=model, sparse_dict=everything, **by)
+    whole, _ = run(nodes, "SparseDictApply", model=model, sparse_dict=everything, **by)
     assert torch.equal(sample(whole), latents)
 
     quarter, _, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=loaded, **SELECT)
-    [selected] = run(nodes, "SparseDictApply", model=model, sparse_dict=quarter, **by)
-    [short] = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=0.8, share=0.25)
+    selected, _ = run(nodes, "SparseDictApply", model=model, sparse_dict=quarter, **by)
+    short, _ = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=0.8, share=0.25)
     assert torch.equal(sample(selected), sample(short)) and not torch.equal(sample(short), latents)
 
     for share, strength in ((0.0, 1.0), (1.0, 0.0)):
-        [nothing] = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=strength, share=share)
+        nothing, _ = run(nodes, "SparseDictLoader", model=model, file=NAME, strength=strength, share=share)
         assert torch.equal(sample(nothing), base)
     assert torch.equal(sample(model), base)
 
@@ -261,9 +261,9 @@ def test_compose_keeps_names_strengths_and_gains(nodes, model, value):
     assert [(m.name, m.strength) for m in both.adapter.members] == [("zorp", 1.0), ("a_style", 0.5), ("zorp_2", 1.0)]
     by = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
     [two] = run(nodes, "SparseDictCompose", **dicts({1: value, 4: muted}), **{**inputs, "strength_4": 0.5})
-    [composed] = run(nodes, "SparseDictApply", model=model, sparse_dict=two, **by)
-    [chained] = run(nodes, "SparseDictApply", model=model, sparse_dict=value, **by)
-    [chained] = run(nodes, "SparseDictApply", model=chained, sparse_dict=muted, **{**by, "strength": 0.5})
+    composed, _ = run(nodes, "SparseDictApply", model=model, sparse_dict=two, **by)
+    chained, _ = run(nodes, "SparseDictApply", model=model, sparse_dict=value, **by)
+    chained, _ = run(nodes, "SparseDictApply", model=chained, sparse_dict=muted, **{**by, "strength": 0.5})
     assert torch.equal(sample(composed), sample(chained))
     _, addresses, _ = run(nodes, "SparseDictSelectAtoms", sparse_dict=both, **{**SELECT, "mode": "addresses", "atoms": "a_style:L0.image[3]"})
     assert addresses == "a_style:L0.image[3]"

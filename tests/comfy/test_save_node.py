@@ -26,8 +26,8 @@ def test_save_bakes_selection_and_gains_in(nodes, model, value):
     from sparsedict.nodes.socket import SparseDict
 
     by = {"model": model, "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    [one] = run(nodes, "SparseDictApply", sparse_dict=scaled, **by)
-    [two] = run(nodes, "SparseDictApply", sparse_dict=SparseDict(loaded, "saved"), **by)
+    one, _ = run(nodes, "SparseDictApply", sparse_dict=scaled, **by)
+    two, _ = run(nodes, "SparseDictApply", sparse_dict=SparseDict(loaded, "saved"), **by)
     assert torch.allclose(sample(one), sample(two), atol=1e-4)
 
 
