@@ -19,7 +19,8 @@ def fitted(config: TrainConfig, backend: Backend, asked: Collection[str], parame
     A run that goes on keeps those that it began with: other programs may have left it more memory then. Raises CheckpointError.
     """
     given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
-    side, weights, memory = config.resolution or backend.default_size, weights_of(backend), None
+    side, weights = config.resolution or backend.default_size, weights_of(backend)
+    memory: float | None = None
     if getattr(backend, "in_step", False):  # the other processes hold the rest of the base
         elsewhere = 1 - 1 / processes
         memory = free_memory(backend.device) + elsewhere * weight_bytes(known(backend.family, parameters, side), weights)
