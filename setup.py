@@ -6,7 +6,7 @@ discovery knows no such layout, so the sub-packages are found here and put under
 
 from setuptools import find_packages, setup
 
-PARTS = ["sparsedict_core", "trainer", "demo_model", "evaluation", "demo", "lora", "pictures", "cli", "comfyui_host", "webui_host", "nodes", "benchmarks", "tools"]
+PARTS = ["sparsedict_core", "trainer", "demo_model", "evaluation", "demo", "lora", "pictures", "cli", "host_shared", "comfyui_host", "webui_host", "nodes", "benchmarks", "tools"]
 
 found = find_packages(".", include=[pattern for part in PARTS for pattern in (part, f"{part}.*")])
 

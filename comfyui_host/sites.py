@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from ..host_shared.alias_tree import AliasTree, build_tree
 from ..sparsedict_core.adapter import SparseAdapter, check_widths
 from ..sparsedict_core.base_check import names_of
 from ..sparsedict_core.data_flow import follow_a_run
@@ -50,21 +51,6 @@ class HostSites:
     places: dict[str, Place]
     own_names: str = ""
     inputs: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
-
-
-class AliasTree(nn.Module):
-    """Plain containers whose leaves are the host's modules; `discovery` is what `discover_sites` answers for it.
-
-    The host's modules know nothing of it. Its parameters are the host's own, so don't move or cast it.
-    """
-
-    discovery: Discovery
-    places: dict[str, Place]
-
-    def __init__(self, discovery: Discovery | None = None) -> None:
-        super().__init__()
-        if discovery is not None:
-            self.discovery = discovery
 
 
 def diffusion_model(patcher: Any) -> nn.Module:
@@ -134,7 +120,7 @@ def _host_sites(patcher: Any, model: nn.Module, run: Callable[[], Any] | None) -
     if family is None:
         return _own_sites(patcher, model, run)
     paths = {path: modules[name] for path, name in family.names(present, config).items() if name in present}
-    names = list(family.layout.sites(_tree(paths, AliasTree()))) if paths else []
+    names = list(family.layout.sites(build_tree(paths, AliasTree()))) if paths else []
     if not names:
         raise SiteError(f"no attention output was found in the host's {kind} model; it cannot carry an adapter. Known are {known_models()}.")
     name, component = family.name(kind, present, config), family.layout.component
@@ -218,28 +204,5 @@ def alias_tree(sites: HostSites) -> AliasTree:
     """A module tree in which `sites.modules` are found under their canonical paths, and `discover_sites` finds the sites."""
     tree = AliasTree(Discovery(sites.family, sites.component, list(sites.names), sites.own_names, sites.inputs))
     tree.places = sites.places
-    _tree(sites.modules, tree)
+    build_tree(sites.modules, tree)
     return tree
-
-
-def _tree(modules: dict[str, nn.Module], root: nn.Module) -> nn.Module:
-    """`modules` at their dotted paths below `root`; numbered children become a ModuleList, gaps in it empty modules."""
-    nested: dict[str, Any] = {}
-    for path, module in modules.items():
-        inner = nested
-        *parents, last = path.split(".")
-        for part in parents:
-            inner = inner.setdefault(part, {})
-        inner[last] = module
-    return _build(nested, root)
-
-
-def _build(nested: dict[str, Any], root: nn.Module | None = None) -> nn.Module:
-    built = {name: _build(child) if isinstance(child, dict) else child for name, child in nested.items()}
-    if root is None and built and all(name.isdigit() for name in built):
-        count = max(int(name) for name in built) + 1
-        return nn.ModuleList([built.get(str(number), nn.Module()) for number in range(count)])
-    root = nn.Module() if root is None else root
-    for name, module in built.items():
-        root.add_module(name, module)
-    return root

@@ -27,7 +27,7 @@ from ..sparsedict_core.file_format import load
 from ..sparsedict_core.shown_text import escaped_json
 from . import files
 from .sweep_viewer import NAME as SWEEP
-from .train_state import STATE
+from .train_events import STATE
 
 KEPT = 8  # answers in memory
 MOST_FRAMES, WIDEST = 100, 1024  # of an animation; as many as Atom Sweep has steps

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
+from ..host_shared.file_names import target, unused
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES, save
 from ..sparsedict_core.gains import bake
@@ -17,7 +17,6 @@ from .socket import SparseDict, SparseDictSocket
 from .widgets import existing_input
 
 FOLDERS = ("output", "models/sparse_dicts")
-LONGEST_PATH, LONGEST_PART = 1000, 200  # characters, and bytes
 
 
 class SaveSparseDict(io.ComfyNode):
@@ -74,35 +73,3 @@ def check(filename: str | None) -> bool | str:
     except FileFormatError as error:
         return str(error)
     return True
-
-
-def target(root: Path, filename: str) -> Path:
-    """The file's path below `root`. Raises FileFormatError for a name that is empty or leads elsewhere."""
-    name = filename.strip().replace("\\", "/").removesuffix(".safetensors")
-    if not is_file_name(name):
-        raise FileFormatError(f"{filename!r:.80} is no name that a file can have: it is too long, or holds a zero byte or half a character; choose another.")
-    root = Path(os.path.realpath(root))
-    path = Path(os.path.realpath(root / f"{name}.safetensors"))
-    if not name or name.endswith("/"):
-        raise FileFormatError(f"{filename!r} names no file; give a name such as sparse_dicts/zorp.")
-    if root not in path.parents or Path(name).is_absolute() or ":" in name:
-        raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .. or a drive.")
-    return path
-
-
-def is_file_name(name: str) -> bool:
-    """Whether every part can name a file, with room for a number and for the name of a file that is being written."""
-    try:
-        return "\0" not in name and len(name) < LONGEST_PATH and all(len(part.encode()) <= LONGEST_PART for part in name.split("/"))
-    except UnicodeEncodeError:
-        return False
-
-
-def unused(path: Path) -> Path:
-    """`path`, or the first of `path_2`, `path_3`, … that neither exists nor is left to be written by a training that was stopped."""
-    from ..trainer.checkpoint import folder_of
-
-    number, wanted = 2, path
-    while wanted.exists() or folder_of(wanted).exists():
-        wanted, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
-    return wanted

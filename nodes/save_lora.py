@@ -8,10 +8,11 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..host_shared.file_names import target, unused
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.gains import bake
-from .save import check, target, unused
+from .save import check
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import existing_input

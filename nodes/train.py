@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
+from ..host_shared.file_names import target, unused
+from ..host_shared.run_settings import EFFORTS, begun, decided
 from ..trainer.options import Option, widgets
 from . import files
-from .save import target, unused
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import folded
 
 PRESETS = ("concept", "style", "edit")
-#: Steps and quiet samples of each effort.
-EFFORTS = {"quick": (100, 32), "balanced": (300, 96), "thorough": (800, 96)}
-
 #: What a person wants to see of a run though it may be left empty; web/train_node.js has the same.
 ALWAYS_SHOWN = ("preview_prompts",)
 
@@ -142,20 +139,13 @@ def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
     from ..trainer.fit import fitted
     from ..trainer.presets import PRESETS as VALUES
 
-    steps, quiet = EFFORTS[one["effort"]]
     path = target(output_folder(), one["name"])
-    decided: dict[str, Any] = {
-        "out": str((begun(path) if one.get("resume") else None) or unused(path)),
-        "placeholder": one["word"].strip() or None,
-        "seed": one["training_seed"],
-        "steps": steps,
-        "quiet_samples": quiet,
-        "cache": str(Path(folder_paths.get_user_directory()) / "sparsedict" / "quiet"),
-    }
+    out = (begun(path) if one.get("resume") else None) or unused(path)
+    own = decided(one["effort"], out, one["word"], one["training_seed"], Path(folder_paths.get_user_directory()) / "sparsedict" / "quiet")
     chosen = {setting.name: _value(setting, one[setting.name]) for setting in widgets(TrainConfig) if _is_set(setting, one)}
     if backend.casts_weights():
         chosen.setdefault("gradient_checkpointing", True)
-    values = {**VALUES[one["preset"]], **decided, **chosen}
+    values = {**VALUES[one["preset"]], **own, **chosen}
     if one.get("clip") is None and has_conditioning:
         values["quiet_samples"] = 0  # nothing to make other prompts with
     return fitted(TrainConfig(**values), backend, chosen, backend.parameter_count())
@@ -174,16 +164,6 @@ def _value(setting: Option, given: Any) -> Any:
     if setting.name.endswith("_prompts"):
         return lines(given) or setting.default
     return given
-
-
-def begun(path: Path) -> Path | None:
-    """The file of the run to go on with: of `path`, `path_2`, …, the one whose checkpoint was written last; None where there is none."""
-    from ..trainer.checkpoint import folder_of, newest
-
-    number = re.compile(rf"{re.escape(path.stem)}(_\d+)?")
-    names = [found.stem for found in path.parent.glob("*.checkpoints") if number.fullmatch(found.stem)]
-    kept = {file: newest(folder_of(file)) for file in (path.with_name(f"{name}{path.suffix}") for name in names)}
-    return max((file for file in kept if kept[file]), key=lambda file: kept[file].stat().st_mtime_ns, default=None)
 
 
 def data_of(lists: dict[str, list[Any]], one: dict[str, Any], backend: Any) -> Any:

@@ -66,7 +66,13 @@ def changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 def says_adobe(image: Image.Image) -> bool:
     """Whether a camera says Adobe RGB in the Exif data alone, as most do instead of embedding the profile."""
     exif = image.getexif()
-    return exif.get_ifd(EXIF).get(COLOUR_SPACE) == 2 or str(exif.get_ifd(INTEROPERABILITY).get(INDEX, "")).startswith("R03")
+    if exif.get_ifd(EXIF).get(COLOUR_SPACE) == 2:
+        return True
+    try:
+        interoperability = exif.get_ifd(INTEROPERABILITY)
+    except KeyError:  # Pillow before 10, where there is none
+        return False
+    return str(interoperability.get(INDEX, "")).startswith("R03")
 
 
 def from_adobe(image: Image.Image) -> Image.Image:

@@ -63,7 +63,10 @@ def read_picture(path: Path, area: float = math.inf) -> Picture:
             # Older versions of Pillow open a 16-bit PNG in the 32-bit mode; a PNG has no deeper values than 16 bits.
             sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
             adobe, decoded = says_adobe(image), image.size
-            ImageOps.exif_transpose(image, in_place=True)
+            try:
+                ImageOps.exif_transpose(image, in_place=True)
+            except TypeError:  # Pillow before 10, which AUTOMATIC1111 has
+                image = ImageOps.exif_transpose(image)
             if image.size != decoded:
                 size, wanted = size[::-1], wanted[::-1]
             if sixteen:

@@ -1,4 +1,4 @@
-"""Routes of the web UIs: what adapters there are, and what is in one. They change nothing."""
+"""Routes of the web UIs: what adapters there are, and what is in one. They change nothing but one, which ends a training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import SparseDictError
-from . import files
+from . import files, training
 
 LIST, INSPECT, REFRESH, THUMBNAIL = (f"/sparsedict/v1/{name}" for name in ("list", "inspect", "refresh", "thumbnail"))
 
@@ -55,6 +55,23 @@ def register(app: Any) -> None:
             raise HTTPException(404, "there is no such script.")
         return Response(path.read_bytes(), media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
+    def train() -> Any:
+        return training.STATE.job()
+
+    def keep() -> dict[str, bool]:
+        if not training.STATE.ask_to_keep(None, None):
+            raise HTTPException(409, "no training is going on, so there is nothing to stop.")
+        return {"stopping": True}
+
+    def preview() -> Any:
+        picture = training.STATE.preview()
+        if picture is None:
+            raise HTTPException(404, "there is no preview yet.")
+        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    app.add_api_route("/sparsedict/v1/train", train, methods=["GET"])
+    app.add_api_route("/sparsedict/v1/train/keep", keep, methods=["POST"])
+    app.add_api_route("/sparsedict/v1/train/preview", preview, methods=["GET"], response_class=Response)
     app.add_api_route("/sparsedict/v1/js/{folder}/{name}", script, methods=["GET"], response_class=Response)
     app.add_api_route(LIST, list_adapters, methods=["GET"])
     app.add_api_route(REFRESH, list_adapters, methods=["POST"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import api, axes
+from . import api, axes, training_tab
 from .cards import make_page
 from .network import APPLIED, OPTION, STOP, WITHOUT, make_network, on_cfg_denoiser
 from .panel import add_tags
@@ -17,6 +17,7 @@ def register(script_callbacks: Any, shared: Any) -> None:
     """Called by scripts/sparsedict_webui.py at each load of the host's scripts."""
     script_callbacks.on_before_ui(before_ui)
     script_callbacks.on_app_started(lambda demo, app: api.register(app))
+    script_callbacks.on_ui_tabs(training_tab.build)
     script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
     script_callbacks.on_model_loaded(lambda model: APPLIED.clear())
     script_callbacks.on_script_unloaded(APPLIED.clear)

@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 from torch import nn
 
+from ..host_shared.alias_tree import AliasTree, build_tree
 from ..sparsedict_core.adapter import SparseAdapter, check_widths
 from ..sparsedict_core.errors import SiteError
+from ..sparsedict_core.families import unet
 from ..sparsedict_core.places import missing_text
 from ..sparsedict_core.site import Place
+from ..sparsedict_core.site_discovery import Discovery
 
 Rows = tuple[int, int] | None
 Renamer = Callable[[str], tuple[str, Rows] | None]
@@ -71,6 +74,29 @@ def places_for(adapter: SparseAdapter, model: nn.Module) -> dict[str, Place]:
         raise SiteError(missing_text(missing, len(adapter.sites), list(modules)))
     check_widths(adapter, found, f"this {layout.family} model", "use the checkpoint that it was made for")
     return found
+
+
+def unet_tree(model: nn.Module) -> AliasTree:
+    """The attention outputs of an SD1.5, SD2 or SDXL model under diffusers' names, to train on; `halvings` is how often it halves a side.
+
+    Raises SiteError for another model.
+    """
+    layout = layout_of(model)
+    if layout.component != "unet":
+        raise SiteError(f"a {layout.family} model cannot be trained in a web UI yet; load an SD1.5, SD2 or SDXL checkpoint, or train in ComfyUI or by the command line.")
+    modules = dict(model.named_modules())
+    blocks = _unet_blocks(modules)
+    found = {}
+    for block, own in blocks.items():
+        for path in (name.removeprefix(f"{own}.") for name in modules if name.startswith(f"{own}.")):
+            if re.fullmatch(r"transformer_blocks\.\d+\.attn[12]\.to_out\.0", path):
+                found[f"{block}.{path}"] = modules[f"{own}.{path}"]
+    sites = [site._replace(path=f"unet.{site.path}") for site in unet.FAMILY.sites(build_tree(found, AliasTree()))]
+    tree = AliasTree(Discovery(layout.family, "unet", sites))
+    tree.places = {site.path: Place(found[site.path.removeprefix("unet.")]) for site in sites}
+    tree.halvings = sum(".downsamplers." in block for block in blocks)
+    build_tree({path: place.module for path, place in tree.places.items()}, tree)
+    return tree
 
 
 # -- SD1.5, SD2 and SDXL -------------------------------------------------------------------------------------------

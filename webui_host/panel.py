@@ -12,7 +12,7 @@ def build(tab: str) -> list[Any]:
     """`tab` is "txt2img" or "img2img". Returns the components whose values the host hands to `add_tags`."""
     import gradio as gr
 
-    with gr.Accordion("SparseDict", open=False, elem_id=f"{tab}_sparsedict"):
+    with gr.Accordion("SparseDict", open=False, elem_id=f"{tab}_sparsedict_panel"):
         gr.HTML(f'<div class="sparsedict-panel" data-tab="{tab}"></div>')
         return [gr.Textbox(value="", visible=False, label="SparseDict tags")]
 

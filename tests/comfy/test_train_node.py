@@ -351,7 +351,7 @@ def made(folder, name, steps=(), written=0):
 
 
 def test_a_name_is_taken_where_a_training_has_left_checkpoints(comfy, tmp_path):
-    from sparsedict.nodes.save import unused
+    from sparsedict.host_shared.file_names import unused
 
     path = tmp_path / "a.safetensors"
     made(tmp_path, "a", [300])

@@ -181,13 +181,55 @@ draw("before an extension's reload", "a cat <sparsedict:zorp:0.8>")
 script_callbacks.script_unloaded_callback()
 report["left"] = hooks()
 
+# Training, on pictures of noise: to its end, stopped, and on from there.
+training = importlib.import_module(f"{pack}.webui_host.training")
+(DATA / "pictures").mkdir(exist_ok=True)
+for number in range(2):
+    Image.effect_noise((64, 64), 60 + 20 * number).convert("RGB").save(DATA / "pictures" / f"{number}.png")
+
+
+def train(name: str, steps: int, resume: bool = False, previews: str = "", after: int = 0) -> dict:
+    """The run's end as the page is told it; stopped `after` as many steps."""
+    said = training.start(str(DATA / "pictures"), name, "zorp", "", "concept", "quick", steps, 64, 0, previews, resume, quiet_samples=0, batch_size=1)
+    report.setdefault("said", said)
+    try:
+        training.start(str(DATA / "pictures"), "another", "zorp", "", "concept", "quick", 1, 64, 0, "", False)
+    except Exception as error:
+        report["second"] = str(error)
+    while after and client.get("/sparsedict/v1/train").json()["running"]:
+        if len(client.get("/sparsedict/v1/train").json()["points"]) >= after:
+            report["stopping"] = client.post("/sparsedict/v1/train/keep").status_code
+            break
+        time.sleep(0.02)
+    while not after and client.get("/sparsedict/v1/train").json()["stage"] is None:
+        time.sleep(0.02)
+    if not after:
+        draw("while training", "a cat")  # it waits for its turn
+        report["waited"] = not client.get("/sparsedict/v1/train").json()["running"]
+    training.wait()
+    return {key: value for key, value in client.get("/sparsedict/v1/train").json().items() if key != "warnings"}
+
+
+report["trained"] = train("made", 2, previews="a zorp")
+report["preview"] = client.get("/sparsedict/v1/train/preview").headers["content-type"]
+report["stopped"] = train("more", 40, after=1)
+report["resumed"] = train("more", 40, resume=True, after=2)
+try:
+    training.start(str(DATA / "nothing"), "x", "zorp", "", "concept", "quick", 1, 64, 0, "", False)
+except Exception as error:
+    report["no pictures"] = str(error)
+draw("after training", "a cat")
+draw("what was trained", "a cat <sparsedict:made:1>")
+draw("after what was trained", "a cat")
+report["hooks after training"] = hooks()
+
 page = next(page for page in ui_extra_networks.extra_pages if page.title == "SparseDict")
-item = next(iter(page.list_items()))
+item = next(item for item in page.list_items() if item["name"] == "zorp")
 html = page.create_html("txt2img")
 report["card html"] = "zorp" in str(html)
 report["card"] = {"name": item["name"], "prompt": item["prompt"], "description": item["description"], "preview": item["preview"]}
 report["api"] = {
-    "list": client.get("/sparsedict/v1/list").json(),
+    "list": [item["name"] for item in client.get("/sparsedict/v1/list").json()],
     "atoms": client.get("/sparsedict/v1/inspect", params={"name": "zorp"}).json()["atoms"],
     "unknown": client.get("/sparsedict/v1/inspect", params={"name": "zrop"}).status_code,
     "script": client.get("/sparsedict/v1/js/web/atom_selector.js").text[:12],

@@ -21,6 +21,18 @@ def folder_of(host):
     return Path(os.environ[variable])
 
 
+def data_folder(prepared, data):
+    """A web UI's own folder: two checkpoints, which are one, and this pack among its extensions."""
+    checkpoints = data / "models" / "Stable-diffusion"
+    checkpoints.mkdir(parents=True)
+    for file in (prepared / "checkpoint").glob("tiny.*"):
+        (checkpoints / file.name).symlink_to(file)
+        (checkpoints / f"other{file.suffix}").symlink_to(file)
+    (data / "extensions").mkdir()
+    (data / "extensions" / "SparseDict").symlink_to(PROJECT)
+    return data
+
+
 def report_of(command, host):
     """What a script has seen inside the host's own Python."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
@@ -34,14 +46,7 @@ def report_of(command, host):
 def seen(request, tmp_path_factory):
     """What happened in the host, drawn once."""
     prepared = folder_of(request.param)
-    data = tmp_path_factory.mktemp("data")
-    checkpoints = data / "models" / "Stable-diffusion"
-    checkpoints.mkdir(parents=True)
-    for file in (prepared / "checkpoint").glob("tiny.*"):
-        (checkpoints / file.name).symlink_to(file)
-        (checkpoints / f"other{file.suffix}").symlink_to(file)
-    (data / "extensions").mkdir()
-    (data / "extensions" / "SparseDict").symlink_to(PROJECT)
+    data = data_folder(prepared, tmp_path_factory.mktemp("data"))
     return report_of([prepared / "venv/bin/python", PROJECT / "tests/webui/in_the_host.py", prepared / "host", data], request.param)
 
 
@@ -70,7 +75,7 @@ def test_a_tag_draws_another_picture_and_the_same_again(seen):
     assert len(set(different.values())) == 5, different
 
 
-@pytest.mark.parametrize("when", ["removed", "zero", "after an error", "made without", "after hires", "after a lora", "after an interrupt", "after a reload of the checkpoint", "after another checkpoint"])
+@pytest.mark.parametrize("when", ["removed", "zero", "after an error", "made without", "after hires", "after a lora", "after an interrupt", "after a reload of the checkpoint", "after another checkpoint", "while training", "after training", "after what was trained"])
 def test_the_base_is_bit_equal(seen, when):
     assert seen["pictures"][when] == seen["pictures"]["base"], seen["errors"]
 
@@ -104,5 +109,15 @@ def test_card_axes_and_routes(seen):
     assert seen["card"]["description"] == "Zorp" and "thumbnail?name=zorp" in seen["card"]["preview"]
     assert seen["card html"] and len(seen["axes"]) == 4
     assert seen["api"]["script"] == "// @ts-check" and seen["api"]["no script"] == 404
-    assert seen["api"]["list"][0]["name"] == "zorp" and seen["api"]["atoms"] == 16 * seen["sites"]
+    assert "zorp" in seen["api"]["list"] and seen["api"]["atoms"] == 16 * seen["sites"]
     assert seen["api"]["unknown"] == 404 and seen["api"]["thumbnail"] == "image/png"
+
+
+def test_it_trains_on_the_loaded_checkpoint_as_one_job(seen):
+    trained, stopped, resumed = seen["trained"], seen["stopped"], seen["resumed"]
+    assert trained["file"] == "made.safetensors" and len(trained["points"]) == 2 and trained["previews"] == 1 and not trained["ended"], trained
+    assert seen["preview"] == "image/jpeg" and seen["waited"] and "pictures wait" in seen["said"]
+    assert "going on already" in seen["second"] and "is no folder" in seen["no pictures"]
+    assert seen["stopping"] == 200 and 1 <= stopped["stopped"] < 40 and stopped["file"] == "more.safetensors"
+    assert stopped["stopped"] < resumed["stopped"] < 40 and resumed["file"] == "more.safetensors" and resumed["points"][0]["step"] == stopped["stopped"] + 1
+    assert seen["pictures"]["what was trained"] != seen["pictures"]["base"] and seen["hooks after training"] == seen["hooks before"]

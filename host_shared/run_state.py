@@ -9,8 +9,8 @@ from typing import Any
 POINTS = 2000  # kept of a run; beyond that, every other one goes
 
 
-class TrainState:
-    """Filled by the prompt's thread, read by the server's."""
+class RunState:
+    """Filled by the run's thread, read by the server's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class TrainState:
         self._keep = False
 
     def begin(self, node: str | None, prompt: str | None, workflow: str | None) -> None:
-        """A run starts in this node of this workflow, for this prompt."""
+        """A run starts; where the host has them, in this node of this workflow, for this prompt."""
         with self._lock:
             self._job = {
                 "node": node, "prompt": prompt, "workflow": workflow, "running": True, "points": [], "stage": None, "warnings": [],
@@ -47,7 +47,7 @@ class TrainState:
             return self._keep
 
     def note(self, data: dict[str, Any]) -> None:
-        """An event of nodes/train_events.py."""
+        """An event of host_shared/run_events.py."""
         with self._lock:
             job, kind = self._job, data["event"]
             if job is None:
@@ -89,7 +89,3 @@ class TrainState:
         """JPEG of the newest preview."""
         with self._lock:
             return self._preview
-
-
-#: The host runs one prompt at a time.
-STATE = TrainState()

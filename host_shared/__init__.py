@@ -1,0 +1,1 @@
+"""What the hosts share: ComfyUI's nodes and the web UIs stand on it, and it knows none of them."""
