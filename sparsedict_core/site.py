@@ -194,17 +194,6 @@ class SparseSite(nn.Module):
         dictionary = "dense" if self.dictionary_basis is None else "factored"
         return encoder if encoder == dictionary else f"{encoder} encoder, {dictionary} dictionary"
 
-    def form_sizes(self, rank: int | None = None) -> dict[str, int | None]:
-        """How many numbers the weights and bases take in each form; `rank` for sides whose basis was multiplied in."""
-        dense, factored = 0, 0
-        known = True
-        for basis, width in ((self.encoder_basis, self.d_in), (self.dictionary_basis, self.d_out)):
-            r = rank if basis is None else basis.shape[0]
-            dense += self.atoms * width
-            factored += 0 if r is None else self.atoms * r + r * width
-            known = known and r is not None
-        return {"dense": dense, "factored": factored if known else None}
-
     def extra_repr(self) -> str:
         return f"{self.key}, atoms={self.atoms}, {self.d_in}→{self.d_out}, {self.form}, {self.encoder.name}"
 
