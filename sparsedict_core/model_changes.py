@@ -5,6 +5,7 @@ Linears that another library puts in their place, new blocks. Looked at before e
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class ModelWatch:
     def __init__(self, attachment: Attachment, model: nn.Module, paths: Iterable[str], find: Callable[[nn.Module], Mapping[str, Place]]) -> None:
         """`paths` lead to the sites below `model`; `find` finds their places anew."""
         self.attachment, self.paths, self.find = attachment, list(paths), find
+        self._model = weakref.ref(model)
         self._remember(model)
 
     def register(self, model: nn.Module) -> list[RemovableHandle]:
@@ -42,7 +44,7 @@ class ModelWatch:
         if torch.compiler.is_compiling():
             return
         model = getattr(model, "_orig_mod", model)
-        if self._changed(model):
+        if model is self._model() and self._changed(model):  # not a replica, which shares its hooks
             self.attachment.move(self.find(model))
             self._remember(model)
 
