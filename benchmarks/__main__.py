@@ -144,6 +144,16 @@ def layer_speed(paths: tuple[Path, Path], quick: bool, parts: tuple[str, ...], m
     click.echo(write_tables(results))
 
 
+@main.command("file-speed")
+@click.option("--before", type=click.Path(path_type=Path, exists=True), help="Another sparsedict_core, measured beside this one.")
+@click.option("--repeats", type=click.IntRange(1), default=25, show_default=True)
+def file_speed(before: Path | None, repeats: int) -> None:
+    """Loading and attaching a file of about a megabyte; only said, not stored."""
+    from .layer.file_speed import measure
+
+    measure(before, repeats, click.echo)
+
+
 @main.command()
 @click.pass_obj
 def tables(paths: tuple[Path, Path]) -> None:

@@ -6,6 +6,7 @@ same to them, and detaching leaves the model as it was. A deep copy or a pickle 
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 import weakref
@@ -279,5 +280,9 @@ def _sound(value: float, what: str) -> float:
 
 def _device_of(modules: Iterable[nn.Module]) -> torch.device | None:
     """Where the first module that has a parameter is, as far as that is known."""
-    parameter = next((parameter for module in modules for parameter in module.parameters()), None)
-    return None if parameter is None or parameter.device.type == "meta" else parameter.device
+    for module in modules:
+        # Its own come first: to walk through all that is below each Linear is the most of attaching a small adapter.
+        for parameter in itertools.chain(module._parameters.values(), module.parameters()):
+            if parameter is not None:
+                return None if parameter.device.type == "meta" else parameter.device
+    return None

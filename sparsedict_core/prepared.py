@@ -124,7 +124,7 @@ class PreparedSite:
     def move(self, device: torch.device) -> None:
         """Copy the site's tensors to the model's device, once for all calls. Parameters that are trained stay where they are."""
         raw = self.site.tensors()
-        if any(t is not None and (t.requires_grad or t.is_meta) for t in raw) or all(t is None or t.device == device for t in raw):
+        if all(t is None or t.device == device for t in raw) or any(t is not None and (t.requires_grad or t.is_meta) for t in raw):
             return
         self._moved, self._moved_key = raw.on(device), [_version(t) for t in raw]
 
