@@ -76,7 +76,7 @@ class Node:
         self.values: dict[str, Any] = {}
         self.outputs: list[tuple[str, str]] = []
         self.height, self.pos = 0, (0, 0)
-        self.tall = 0  # in Nodes 2.0, where widgets take more room
+        self.tall = self.wide = 0  # in Nodes 2.0, where widgets take more room, and no node is narrow
         self.more: dict[str, Any] = {}
 
     def __getitem__(self, output: int | str) -> Link:
@@ -113,7 +113,7 @@ class Workflow:
                 node.pos = (self._x, y)
                 y += max(node.height, node.tall) + GAP
             bottom = max(bottom, y - GAP)
-            self._x += max(node.width for node in column) + COLUMN_GAP
+            self._x += max(max(node.width, node.wide) for node in column) + COLUMN_GAP
         right = self._x - COLUMN_GAP
         bounding = [left - 20, top - 70, right - left + 40, bottom - top + 90]
         self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": COLOURS[colour], "font_size": 24, "flags": {}})
@@ -133,6 +133,7 @@ class Workflow:
         kind = source[0].outputs[source[1]][1]
         node = self._place(Node(len(self.nodes) + 1, "Reroute", None, None, ALWAYS, 75))
         node.sockets, node.outputs, node.height = {"": ("*", source)}, [(kind, kind)], 26
+        node.wide, node.tall = 240, 100
         return node
 
     def place(self, kind: str, pos: tuple[int, int], **more: Any) -> Node:
