@@ -1,7 +1,5 @@
 """The panels in both of the host's renderers: their widths, their one switch for settings, the map of a large file, and what a training leaves."""
 
-import re
-
 import pytest
 from host import PROJECT
 from large_files import sdxl_like
@@ -15,8 +13,8 @@ from sparsedict.tools.browser import set_nodes_2, set_setting, settle
 
 LARGE = "sdxl.safetensors"
 WINDOWS_PATH = "C:\\Users\\someone with a long name\\" + "a folder\\" * 17 + "concept.safetensors"
-#: What sparsedict.js puts on nodes; the probe has none of its own.
-PANELS = len(re.findall(r"add(?!Probe)[A-Z]\w+\(node, ", (PROJECT / "web" / "sparsedict.js").read_text(encoding="utf-8")))
+#: As many as there are files that put one on a node.
+PANELS = sum("addPanel(node" in path.read_text(encoding="utf-8") for path in (PROJECT / "web").glob("*_node.js"))
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes 2.0"], indirect=True)
 
 
@@ -98,7 +96,9 @@ def test_one_switch_shows_all_settings_and_hides_them_again(page, server, nodes_
     # All of the node stays in sight, also when it is at its tallest.
     page.evaluate("() => { const { ds } = app.canvas; ds.offset = ds.offset.map((each, i) => each + [120, 160][i] * (1 / 0.4 - 1 / ds.scale)); ds.scale = 0.4; app.canvas.setDirty(true, true); }")
     settle(page)
-    ours, hosts = page.get_by_role("button", name="All settings"), page.get_by_test_id("advanced-inputs-button")
+    ours = page.get_by_role("button", name="All settings")
+    own = page.locator("[data-node-id]").filter(has=page.get_by_role("group", name="Training monitor"))
+    hosts = own.get_by_test_id("advanced-inputs-button")
     assert ours.is_visible() + (hosts.count() and hosts.is_visible()) == 1
     field = "() => { const field = app.graph._nodes.find(node => node.type === 'SparseDictTrain').widgets.find(field => field.name === 'guidance');"
     shown = (
