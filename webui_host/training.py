@@ -91,15 +91,15 @@ def _train(settings: dict[str, Any], asked: set[str]) -> None:
     from modules import shared
     from modules.call_queue import queue_lock
 
-    from ..trainer.backends.webui import WebuiBackend
-    from ..trainer.config import TrainConfig
-    from ..trainer.fit import fitted
-    from ..trainer.loop import train
-
     events = WebuiEvents(STATE)
     with queue_lock:
         shared.state.begin(job="SparseDict training")
         try:
+            from ..trainer.backends.webui import WebuiBackend
+            from ..trainer.config import TrainConfig
+            from ..trainer.fit import fitted
+            from ..trainer.loop import train
+
             APPLIED.clear()
             backend = WebuiBackend(shared.sd_model)
             with backend.session():
