@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..sparsedict_core.errors import SparseDictError
+from ..sparsedict_core.errors import SiteError, SparseDictError, TagError
 from ..sparsedict_core.prompt_tags import NAME
 from . import files
 from .applied import AppliedTags
@@ -18,10 +18,19 @@ CHANGES = "sparsedict_changes"  # on the host's processing: options that an XYZ 
 
 
 def diffusion_model(sd_model: Any) -> nn.Module:
-    """The denoiser of the host's loaded model. The Forges keep it in another place than AUTOMATIC1111."""
+    """The denoiser of the host's loaded model. The Forges keep it in another place than AUTOMATIC1111.
+
+    Raises SiteError where it is in neither, as in SD.Next, which loads diffusers' pipelines.
+    """
     objects = getattr(sd_model, "forge_objects", None)
     model = sd_model if objects is None else objects.unet
-    return model.model.diffusion_model
+    found = getattr(getattr(model, "model", None), "diffusion_model", None)
+    if found is None:
+        raise SiteError(
+            f"this web UI holds its model as a {type(sd_model).__name__}, where SparseDict cannot act; use AUTOMATIC1111, Forge or Forge Neo, "
+            "or attach the file to the pipeline in Python."
+        )
+    return found
 
 
 def activate(p: Any, params_list: list[Any]) -> None:
@@ -31,18 +40,22 @@ def activate(p: Any, params_list: list[Any]) -> None:
         return
     from modules import shared
 
-    model = diffusion_model(getattr(p, "sd_model", None) or shared.sd_model)
+    model = None
     try:
+        model = diffusion_model(getattr(p, "sd_model", None) or shared.sd_model)
         APPLIED.apply(model, [params.items for params in params_list], files.default_folder(), getattr(p, CHANGES, None))
         p.extra_generation_params[INFOTEXT] = APPLIED.description()
     except SparseDictError as error:
         message = f"SparseDict: {error}"
-        p.comment(message)
-        if getattr(shared.opts, OPTION, STOP) == STOP:
+        if hasattr(p, "comment"):
+            p.comment(message)
+        if getattr(shared.opts, OPTION, STOP) != STOP:
+            p.extra_generation_params[INFOTEXT] = "none, see the comment"
+        elif model is None:
+            raise TagError(message) from error
+        else:
             # Not raised from here: the host would call again without tags, and draw.
             APPLIED.refuse(model, message)
-        else:
-            p.extra_generation_params[INFOTEXT] = "none, see the comment"
 
 
 def make_network() -> Any:

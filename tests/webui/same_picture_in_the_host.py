@@ -16,8 +16,7 @@ FORGE, NEO = (ROOT / "modules_forge").is_dir(), (ROOT / "modules_forge/packages"
 sys.argv = ["webui.py", *(["--cpu", "--force-fp32"] if NEO else ["--always-cpu", "--all-in-fp32"] if FORGE else ["--use-cpu", "all", "--no-half"])]
 os.chdir(ROOT)
 sys.path[:0] = [str(ROOT), str(ROOT / ("modules_forge/packages" if NEO else "packages_3rdparty")), str(PROJECT / "tests/webui")]
-if not FORGE:
-    sys.path.insert(1, str(ROOT / "repositories/stable-diffusion-stability-ai"))
+sys.path.insert(1, str(ROOT / "repositories" / ("huggingface_guess" if FORGE else "stable-diffusion-stability-ai")))
 
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402

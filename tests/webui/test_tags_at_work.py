@@ -1,6 +1,6 @@
 """The host's calls in the orders that were observed on the real ones, replayed against what the pack hands to it.
 
-`test_a1111.py` and `test_forge.py` check on real hosts that these orders and signatures are theirs.
+`test_real_hosts.py` checks on real hosts that these orders and signatures are theirs.
 """
 
 import sys
@@ -141,3 +141,18 @@ def test_a_file_added_or_changed_is_seen_without_a_restart(drawn, tmp_path):
         drawn("new")
     write(tmp_path, "new")
     assert torch.equal(drawn("new"), first)
+
+
+class StableDiffusionPipeline:
+    """What SD.Next has loaded."""
+
+
+def test_a_host_that_keeps_its_model_elsewhere_gets_a_sentence(host):
+    p = types.SimpleNamespace(sd_model=StableDiffusionPipeline(), extra_generation_params={})
+    net = network.make_network()
+    net.activate(p, [])  # without a tag nothing is asked of the host
+    with pytest.raises(TagError, match=r"holds its model as a StableDiffusionPipeline.*use AUTOMATIC1111"):
+        net.activate(p, [Params("zorp")], 3, include=[])
+    host.opts.sparsedict_on_mistake = network.WITHOUT
+    net.activate(p, [Params("zorp")])
+    assert "none" in p.extra_generation_params[network.INFOTEXT]
