@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from . import hostile
-from .bad_files import tried
+from .bad_files import tried, warm_up
 from .hunt import VALUES, hunt
 from .model import StackModel
 from .mutations import mutated
@@ -37,6 +37,7 @@ def made_files(count: int = 2000, minutes: float | None = None, seed: int = 0) -
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(place) / "a.safetensors"
+        warm_up(path)
 
         def wrong(content: Any) -> str:
             path.write_bytes(content)
