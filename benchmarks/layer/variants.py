@@ -59,7 +59,7 @@ def equal_atoms(widths: list[tuple[int, int]]) -> int:
 
 def trained_adapter(core: Any, model: Any, component: str, sites: list[Any], atoms: int, rank: int = RANK) -> Any:
     """An adapter that does something, with about a tenth of its coefficients at work, and an importance for each atom."""
-    adapter = core.SparseAdapter.create(model, [core.SiteName(*site) for site in sites], core.AdapterConfig(atoms=atoms, rank=rank), component)
+    adapter = core.SparseAdapter.create(model, [core.SiteName(site.path, site.layer, site.stream) for site in sites], core.AdapterConfig(atoms=atoms, rank=rank), component)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for site in adapter.sites.values():
