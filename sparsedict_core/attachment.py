@@ -7,8 +7,6 @@ same to them, and detaching leaves the model as it was. A deep copy or a pickle 
 from __future__ import annotations
 
 import itertools
-import math
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .bounds import MOST_STRENGTH
 from .errors import SiteError, SparseDictError
 from .model_changes import ModelWatch
 from .module_hook import ModuleHook, SiteCall, mark, unmark
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 #: (site_key, site, x, coefficients, update, output): x (..., d_in), coefficients (..., m) of all atoms and before
 #: gains, update (..., d_out) with gains at strength 1, output (..., d_out) before this update is added.
 TapCallback = Callable[[str, SparseSite, Tensor, Tensor, Tensor, Tensor], None]
-#: Of strengths; a number beyond is a slip.
-LOUD = 100.0
 
 
 class Session(Protocol):
@@ -270,11 +267,9 @@ class Attachment:
 
 
 def _sound(value: float, what: str) -> float:
-    """Raises SparseDictError for what is no finite number; warns of one that breaks any picture."""
-    if not math.isfinite(value):
-        raise SparseDictError(f"{what} is {value}; give a finite number, 1 is the adapter as it was trained and 0 the bare base.")
-    if abs(value) > LOUD:
-        warnings.warn(f"{what} is {value:g}, at which pictures are noise or black; 1 is the adapter as it was trained, and few bear more than 2.", stacklevel=3)
+    """Raises SparseDictError for what is no strength."""
+    if not abs(value) <= MOST_STRENGTH:
+        raise SparseDictError(f"{what} is {value}; give a finite number of at most {MOST_STRENGTH:g}, 1 is the adapter as it was trained and 0 the bare base.")
     return float(value)
 
 

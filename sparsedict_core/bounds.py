@@ -33,6 +33,10 @@ def most_atoms(size: int) -> int:
     return (1 << 16) + size // 64
 
 
+#: Of an adapter and of a member, either way: few bear more than 2, and half precision has a number for no more than the product of two such.
+MOST_STRENGTH = 250.0
+
+
 class Bounds(NamedTuple):
     """A number from `low` to `high`, both included."""
 

@@ -5,13 +5,13 @@ Applying the result is applying the members one after the other; their atoms are
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from .adapter import Member, SparseAdapter
 from .addresses import MEMBER_NAME
+from .bounds import MOST_STRENGTH
 from .errors import CompositionError
 from .fingerprint import differ
 from .site import SparseSite
@@ -39,8 +39,8 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
             if any(full == other.name for other in members):
                 raise CompositionError(f"two adapters are named {full!r}; give each a name of its own.")
             together = float(strength) * member.strength
-            if not math.isfinite(together):
-                raise CompositionError(f"the strength of {full!r} is {together}; give a number, 1 leaves an adapter as it is.")
+            if not abs(together) <= MOST_STRENGTH:
+                raise CompositionError(f"the strength of {full!r} is {together}; give a number of at most {MOST_STRENGTH:g}, 1 leaves an adapter as it is.")
             members.append(Member(full, together, member.config))
         for site in adapter.sites.values():
             known = widths.setdefault(site.name.place, (site.d_in, site.d_out, name))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapter import Member
 from .addresses import DIGITS, MEMBER_NAME, STREAM_NAME
-from .bounds import LONGEST_FIELD, LONGEST_PATH, MOST_MEMBERS, MOST_WIDTH, Bounds, most_sites
+from .bounds import LONGEST_FIELD, LONGEST_PATH, MOST_MEMBERS, MOST_STRENGTH, MOST_WIDTH, Bounds, most_sites
 from .config import AdapterConfig
 from .encoders import Encoder
 from .errors import FileFormatError, SparseDictError
@@ -40,6 +40,7 @@ _BASES = {"sd15": "sd_v1", "sd20": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd
 _LEVELS = 100
 
 _LAYER = Bounds(0, 10**DIGITS - 1, whole=True)
+_STRENGTH = Bounds(-MOST_STRENGTH, MOST_STRENGTH)
 _WIDTH = Bounds(1, MOST_WIDTH, whole=True)
 
 
@@ -185,8 +186,8 @@ def _members(path: Path, rows: Any) -> tuple[Member, ...]:
             name, strength = row["name"], row["strength"]
             if not isinstance(name, str) or len(name) > LONGEST_PATH or MEMBER_NAME.fullmatch(name) is None or name in members:
                 raise ValueError(f"{name!r:.60} is there twice, or no name of a member")
-            if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not math.isfinite(strength):
-                raise ValueError(f"the strength of {name} is {strength!r:.60}, it must be a finite number")
+            if not _STRENGTH.hold(strength):
+                raise ValueError(f"the strength of {name} is {strength!r:.60}, it must be {_STRENGTH}")
             members[name] = Member(name, float(strength), _config(path, "members", row["config"]))
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}: field members is damaged ({error}); the file was changed.") from error

@@ -55,6 +55,7 @@ REFUSED = {
     "empty site of huge width": (hostile.adapter_file(1, atoms=0, d_in=1 << 28), "widths of b.0 are"),
     "rank of 4,300 digits": (hostile.CASES["a rank of 4,300 digits"](), "rank is 1000"),
     "16,000 members": (hostile.adapter_file(1, fields={"members": [{"name": f"m{i}", "strength": 1, "config": {}} for i in range(16_000)]}), "at most 256 members"),
+    "a member's strength": (hostile.adapter_file(1, members=1, fields={"members": [{"name": "m0", "strength": 1e308, "config": hostile.CONFIG}]}), "it must be a number from -250 to 250"),
     "16,000 sites": (hostile.adapter_file(1, fields={"sites": [{}] * 16_000}), "more than 1,0"),
     "brackets": (hostile.CASES["28 MB of brackets in a field"](), "header of 28,000"),
     "many fields": (hostile.CASES["100,000 fields"](), "at most 512 texts"),
