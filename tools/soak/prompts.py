@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import threading
 from pathlib import Path
@@ -88,6 +89,7 @@ def prompts(folder: Path, count: int = 200, seed: int = 0) -> tuple[Row, str]:
 def _run(execution: Any, executor: Any, prompt: dict[str, Any]) -> Tensor | str:
     """The picture, or why there is none."""
     Take.taken.clear()
+    prompt = copy.deepcopy(prompt)  # the host writes into it, and gets each anew
     valid, error, outputs, details = asyncio.run(execution.validate_prompt("soak", prompt, None))
     if not valid:
         return f"{error} {details}"[:2000]
