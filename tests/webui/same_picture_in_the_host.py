@@ -29,6 +29,9 @@ applied, network = (importlib.import_module(f"pack.webui_host.{name}") for name 
 
 
 def forge():
+    from modules import shared_init
+
+    shared_init.initialize()  # the text encoder takes the host's options as it is imported
     from backend.args import dynamic_args
     from backend.loader import forge_loader
 

@@ -18,7 +18,7 @@ from ...sparsedict_core.fingerprint import fingerprint
 from ...webui_host.names import unet_tree
 from ...webui_host.network import diffusion_model
 from .base import Conditioning, StepCallback
-from .comfyui_weights import normalise
+from .comfyui_weights import OutOfPlace, normalise
 
 STEPS = 24
 TOKENS = 77  # of one part of a prompt, with its two ends
@@ -138,7 +138,8 @@ class WebuiBackend:
         self._load()
         told = {key: value.to(self.device) for key, value in conditioning.items()}
         more = {"y": told["vector"]} if "vector" in told else {}
-        with self._precision():
+        # The Forges' blocks add to what autograd has saved.
+        with self._precision(), OutOfPlace() if self.patcher is not None else contextlib.nullcontext():
             return self.network(noisy.to(self.device, torch.float32), levels.to(self.device).float(), context=told["crossattn"], **more).float()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
