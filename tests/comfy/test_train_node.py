@@ -80,6 +80,17 @@ def test_the_file_can_be_loaded_at_once_and_no_checkpoint_is_offered(server, tra
     assert checkpoints(server, "finished") and outputs["3"]["sparsedict_file"] == ["finished.safetensors"]
 
 
+def test_the_same_graph_is_not_trained_twice(server, trained):
+    again = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2))
+    server.result(again)
+    assert "3" not in server.ran(again)
+
+
+def test_a_name_that_is_taken_gets_a_number(server, trained):
+    server.run(graph("finished", steps=1))
+    assert load(server.base / "output" / "sparse_dicts" / "finished_2.safetensors").metadata["training"]["steps"] in (1, "1")
+
+
 def test_what_managers_of_loras_read_stands_beside_the_file_where_it_is_asked_for(server, trained):
     from PIL import Image
 
@@ -91,17 +102,6 @@ def test_what_managers_of_loras_read_stands_beside_the_file_where_it_is_asked_fo
         assert picture.size == (64, 64)
     card = json.loads((folder / "with a card.metadata.json").read_text(encoding="utf-8"))
     assert card["model_name"] == "with a card" and card["civitai"]["trainedWords"] == ["zorp"] and card["preview_url"].endswith("with a card.preview.png")
-
-
-def test_the_same_graph_is_not_trained_twice(server, trained):
-    again = server.queue(graph("finished", preview_prompts="a zorp in the center, night", preview_every=2))
-    server.result(again)
-    assert "3" not in server.ran(again)
-
-
-def test_a_name_that_is_taken_gets_a_number(server, trained):
-    server.run(graph("finished", steps=1))
-    assert load(server.base / "output" / "sparse_dicts" / "finished_2.safetensors").metadata["training"]["steps"] in (1, "1")
 
 
 def steps_seen(client):
