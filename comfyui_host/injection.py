@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.attachment import Attachment, checked_strength
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.prepared import ready
 from .rest import rest_on_model
@@ -131,14 +131,15 @@ def apply_adapter(
     """A clone of `patcher` with the adapter on it, beside whatever is on it already; `patcher` stays as it is.
     `name` is what nodes after it call the adapter.
 
-    Raises SiteError if the adapter does not fit the model, SparseDictError for an empty range of percents.
+    Raises SiteError if the adapter does not fit the model, SparseDictError for an empty range of percents and for what is no strength.
     """
     from comfy.patcher_extension import WrappersMP
 
     if not 0 <= start_percent < end_percent <= 1:
         raise SparseDictError(f"the range {start_percent:g} to {end_percent:g} is empty; start must be below end, both from 0 to 1.")
-    applied = AppliedAdapter(patcher, adapter, float(strength), gains, start_percent, end_percent, name)
-    clone = rest_on_model(patcher, adapter, float(strength), gains)
+    strength = checked_strength(strength, f"the strength of {name or 'the adapter'}")
+    applied = AppliedAdapter(patcher, adapter, strength, gains, start_percent, end_percent, name)
+    clone = rest_on_model(patcher, adapter, strength, gains)
     clone.set_injections(KEY, [*applied_to(clone), applied])
     clone.set_additional_models(KEY, [*clone.get_additional_models_with_key(KEY), applied.tensors])
     if (start_percent, end_percent) != (0.0, 1.0):

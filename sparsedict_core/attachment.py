@@ -77,7 +77,7 @@ class MemberStrengths(MutableMapping[str, float]):
         if name not in self._values:
             known = f"the members are {', '.join(self._values)}" if self._values else "the adapter is not composed and has no members"
             raise SparseDictError(f"there is no member {name!r}; {known}.")
-        self._values[name] = _sound(strength, f"the strength of {name!r}")
+        self._values[name] = checked_strength(strength, f"the strength of {name!r}")
         attachment = self._attachment()
         if attachment is not None:
             attachment._rescale()
@@ -114,7 +114,7 @@ class Attachment:
         self.session: Session | None = None
         self.taps: list[TapCallback] = []
         self.companions: list[Callable[[], None]] = []  # what ends what else came with the adapter, when that is detached
-        self._strength = _sound(strength, "the strength")
+        self._strength = checked_strength(strength, "the strength")
         self._sizes = [site.atoms for site in adapter.sites.values()]
         self._gains = torch.ones(sum(self._sizes))  # of all sites, one after another
         device = _device_of(place.module if isinstance(place, Place) else place for place in places.values())
@@ -158,7 +158,7 @@ class Attachment:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = _sound(value, "the strength")
+        self._strength = checked_strength(value, "the strength")
         self._rescale()
 
     def strength_at(self, member: str | None) -> float:
@@ -266,7 +266,7 @@ class Attachment:
         self.detach()
 
 
-def _sound(value: float, what: str) -> float:
+def checked_strength(value: float, what: str) -> float:
     """Raises SparseDictError for what is no strength."""
     if not abs(value) <= MOST_STRENGTH:
         raise SparseDictError(f"{what} is {value}; give a finite number of at most {MOST_STRENGTH:g}, 1 is the adapter as it was trained and 0 the bare base.")

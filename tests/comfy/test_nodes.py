@@ -313,3 +313,27 @@ def test_after_a_restart_a_sweep_has_names_of_its_own_and_still_becomes_a_gif(no
         for name in names[-1]:
             (Path(folder_paths.get_temp_directory()) / name).unlink()
     assert not set(names[0]) & set(names[1])
+
+
+# -- what a file or a graph may hold --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_none_is_refused_by_each_node(nodes, model, value, file, strength):
+    """A graph that is sent over the API is JSON as Python reads it, NaN and Infinity included."""
+    for use in (
+        lambda: run(nodes, "SparseDictApply", model=model, sparse_dict=value, strength=strength, start_percent=0.0, end_percent=1.0),
+        lambda: run(nodes, "SparseDictLoader", model=model, file=NAME, strength=strength, share=1.0),
+        lambda: run(nodes, "SparseDictScaleAtoms", sparse_dict=value, gains=f"L0*{strength}"),
+        lambda: run(nodes, "SparseDictCompose", **dicts({1: value}), **{f"strength_{number}": strength for number in range(1, 9)}),
+    ):
+        with pytest.raises(SparseDictError, match="nan|inf|finite"):
+            use()
+
+
+def test_text_of_a_file_cannot_act_in_a_node(nodes, model):
+    evil = "a\x1b]0;pwned\x07b\u202ec"
+    made = make_value(model, evil)
+    made.adapter.metadata.update(base_family=f"sd3{evil}", note=evil)
+    _, text = run(nodes, "SparseDictInspect", sparse_dict=made, strongest=3)
+    assert "\\x1b" in text and text.replace("\n", "").isprintable()
