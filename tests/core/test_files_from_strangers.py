@@ -91,6 +91,39 @@ def test_only_regular_files_are_opened(tmp_path):
 
 
 @POSIX
+def test_what_may_not_be_read_is_said_so(tmp_path, adapter):
+    """In a child without root's rights, for which nothing is unreadable."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    save(adapter, folder / "a.safetensors")
+    read, write = os.pipe()
+    for path in tmp_path.parents:
+        if path.owner() == folder.owner() and path.stat().st_mode & 0o700 == 0o700 and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o011)
+    tmp_path.chmod(0o755)
+    folder.chmod(0)
+    try:
+        child = os.fork()
+        if child == 0:
+            said = "nothing"
+            try:
+                if os.getuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                load(folder / "a.safetensors")
+            except BaseException as error:
+                said = f"{type(error).__name__}: {error}"
+            finally:
+                os.write(write, said.encode())
+                os._exit(0)
+        os.waitpid(child, 0)
+        said = os.read(read, 10_000).decode()
+    finally:
+        folder.chmod(0o755)
+    assert said.startswith("FileFormatError: ") and "not yours to read" in said
+
+
+@POSIX
 def test_names(tmp_path, adapter):
     for name, match in (("a" * 300, "longer than the system lets"), ("a\0b", "zero byte or half a character"), ("a\ud800", "half a character")):
         for use in (load, lambda path: save(adapter, path)):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -334,3 +337,12 @@ def test_a_fault_that_many_pictures_share_is_said_once(tmp_path):
     (tmp_path / "0.txt").write_text("a [trigger]")
     with pytest.raises(DataError, match=r"\[trigger\].*1\.png has no caption.*\(and 7 pictures more\)"):
         ConceptData.from_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_said_so(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match="cannot be listed .Permission denied.; check its permissions"):
+        ConceptData.from_folder(tmp_path, caption="a thing")
