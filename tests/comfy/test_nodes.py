@@ -327,7 +327,7 @@ def test_a_number_that_is_none_is_refused_by_each_node(nodes, model, value, file
         lambda: run(nodes, "SparseDictScaleAtoms", sparse_dict=value, gains=f"L0*{strength}"),
         lambda: run(nodes, "SparseDictCompose", **dicts({1: value}), **{f"strength_{number}": strength for number in range(1, 9)}),
     ):
-        with pytest.raises(SparseDictError, match="nan|inf|finite"):
+        with pytest.raises(SparseDictError, match=r"nan|inf|finite"):
             use()
 
 

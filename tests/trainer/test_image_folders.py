@@ -344,5 +344,5 @@ def test_a_folder_that_cannot_be_listed_is_said_so(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "iterdir", refused)
-    with pytest.raises(DataError, match="cannot be listed .Permission denied.; check its permissions"):
+    with pytest.raises(DataError, match=r"cannot be listed \(Permission denied\); check its permissions"):
         ConceptData.from_folder(tmp_path, caption="a thing")
