@@ -6,17 +6,18 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
 from .adapter import SparseAdapter
 from .atomic_write import write_atomically
+from .encoders.base import Encoder
 from .errors import FileFormatError
 from .file_format import ASIDE, SaveReport, check_atoms, check_target, header_bytes, stored_tensor
 from .file_metadata import decode_metadata, encode_metadata
-from .site import SparseSite
+from .site import SiteName, SparseSite
 from .tensor_table import site_tensors
 
 _CHUNK = 1 << 22  # bytes copied at once
@@ -44,14 +45,17 @@ def save_streamed(
             parts = {4: _Part(wide), 2: _Part(narrow)}
             written = []
             for site in sites:
+                shapes = {}
                 for row, tensor in site_tensors(site):
                     name = f"{site.key}.{row.name}"
                     stored = stored_tensor(path, name, row, tensor, row.dtype or dtype)
                     parts[stored.element_size()].add(name, stored)
-                written.append(site.to("meta"))
+                    shapes[row.attribute] = tuple(tensor.shape)
+                written.append((site.name, site.encoder, site.member, shapes))
             for name, tensor in aside:
                 parts[tensor.element_size()].add(ASIDE + name, tensor)
-            adapter = finish(written)
+            # Not before: a small tensor that stays between large ones keeps the heap from giving their memory back.
+            adapter = finish([_without_memory(*one) for one in written])
             fields = encode_metadata(adapter)
             header: dict[str, Any] = {"__metadata__": fields, **parts[4].entries(0), **parts[2].entries(parts[4].size)}
             start = header_bytes(header)
@@ -63,6 +67,13 @@ def save_streamed(
         raise FileFormatError(f"{path} was not saved: {error.strerror or error}; choose another place.") from error
     forms = {key: site.form for key, site in adapter.sites.items()}
     return SaveReport(path, size, 0, adapter.atom_count, dtype, forms)
+
+
+def _without_memory(name: SiteName, encoder: Encoder, member: str | None, shapes: dict[str, tuple[int, ...]]) -> SparseSite:
+    """A site of these shapes on the meta device."""
+    bases = {"encoder_basis": None, "dictionary_basis": None}
+    tensors = {attribute: torch.empty(shape, device="meta") for attribute, shape in shapes.items()}
+    return SparseSite(name, encoder, member=member, **cast(Any, bases | tensors))
 
 
 class _Part:
