@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from .tensor_table import TABLE, Row, shape_of, site_sizes, site_tensors
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 #: Before the names of tensors that are no site's (`SparseAdapter.aside`).
 ASIDE = "aside."
+HASH = "modelspec.hash_sha256"
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,16 @@ def _with_sorted_header(data: bytes) -> bytes:
     random order, and equal adapters shall give equal bytes."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header["__metadata__"]["modelspec.hash_sha256"] = "0x" + hashlib.sha256(memoryview(data)[8 + length :]).hexdigest()
+    header["__metadata__"][HASH] = hash_of([memoryview(data)[8 + length :]])
     return header_bytes(header) + data[8 + length :]
+
+
+def hash_of(tensors: Iterable[bytes | memoryview]) -> str:
+    """As ModelSpec wants it: of the tensors' bytes, in the file's order."""
+    digest = hashlib.sha256()
+    for part in tensors:
+        digest.update(part)
+    return "0x" + digest.hexdigest()
 
 
 def header_bytes(header: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from .adapter import SparseAdapter
 from .atomic_write import write_atomically
 from .encoders.base import Encoder
 from .errors import FileFormatError
-from .file_format import ASIDE, SaveReport, check_atoms, check_target, header_bytes, stored_tensor
+from .file_format import ASIDE, HASH, SaveReport, check_atoms, check_target, hash_of, header_bytes, stored_tensor
 from .file_metadata import decode_metadata, encode_metadata
 from .site import SiteName, SparseSite
 from .tensor_table import site_tensors
@@ -56,7 +56,7 @@ def save_streamed(
                 parts[tensor.element_size()].add(ASIDE + name, tensor)
             # Not before: a small tensor that stays between large ones keeps the heap from giving their memory back.
             adapter = finish([_without_memory(*one) for one in written])
-            fields = encode_metadata(adapter)
+            fields = encode_metadata(adapter) | {HASH: hash_of(itertools.chain(parts[4].chunks(), parts[2].chunks()))}
             header: dict[str, Any] = {"__metadata__": fields, **parts[4].entries(0), **parts[2].entries(parts[4].size)}
             start = header_bytes(header)
             size = len(start) + parts[4].size + parts[2].size
