@@ -32,6 +32,7 @@ from .tensor_table import TABLE, Row, shape_of, site_sizes, site_tensors
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 #: Before the names of tensors that are no site's (`SparseAdapter.aside`).
 ASIDE = "aside."
+#: ModelSpec's field for the hash of the tensors.
 HASH = "modelspec.hash_sha256"
 
 

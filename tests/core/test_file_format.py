@@ -145,7 +145,7 @@ def test_composed_file(tmp_path, model, adapter):
 BAD_MEMBERS = {
     "nan": ({"strength": float("nan")}, "strength of style is nan"),
     "text": ({"strength": "1"}, "strength of style is '1'"),
-    "too large": ({"strength": 10**400}, "too large"),
+    "too large": ({"strength": 10**400}, "must be a number from -250 to 250"),
     "same name": ({"name": "cat"}, "'cat' is there twice"),
     "no name": ({"name": "a b"}, "'a b' is there twice, or no name"),
     "config": ({"config": {"encoder": "quantile", "encoder_settings": {"momentum": -1}}}, "field members: .*momentum = -1: give a number from 0"),
