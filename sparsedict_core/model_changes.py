@@ -61,14 +61,14 @@ class ModelWatch:
             parent: nn.Module = model
             for name in path.split("."):
                 known = None if parent is model else parent  # the model holds this, and is not to be held by it
-                for each in (name, *FUSED) if are_fused(parent) else (name,):
-                    links[id(parent), each] = known, each, parent._modules.get(each)
-                if hasattr(parent, "fused_projections"):
+                if "fused_projections" in vars(parent):
                     fused[id(parent)] = known, are_fused(parent)
+                for each in (name, *FUSED) if fused.get(id(parent), (None, False))[1] else (name,):
+                    links[id(parent), each] = known, each, parent._modules.get(each)
                 if (child := parent._modules.get(name)) is None:
                     break
                 parent = child
-            while isinstance(inner := getattr(parent, "base_layer", None), nn.Module):
+            while (inner := parent._modules.get("base_layer")) is not None:
                 links[id(parent), "base_layer"] = parent, "base_layer", inner
                 parent = inner
         self._links, self._fused = list(links.values()), list(fused.values())

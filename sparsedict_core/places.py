@@ -94,7 +94,8 @@ def widths(place: Place) -> tuple[int, int] | None:
 def are_fused(attention: Any) -> bool:
     """Whether diffusers' attention computes q, k and v by its fused Linear. Some classes leave that, and their mark, behind when they
     are taken apart again; then the kind of processor tells."""
-    if getattr(attention, "fused_projections", False) is not True:
+    # Looked up in its own fields: a module that lacks an attribute takes long to say so, and many are asked.
+    if getattr(attention, "__dict__", {}).get("fused_projections") is not True:
         return False
     return hasattr(attention, "unfuse_projections") or "Fused" in type(getattr(attention, "processor", None)).__name__
 
