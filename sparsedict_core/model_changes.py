@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .module_hook import ModuleHook
-from .places import FUSED, are_fused
+from .places import FUSED, are_fused, may_be_fused
 from .site import Place
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ModelWatch:
             parent: nn.Module = model
             for name in path.split("."):
                 known = None if parent is model else parent  # the model holds this, and is not to be held by it
-                if "fused_projections" in vars(parent):
+                if may_be_fused(parent):
                     fused[id(parent)] = known, are_fused(parent)
                 for each in (name, *FUSED) if fused.get(id(parent), (None, False))[1] else (name,):
                     links[id(parent), each] = known, each, parent._modules.get(each)

@@ -91,11 +91,16 @@ def widths(place: Place) -> tuple[int, int] | None:
     return (d_in, rows[1] - rows[0]) if 0 <= rows[0] < rows[1] <= d_out else (d_in, 0)
 
 
+def may_be_fused(attention: Any) -> bool:
+    """Whether a module says of itself if its projections are fused. A module that lacks an attribute takes long to say so, and many are
+    asked: so its own fields and its class are looked at."""
+    return "fused_projections" in getattr(attention, "__dict__", {}) or hasattr(type(attention), "fused_projections")
+
+
 def are_fused(attention: Any) -> bool:
     """Whether diffusers' attention computes q, k and v by its fused Linear. Some classes leave that, and their mark, behind when they
     are taken apart again; then the kind of processor tells."""
-    # Looked up in its own fields: a module that lacks an attribute takes long to say so, and many are asked.
-    if getattr(attention, "__dict__", {}).get("fused_projections") is not True:
+    if not may_be_fused(attention) or attention.fused_projections is not True:
         return False
     return hasattr(attention, "unfuse_projections") or "Fused" in type(getattr(attention, "processor", None)).__name__
 
