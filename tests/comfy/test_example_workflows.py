@@ -185,7 +185,7 @@ def test_the_blueprint_is_offered_and_runs(server, object_info):
     # What a user puts around it.
     around = [
         {"id": 2, "type": "SparseDictDemoModel", "mode": ALWAYS, "inputs": [], "outputs": []},
-        {"id": 3, "type": "SparseDictLoadImageSet", "mode": ALWAYS, "inputs": [], "outputs": [], "widgets_values": ["demo: zorp", "", "zorp"]},
+        {"id": 3, "type": "SparseDictLoadImageSet", "mode": ALWAYS, "inputs": [], "outputs": [], "widgets_values": ["demo: zorp", "", "zorp", "files", False]},
         {"id": 4, "type": "PreviewImage", "mode": ALWAYS, "inputs": [{"name": "images", "link": 9}], "outputs": []},
     ]
     sources = {"model": [2, 0], "clip": [2, 1], "vae": [2, 2], "images": [3, 0], "captions": [3, 1]}

@@ -15,7 +15,7 @@ OTHER = "z-sparsedict-copy"  # after the other one in the host's order
 @pytest.fixture(scope="module")
 def twice(host_root, tmp_path_factory):
     base = make_base(tmp_path_factory.mktemp("twice"))
-    parts = ["__init__.py", "nodes", "web", "trainer", "sparsedict_core", "comfyui_host", "demo_model", "pictures", "demo/concepts"]
+    parts = ["__init__.py", "nodes", "web", "trainer", "sparsedict_core", "comfyui_host", "host_shared", "lora", "demo_model", "pictures", "demo/concepts"]
     for part in parts:
         target = base / "custom_nodes" / OTHER / part
         target.parent.mkdir(parents=True, exist_ok=True)

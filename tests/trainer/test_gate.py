@@ -11,7 +11,7 @@ from sparsedict.lora.convert import lora_to_adapter
 from sparsedict.sparsedict_core import load, save
 from sparsedict.sparsedict_core.errors import SiteError
 from sparsedict.tools.make_demo_images import concept_data
-from sparsedict.trainer import Callbacks, gate
+from sparsedict.trainer import Callbacks, gate, shrink
 from sparsedict.trainer.config import TrainConfig
 
 LORA = Path(sparsedict.__file__).parent / "demo" / "loras" / "zorp.safetensors"
@@ -29,7 +29,7 @@ def change(backend, adapter, caption):
 
 def test_a_gated_lora(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "SITE_STEPS", 25)
-    monkeypatch.setattr(gate, "HEAL_QUIET_SAMPLES", 4)
+    monkeypatch.setattr(shrink, "HEAL_QUIET_SAMPLES", 4)
     lora, _ = lora_to_adapter(LORA, open_base("demo"))
     lora.aside = {"lora_te_x.alpha": torch.tensor(1.0)}
     result = gate.gate(lora, backend, data=concept_data("zorp"), steps=5, callbacks=Callbacks(), batch=TrainConfig(batch_size=4))
