@@ -383,8 +383,10 @@ class ComfyBackend:
 
     def _recomputed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(args: tuple, kwargs: dict[str, Any]) -> Any:
+            # A bare `x.addcmul_(…)` would change what the second run begins with.
+            own = [each.clone() if number == 0 and isinstance(each, Tensor) else each for number, each in enumerate(args)]
             with self._mode():  # the second run may be in a thread of autograd's own
-                return forward(*args, **kwargs)
+                return forward(*own, **kwargs)
 
         def recomputed(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
