@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...sparsedict_core.site import SiteName
 from ..timing import in_turns, paired_ratio, seconds_of
 from .variants import BEFORE, core_at, trained_adapter
 
@@ -21,7 +22,7 @@ def measure(before: Path | None, repeats: int, say: Callable[[str], None]) -> No
     """Says CPU milliseconds, and where another `sparsedict_core` is given, this one's over the other's."""
     for name, (count, width, atoms, rank) in SHAPES.items():
         model = nn.ModuleDict({f"b{number}": nn.Linear(width, width) for number in range(count)}).requires_grad_(False)
-        sites = [(f"b{number}", number) for number in range(count)]
+        sites = [SiteName(f"b{number}", number) for number in range(count)]
         runs: dict[str, Callable[[], float]] = {}
         with tempfile.TemporaryDirectory() as folder:
             for core, suffix in ((core_at(None), ""), *(((core_at(before), f" {BEFORE}"),) if before else ())):
