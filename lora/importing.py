@@ -15,6 +15,7 @@ from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
+from ..sparsedict_core.shown_text import shown
 from ..sparsedict_core.site import SiteName, SparseSite
 from ..sparsedict_core.streams import name_sites
 from ..sparsedict_core.text_encoders import is_text_encoder
@@ -68,7 +69,7 @@ class ImportReport:
     def text(self) -> str:
         """Lines for people."""
         kinds = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
-        lines = [f"{self.path}: {kinds} modules for {self.family} became {self.atoms} atoms at {self.sites} sites"]
+        lines = [f"{shown(self.path)}: {kinds} modules for {self.family} became {self.atoms} atoms at {self.sites} sites"]
         if self.without_alpha:
             lines.append(f"{self.without_alpha} modules say no alpha: it was taken as the rank, as all loaders do")
         if self.lost:
@@ -76,7 +77,7 @@ class ImportReport:
         if self.text_encoder:
             lines.append(f"{self.text_encoder} tensors of text encoders were kept as they are; the LoRA loader of whoever applies the dictionary puts them on its text encoders")
         if self.aside:
-            lines.append(f"{len(self.aside)} other tensors were kept as they are, for LoRA loaders that know a place for them; the first is {self.aside[0]}")
+            lines.append(f"{len(self.aside)} other tensors were kept as they are, for LoRA loaders that know a place for them; the first is {shown(self.aside[0])}")
         return "\n".join(lines)
 
 

@@ -35,6 +35,8 @@ def most_atoms(size: int) -> int:
 
 #: Of an adapter and of a member, either way: few bear more than 2, and half precision has a number for no more than the product of two such.
 MOST_STRENGTH = 250.0
+#: Of one atom: sums over any number of atoms stay finite in fp32.
+MOST_IMPORTANCE = 1e30
 
 
 class Bounds(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any
 
 from .adapter import Member, SparseAdapter
 from .addresses import MEMBER_NAME
-from .bounds import MOST_STRENGTH
+from .bounds import LONGEST_PATH, MOST_STRENGTH
 from .errors import CompositionError
 from .fingerprint import differ
+from .shown_text import shortened
 from .site import SparseSite
 
 
@@ -36,6 +37,8 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
         inner = adapter.members or (Member("", 1.0, adapter.config),)
         for member in inner:
             full = f"{name}.{member.name}" if member.name else name
+            if len(full) > LONGEST_PATH:
+                raise CompositionError(f"{shortened(full, 40)} is too long a name for a member, which has {LONGEST_PATH} characters at most.")
             if any(full == other.name for other in members):
                 raise CompositionError(f"two adapters are named {full!r}; give each a name of its own.")
             together = float(strength) * member.strength

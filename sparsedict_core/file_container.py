@@ -26,7 +26,7 @@ from .shown_text import shown
 
 #: What can be read, in the format's own words.
 STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
-_SIZES = {name: dtype.itemsize for name, dtype in STORED.items()} | {"F64": 8, "I64": 8, "U64": 8, "U32": 4, "I16": 2, "U16": 2}
+_SIZES = {name: dtype.itemsize for name, dtype in STORED.items()} | {"F64": 8, "I64": 8, "U64": 8, "U32": 4, "I16": 2, "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
 _DIMENSIONS = 8
 _PIECE, _SMALL = 1 << 20, 1 << 14  # numbers that are looked at at once, and of a tensor that is looked at with others
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

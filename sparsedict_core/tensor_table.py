@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bounds import MOST_ATOMS
+from .bounds import MOST_ATOMS, MOST_IMPORTANCE
 from .site import SparseSite
 
 Sizes = Mapping[str, int]
@@ -41,7 +41,7 @@ TABLE = (
     Row("encoder.threshold", "threshold", (), _FULL),
     Row("dictionary.weight", "dictionary_weight", ("atoms", "dictionary")),
     Row("dictionary.basis", "dictionary_basis", ("dictionary", "d_out"), optional=True),
-    Row("importance", "importance", ("atoms",), _FULL, sound=lambda t: t >= 0, otherwise="values below 0"),
+    Row("importance", "importance", ("atoms",), _FULL, sound=lambda t: (t >= 0) & (t <= MOST_IMPORTANCE), otherwise=f"values below 0 or above {MOST_IMPORTANCE:g}"),
     Row("atom_ids", "atom_ids", ("atoms",), torch.int32, sound=lambda t: (t >= 0) & (t < MOST_ATOMS), otherwise=f"ids outside of 0 to {MOST_ATOMS - 1:,}"),
     Row("firing", "firing", ("atoms",), _FULL, optional=True, sound=lambda t: (t >= 0) & (t <= 1), otherwise="values that are no shares from 0 to 1"),
     Row("moments", "moments", ("atoms", "atoms"), _FULL, optional=True),

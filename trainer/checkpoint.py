@@ -19,6 +19,7 @@ from torch import Tensor
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import CheckpointError
+from ..sparsedict_core.regular_file import read_regular
 from .average import Average
 from .config import TrainConfig
 from .revival import DeadAtoms
@@ -182,7 +183,7 @@ def read(
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and decoded metadata, once it is certain that they are what was written."""
     try:
-        data = path.read_bytes()  # not mapped to the file, which may change or go
+        data = read_regular(path)  # not mapped to the file, which may change or go
         tensors = from_bytes(data)
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     except KeyError:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from sparsedict.sparsedict_core import file_format
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.encoders import encoder_names
-from sparsedict.sparsedict_core.errors import FileFormatError
+from sparsedict.sparsedict_core.errors import CompositionError, FileFormatError
 from sparsedict.sparsedict_core.file_format import load, read_metadata, save
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
@@ -454,3 +454,16 @@ def load_again(path, data):
 
 def test_file_format_module_uses_no_pickle():
     assert "pickle" not in vars(file_format) and not hasattr(file_format, "torch_load")
+
+
+def test_importance_is_bounded(tmp_path, adapter):
+    """Sums over many atoms must be numbers that JSON has."""
+    path = tmp_path / "a.safetensors"
+    next(iter(adapter.sites.values())).importance.fill_(3e38)
+    with pytest.raises(FileFormatError, match=r"values below 0 or above 1e\+30"):
+        save(adapter, path)
+
+
+def test_a_member_s_name_has_a_length(adapter):
+    with pytest.raises(CompositionError, match="is too long a name for a member"):
+        compose([("a" * 5000, adapter, 1.0), ("b", adapter, 1.0)])

@@ -65,6 +65,7 @@ REFUSED = {
     "trailing bytes": (hostile.adapter_file(1) + b"abc", "goes on for 3 bytes after its last tensor"),
     "a gap": (hostile.with_header(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[2,4]}}', bytes(4)), "begin at byte 2, expected 0"),
     "a lie about a size": (hostile.with_header(b'{"a":{"dtype":"F16","shape":[9],"data_offsets":[0,2]}}', bytes(2)), "other than its shape says"),
+    "a lie about a size of eight bits": (hostile.with_header(b'{"a":{"dtype":"F8_E4M3","shape":[],"data_offsets":[0,4]}}', bytes(4)), "other than its shape says"),
     "not UTF-8": (hostile.with_header(b'{"\xff":1}'), "cannot be read"),
     "half a character": (hostile.with_header(b'{"__metadata__":{"a":"\\ud800"}}'), "half a character"),
     "a header without end": ((1 << 62).to_bytes(8, "little") + b"{}", "truncated at 10 bytes, within its header"),

@@ -217,3 +217,11 @@ def test_text_encoders_leave_with_the_lora(tmp_path):
     assert not out.left_out and set(text) <= set(load_file(str(tmp_path / "kohya.safetensors")))
     out = export_lora(adapter, tmp_path / "diffusers.safetensors", "diffusers")
     assert out.left_out == 3 and "left out" in out.text
+
+
+def test_names_of_other_tensors_are_shown_escaped_and_short(tmp_path):
+    base = Base.of(DENOISERS["sd15"][0]()[0])
+    for name in ("zz\x1b]0;owned\x07\u202e", "z" * 300_000):
+        tensors = kohya_style(random_lora(linears(base.denoiser))) | {name: torch.zeros(1)}
+        _, report = lora_to_adapter(write(tensors, tmp_path / "lora.safetensors"), base)
+        assert report.text.replace("\n", "").isprintable() and len(report.text) < 2000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import pytest
@@ -115,6 +116,14 @@ DAMAGED = {
 def test_a_damaged_checkpoint_is_one_error_that_names_it_and_the_one_before(kept, what):
     DAMAGED[what](kept)
     with pytest.raises(CheckpointError, match=r"step-000002\.safetensors is damaged .*delete it to go on from step-000001\.safetensors\.$"):
+        read(kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="made of what only POSIX has")
+def test_a_pipe_in_a_checkpoint_s_place_is_not_waited_for(kept):
+    kept.unlink()
+    os.mkfifo(kept)
+    with pytest.raises(CheckpointError, match="it is a pipe"):
         read(kept)
 
 
