@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from core.operations import Operations
 from core.tiny_adapters import TinyModel, make_adapter
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.encoders import encoder_names
@@ -64,18 +64,6 @@ def test_no_graph_break_with_members(model, x):
         assert counter.graphs == 1
 
 
-class Operations(TorchDispatchMode):
-    """The names of all operations within the block."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
 # What a graph cannot capture: reading a value on the CPU, and shapes that depend on values.
 UNCAPTURABLE = {"_local_scalar_dense", "nonzero", "item", "index", "masked_select"}
 
@@ -90,7 +78,8 @@ def test_a_call_can_be_captured(model, x, capturable):
         attachment.capturable = capturable
         with Operations() as seen:
             assert torch.allclose(model(x), plain, atol=1e-5)
-        assert "addmm" in seen.names and not seen.names & UNCAPTURABLE
+        names = {op.overloadpacket.__name__ for op in seen.counted}
+        assert "addmm" in names and not names & UNCAPTURABLE
 
 
 @torch.no_grad()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
+from core.operations import Operations
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.addresses import format_masks, resolve, site_labels
@@ -95,16 +93,6 @@ def test_seven_hundred_sites(make):
     some = {key: torch.arange(4) < 2 for key in list(adapter.sites)[::50]}
     masks = resolve(adapter, format_masks(adapter, some))
     assert all(torch.equal(masks[key], mask) for key, mask in some.items())
-
-
-class Operations(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.counted = Counter()
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        self.counted[str(op)] += 1
-        return op(*args, **(kwargs or {}))
 
 
 @torch.no_grad()

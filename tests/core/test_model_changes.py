@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
-from collections import Counter
 
 import pytest
 import torch
+from core.operations import Operations
 from core.test_fused_projections import WIDTH, Block, Model, unbound
 from core.tiny_denoisers import DENOISERS
 from torch import nn
@@ -209,17 +209,6 @@ def test_the_model_is_not_held():
 
 @torch.no_grad()
 def test_looking_for_changes_costs_no_operation():
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Operations(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.counted = Counter()
-
-        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-            self.counted[str(op)] += 1
-            return op(*args, **(kwargs or {}))
-
     model, x, adapter = small()
     with Operations() as bare:
         model(x)
