@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.gains import alive
-from ..sparsedict_core.text_encoders import is_text_encoder
+from ..sparsedict_core.text_encoders import is_text_encoder, text_encoder_tensors
 
 
 def rest_on_model(patcher: Any, adapter: SparseAdapter, strength: float, gains: Mapping[str, Tensor] | None) -> Any:
@@ -27,7 +27,7 @@ def rest_on_clip(clip: Any, adapter: SparseAdapter, strength: float, gains: Mapp
     """A clone of the CLIP with the text encoders' part; the CLIP itself where there is nothing for it. A part without a CLIP is told in the log."""
     import comfy.sd
 
-    part = {key: tensor for key, tensor in adapter.aside.items() if is_text_encoder(key)}
+    part = text_encoder_tensors(adapter)
     if not part or not _acts(adapter, strength, gains):
         return clip
     if clip is None:

@@ -78,6 +78,8 @@ class RunEvents(Callbacks):
         )  # fmt: skip
 
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
+        from ..trainer.previews import sheet
+
         # Not as the host's own preview: the node would show it twice, and the host forgets it at the end of the run.
         self.send({"event": "preview", "step": step, "prompts": list(prompts), "number": self.state.note_preview(sheet(images, base_images))})
 
@@ -106,18 +108,3 @@ class RunEvents(Callbacks):
     def over(self) -> None:
         """The run ends, well or with an error."""
         self.state.end()
-
-
-def single(image: Tensor) -> Any:
-    """(3, H, W) in [-1, 1] → PIL."""
-    from PIL import Image
-
-    pixels = ((image.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.movedim(0, -1).contiguous().numpy())
-
-
-def sheet(images: Tensor, base_images: Tensor) -> Any:
-    """(n, 3, H, W) twice, in [-1, 1] → PIL: pictures with the adapter above those of the base."""
-    import torch
-
-    return single(torch.cat([torch.cat(list(row.float().cpu()), dim=2) for row in (images, base_images)], dim=1))

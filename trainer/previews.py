@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from .callbacks import Interrupted
 from .config import TrainConfig
 from .memory import is_out_of_memory
 from .stopping import interruptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @torch.no_grad()
@@ -75,20 +79,24 @@ def folder_of(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".safetensors") + ".previews")
 
 
+def sheet(above: Tensor, below: Tensor) -> Image:
+    """Two rows of pictures, (n, 3, H, W) each in [-1, 1], as one."""
+    from ..pictures import to_image
+
+    return to_image(torch.cat([torch.cat(list(row.float().cpu()), dim=2) for row in (above, below)], dim=1))
+
+
 def save_sheet(folder: Path, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> Path:
     """The base's pictures above the adapter's, (n, 3, H, W) each in [-1, 1], with the prompts in the PNG; those of later steps go.
 
     Raises FileFormatError where it cannot be written.
     """
-    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    rows = [torch.cat(list(row.float().cpu()), dim=2) for row in (base_images, images)]
-    pixels = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).round().byte()
     text = PngInfo()
     text.add_itxt("sparsedict.prompts", "\n".join(prompts))
     data = io.BytesIO()
-    Image.fromarray(pixels.movedim(0, -1).contiguous().numpy()).save(data, "PNG", pnginfo=text)
+    sheet(base_images, images).save(data, "PNG", pnginfo=text)
     path = folder / f"step-{step:06d}.png"
     write_atomically(path, data.getvalue())
     for other in folder.glob("step-*.png"):

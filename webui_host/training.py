@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..host_shared.file_names import target, unused
-from ..host_shared.run_events import RunEvents, single
+from ..host_shared.run_events import RunEvents
 from ..host_shared.run_settings import begun, decided
 from ..host_shared.run_state import RunState
 from ..sparsedict_core.errors import SparseDictError, TrainingError, first_line
@@ -28,8 +28,10 @@ class WebuiEvents(RunEvents):
     _picture: Any = None
 
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
+        from ..pictures import to_image
+
         super().on_preview(step, prompts, images, base_images)
-        self._picture = single(images[0])
+        self._picture = to_image(images[0])
 
     def finished(self, path: Path, stopped: int | None, steps: int) -> None:
         from ..pictures import save_image
