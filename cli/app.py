@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from .. import __version__
+from .common import printable, say
 from .streams import let_output_get_lost, lost
 
 PACKAGE = __package__.rpartition(".")[0]
@@ -95,20 +96,21 @@ def run(arguments: list[str]) -> int:
             raise click.ClickException(f"the output could not be written: {reason}")
         return result if isinstance(result, int) else OK
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        say(*error.format_message().split("\n"))
         return USAGE
     except click.UsageError as error:
+        error.message = printable(error.message)
         error.show()
         return USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        say("Interrupted.", err=True)
         return INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        click.echo(f"Error: {describe(error)}", err=True)
+        say(f"Error: {describe(error)}", err=True)
         return FAILED
 
 
@@ -124,7 +126,7 @@ def show_warning(message: Warning | str, category: type[Warning], filename: str,
     root, file_path = Path(__file__).resolve().parent.parent, Path(filename).resolve()
     # The environment may lie inside the clone, under .venv.
     if file_path.is_relative_to(root) and not file_path.relative_to(root).parts[0].startswith("."):
-        click.echo(f"Warning: {for_terminal(str(message))}", err=True)
+        say(f"Warning: {shortened(str(message))}", err=True)
 
 
 def describe(error: Exception) -> str:
@@ -141,13 +143,14 @@ def describe(error: Exception) -> str:
         text = "out of memory: lower the image size, or use --dtype bf16"
     else:
         text = f"unexpected {type(error).__name__}: {error} (please report it, with the trace that --debug shows)"
-    return for_terminal(" ".join(text.split()))
+    return shortened(" ".join(text.split()))
 
 
-def for_terminal(text: str) -> str:
-    """It may quote a stranger's file. The core, and torch with it, is imported for what needs it only: an error is said at once."""
-    if text.isprintable() and len(text) < 1000:
+def shortened(text: str) -> str:
+    """It may quote a stranger's file."""
+    if len(text) < 1000:
         return text
-    from ..sparsedict_core.shown_text import MOST_SAID, shown
+    from ..sparsedict_core.shown_text import MOST_SAID
+    from ..sparsedict_core.shown_text import shortened as cut
 
-    return shown(text, MOST_SAID)
+    return cut(text, MOST_SAID)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .common import bytes_text
+from .common import bytes_text, say
 
 
 @click.command("cache")
@@ -24,7 +24,7 @@ def command(clear: bool) -> None:
 
     folder = samples_cache.default_folder()
     if clear:
-        click.echo(f"{folder}: {bytes_text(samples_cache.trim(folder, 0))} deleted")
+        say(f"{folder}: {bytes_text(samples_cache.trim(folder, 0))} deleted")
     kept = samples_cache.kept_in(folder)
     size = sum(status.st_size for status in kept.values())
-    click.echo(f"{folder}: {len(kept)} file{'' if len(kept) == 1 else 's'}, {bytes_text(size)} of at most {bytes_text(samples_cache.LIMIT)}")
+    say(f"{folder}: {len(kept)} file{'' if len(kept) == 1 else 's'}, {bytes_text(size)} of at most {bytes_text(samples_cache.LIMIT)}")

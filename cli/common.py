@@ -198,8 +198,22 @@ def bytes_text(count: int) -> str:
     return f"{count:.2f} GB"
 
 
-def table(rows: list[list[str]], header: list[str]) -> str:
-    """Plain text in columns; numbers to the right. Cells may come from a file, so they are escaped."""
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines. Any may hold a file's name, or text of a stranger's file, so none of them moves the cursor, turns round or becomes two."""
+    click.echo("\n".join(map(printable, lines)), err=err)
+
+
+def printable(text: str) -> str:
+    """The core, and torch with it, is imported for what needs it only: an error is said at once."""
+    if text.isprintable():
+        return text
+    from ..sparsedict_core.shown_text import escaped
+
+    return escaped(text)
+
+
+def table(rows: list[list[str]], header: list[str]) -> list[str]:
+    """Lines of columns; numbers to the right. Cells may come from a file, so they are escaped and shortened."""
     from ..sparsedict_core.shown_text import shown
 
     rows = [[shown(cell) for cell in row] for row in rows]
@@ -209,7 +223,7 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     lines = []
     for row in cells:
         lines.append("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)).rstrip())
-    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
 
 
 def _is_number(text: str) -> bool:

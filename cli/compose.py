@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .common import bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .common import bytes_text, check_out, load_adapter, model_options, open_model, out_option, say
 from .convert import export, format_option
 from .healing import healing_batch, healing_options
 
@@ -58,10 +58,10 @@ def command(
     else:
         merged = compose(parts)
     if file_format == "lora":
-        click.echo(export(merged, out, overwrite, (model, device, dtype)))
+        say(*export(merged, out, overwrite, (model, device, dtype)))
         return
     report = save(merged, out, dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32, overwrite=overwrite, moments=moments)
     for member in merged.members:
         sites = [site for site in merged.sites.values() if site.member == member.name]
-        click.echo(f"{member.name}: {sum(site.atoms for site in sites)} atoms at {len(sites)} sites, strength {member.strength:g}")
-    click.echo(f"{out}: {bytes_text(report.bytes)}")
+        say(f"{member.name}: {sum(site.atoms for site in sites)} atoms at {len(sites)} sites, strength {member.strength:g}")
+    say(f"{out}: {bytes_text(report.bytes)}")

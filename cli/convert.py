@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import UserError, bytes_text, check_out, load_adapter, model_options, open_model, options, out_option
+from .common import UserError, bytes_text, check_out, load_adapter, model_options, open_model, options, out_option, say
 
 if TYPE_CHECKING:
     from ..sparsedict_core.adapter import SparseAdapter
@@ -55,7 +55,7 @@ def command(
     if is_dictionary(file):
         if prompts or rotation or gate or allow_part:
             raise UserError(f"{file} is a dictionary; --prompt, --rotation, --gate and --allow-part are for LoRAs that come in")
-        click.echo(export(load_adapter(file), out, overwrite, (model, device, dtype), style, rank, DTYPES[weights or "fp16"], images))
+        say(*export(load_adapter(file), out, overwrite, (model, device, dtype), style, rank, DTYPES[weights or "fp16"], images))
         return
     if rotation and not prompts:
         raise UserError("--rotation needs a prompt to see the atoms at work: --prompt TEXT")
@@ -67,13 +67,13 @@ def command(
     kept = DTYPES[weights or "fp32"]
     if prompts or gate:
         adapter, report = lora_to_adapter(file, open_base(model), rank or RANK, torch.float32, allow_part)
-        click.echo(report.text)
+        say(*report.text.split("\n"))
         adapter = at_work(adapter, prompts, rotation, gate, images, open_model(model, device, dtype))
         saved = save(adapter, out, dtype=kept, overwrite=overwrite)
     else:
         saved, report = convert_file(file, open_base(model), out, rank or RANK, kept, allow_part, overwrite)
-        click.echo(report.text)
-    click.echo(f"{out}: {bytes_text(saved.bytes)}")
+        say(*report.text.split("\n"))
+    say(f"{out}: {bytes_text(saved.bytes)}")
 
 
 def at_work(adapter: SparseAdapter, prompts: tuple[str, ...], rotation: str | None, gate: bool, images: Path | None, backend: Backend) -> SparseAdapter:
@@ -89,7 +89,7 @@ def at_work(adapter: SparseAdapter, prompts: tuple[str, ...], rotation: str | No
         from ..trainer.gate import gate as gated
 
         result = gated(adapter, backend, images)
-        click.echo(result.text)
+        say(result.text)
         adapter = result.adapter
     return adapter
 
@@ -115,8 +115,8 @@ def is_dictionary(file: Path) -> bool:
 def export(
     adapter: SparseAdapter, out: Path, overwrite: bool, model: tuple[str, str | None, str | None] | None = None, style: str = "kohya", rank: int | None = None,
     dtype: Any = None, images: Path | None = None,
-) -> str:  # fmt: skip
-    """Write a dictionary as a LoRA; returns what to say. `model` (as `open_model` takes it) is for the fit of atoms with thresholds."""
+) -> list[str]:  # fmt: skip
+    """Write a dictionary as a LoRA; returns the lines to say. `model` (as `open_model` takes it) is for the fit of atoms with thresholds."""
     import torch
 
     from ..lora.exporting import export_lora
@@ -131,4 +131,4 @@ def export(
         check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
         return inputs_of(adapter, backend, ConsoleProgress(), images)
 
-    return export_lora(adapter, out, style, rank, dtype or torch.float16, overwrite, None if model is None else samples).text
+    return export_lora(adapter, out, style, rank, dtype or torch.float16, overwrite, None if model is None else samples).text.split("\n")

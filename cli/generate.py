@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import UserError, check_out, model_options, open_model, out_option, parse_size, sampling_options
+from .common import UserError, check_out, model_options, open_model, out_option, parse_size, sampling_options, say
 from .selecting import amount_options, order_option, selection_of
 
 
@@ -59,7 +59,7 @@ def command(
         for spec, adapter, attachment in attachments:
             text = apply_gains(attachment, adapter, selection, weighed)
             if text:
-                click.echo(f"{spec.path}: {text}", err=True)
+                say(f"{spec.path}: {text}", err=True)
         for prompt in prompts:
             made = sample(backend, prompt, noise, steps, guidance)
             plain = []
@@ -83,7 +83,7 @@ def command(
     else:
         across = count * 2 if compare else count if count > 1 else len(images)
         save_with_text(image_strip(images, labels, columns=min(across, 8)), out, prompt=" | ".join(prompts), seed=seed, model=model)
-    click.echo(f"{out}: {len(images)} picture{'s' if len(images) > 1 else ''}")
+    say(f"{out}: {len(images)} picture{'s' if len(images) > 1 else ''}")
 
 
 def write_folder(out: Path, images: list, overwrite: bool) -> None:

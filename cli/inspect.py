@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import ADAPTER, bytes_text, check_out, print_json, table
+from .common import ADAPTER, bytes_text, check_out, print_json, say, table
 from .selecting import amount_options, order_option, selection_of
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def command(
     if as_json:
         print_json(report)
         return
-    click.echo(as_text(report, loaded, strongest))
+    say(*as_text(report, loaded, strongest))
     for path in (picture, curve):
         if path is not None:
-            click.echo(f"picture: {path}")
+            say(f"picture: {path}")
 
 
 def describe(path: Path, adapter: SparseAdapter, metadata: dict[str, Any], result: SelectionResult | None) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def bytes_by_form(adapter: SparseAdapter, site: SparseSite) -> dict[str, int]:
     return forms
 
 
-def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> str:
+def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> list[str]:
     from ..sparsedict_core.shown_text import shown
 
-    lines = [f"{shown(report['file'])}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
+    lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
     metadata = report["metadata"]
     lines.append(f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
     if adapter.trigger_words:
@@ -134,12 +134,12 @@ def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> s
         [site["address"], str(site["atoms"]), f"{site['importance_share']:.1%}", site["form"], bytes_text(site["bytes"]), site["path"]]
         for site in report["sites"]
     ]
-    lines += ["", table(rows, ["site", "atoms", "importance", "form", "size", "module"])]
+    lines += ["", *table(rows, ["site", "atoms", "importance", "form", "size", "module"])]
     if strongest and report["atoms"]:
-        lines += ["", table(strongest_rows(adapter, strongest), ["strongest", "importance", "fires at"])]
+        lines += ["", *table(strongest_rows(adapter, strongest), ["strongest", "importance", "fires at"])]
     if "selection" in report:
         lines += ["", f"selection {report['selection']['text']}", report["selection"]["addresses"]]
-    return "\n".join(lines)
+    return lines
 
 
 def strongest_rows(adapter: SparseAdapter, count: int) -> list[list[str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import UserError, print_json, table
+from .common import UserError, print_json, say, table
 
 if TYPE_CHECKING:
     from ..trainer.policy import Footprint
@@ -47,16 +47,15 @@ def command(model: str | None, vram: float | None, resolution: int | None, batch
             print_json({name: vars(footprint) for name, footprint in models.items()})
             return
         rows = [[name, f"{footprint.side}", f"{footprint.parameters / 1e9:.1f}", *(cell(footprint, card, batch_size) for card in cards)] for name, footprint in models.items()]
-        click.echo(table(rows, ["model", "pixels", "10⁹ parameters", *(f"{card:g} GB" for card in cards)]))
-        click.echo(LEGEND)
+        say(*table(rows, ["model", "pixels", "10⁹ parameters", *(f"{card:g} GB" for card in cards)]), *LEGEND.split("\n"))
         return
     footprint = footprint_of_model(model, resolution)
     batch = batch_size or batch_for(footprint.parameters)
     if as_json:
         print_json(vars(footprint))
         return
-    click.echo(describe(footprint, model))
-    click.echo(table(settings_table(footprint, batch, cards), ["weights", "blocks", "rows at once", "GB", *(f"{card:g} GB" for card in cards)]))
+    say(*describe(footprint, model))
+    say(*table(settings_table(footprint, batch, cards), ["weights", "blocks", "rows at once", "GB", *(f"{card:g} GB" for card in cards)]))
 
 
 LEGEND = """
@@ -88,13 +87,14 @@ def footprint_of_model(model: str, side: int | None) -> Footprint:
     return footprint_of(model, side)
 
 
-def describe(model: Footprint, name: str) -> str:
+def describe(model: Footprint, name: str) -> list[str]:
     """What the table below is about."""
-    encoders = f"Text encoders: {model.text / 1e9:.1f} · 10⁹ parameters, {2 * model.text / 1e9:.1f} GB in bf16, before the training; then they leave the card."
-    return (
-        f"{name}: {model.family}, {model.parameters / 1e9:.2f} · 10⁹ parameters, at {model.side} × {model.side} pixels.\n{encoders}\n"
-        f"VAE: {model.codec / 1e9:.1f} GB for one picture. The adapter with its optimiser: {model.adapter / 1e9:.2f} GB.\n"
-    )
+    return [
+        f"{name}: {model.family}, {model.parameters / 1e9:.2f} · 10⁹ parameters, at {model.side} × {model.side} pixels.",
+        f"Text encoders: {model.text / 1e9:.1f} · 10⁹ parameters, {2 * model.text / 1e9:.1f} GB in bf16, before the training; then they leave the card.",
+        f"VAE: {model.codec / 1e9:.1f} GB for one picture. The adapter with its optimiser: {model.adapter / 1e9:.2f} GB.",
+        "",
+    ]
 
 
 def settings_table(model: Footprint, batch: int, cards: tuple[float, ...]) -> list[list[str]]:
@@ -138,5 +138,5 @@ def update_table() -> None:
     for name in FULL_SIZES:
         own = footprint_of(name)
         entries[name] = [asdict(footprint_of(name, own.side // 2)), asdict(own)]
-        click.echo(f"{name}: {own.row / 1e9:.1f} GB a row, {own.row_recomputed / 1e9:.1f} GB recomputed", err=True)
+        say(f"{name}: {own.row / 1e9:.1f} GB a row, {own.row_recomputed / 1e9:.1f} GB recomputed", err=True)
     write_atomically(TABLE, (json.dumps(entries, indent=1) + "\n").encode())

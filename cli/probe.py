@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import ADAPTER, Number, check_out, model_options, open_model, out_option, parse_size, print_json, sampling_options, table
+from .common import ADAPTER, Number, check_out, model_options, open_model, out_option, parse_size, print_json, sampling_options, say, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +56,7 @@ def command(
         print_json({"adapter": str(adapter), "prompt": prompt, "seed": seed, "picture": str(out), "atoms": plain})
         return
     rows = [[atom["address"], f"{atom['norm']:.4g}", f"{atom['relative']:.2%}", f"{atom['fires']:.1%}", "yes" if atom["map"] is not None else "–"] for atom in atoms]
-    click.echo(table(rows, ["atom", "norm added", "of the output", "fires at", "map"]))
-    click.echo(f"\n{out}: {len(mapped)} maps")
+    say(*table(rows, ["atom", "norm added", "of the output", "fires at", "map"]), "", f"{out}: {len(mapped)} maps")
 
 
 def look(

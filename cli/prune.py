@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import ADAPTER, UserError, bytes_text, check_out, load_adapter, out_option, table
+from .common import ADAPTER, UserError, bytes_text, check_out, load_adapter, out_option, say, table
 from .convert import export, format_option
 from .selecting import amount_options, order_option, selection_of
 
@@ -56,18 +56,17 @@ def command(
         refit = order == "greedy" and counted
     result = select(before, selection_of(order, **amounts), refit=refit)
     if not result.kept:
-        click.echo("Warning: no atom is kept; with this file the base draws what it draws without it.", err=True)
+        say("Warning: no atom is kept; with this file the base draws what it draws without it.", err=True)
     after = prune(before, result, refit=refit)
+    how = f"order {order}{', refitted' if refit else ''}: {result.text}"
     if file_format == "lora":
-        click.echo(f"order {order}{', refitted' if refit else ''}: {result.text}\n{export(after, out, overwrite)}")
+        say(how, *export(after, out, overwrite))
         return
     report = save(after, out, dtype=weight_dtype(before), overwrite=overwrite, moments=moments)
 
     rows = [[label, f"{site.atoms}", f"{before.sites[key].atoms}", report.forms[key]] for (key, site), label in zip(after.sites.items(), labels_of(before))]
-    click.echo(table(rows, ["site", "kept", "of", "form"]))
-    click.echo(f"\norder {order}{', refitted' if refit else ''}: {result.text}")
     extra = f", {bytes_text(report.moments_bytes)} of it moments (--no-moments leaves them out)" if report.moments_bytes else ""
-    click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.0%} of {bytes_text(old)}{extra}")
+    say(*table(rows, ["site", "kept", "of", "form"]), "", how, f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.0%} of {bytes_text(old)}{extra}")
 
 
 def labels_of(adapter: SparseAdapter) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .common import ADAPTER, Share, UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option
+from .common import ADAPTER, Share, UserError, bytes_text, check_out, load_adapter, model_options, open_model, out_option, say
 from .convert import export, format_option
 from .healing import healing_batch, healing_options
 
@@ -48,9 +48,8 @@ def command(
     batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
     result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
     if file_format == "lora":
-        click.echo(f"{result.text}\n{export(result.adapter, out, overwrite, (model, device, dtype), images=images)}")
+        say(result.text, *export(result.adapter, out, overwrite, (model, device, dtype), images=images))
         return
     # Moments would be most of a small file, and it is as small as it is to get.
     report = save(result.adapter, out, dtype=weight_dtype(before), overwrite=overwrite, moments=False)
-    click.echo(result.text)
-    click.echo(f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.1%} of the {bytes_text(old)} that the old one has without its moments")
+    say(result.text, f"{out}: {bytes_text(report.bytes)}, {report.bytes / old:.1%} of the {bytes_text(old)} that the old one has without its moments")

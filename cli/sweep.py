@@ -6,7 +6,19 @@ from pathlib import Path
 
 import click
 
-from .common import ADAPTER, Number, UserError, check_out, model_options, open_model, out_option, parse_share, parse_size, sampling_options
+from .common import (
+    ADAPTER,
+    Number,
+    UserError,
+    check_out,
+    model_options,
+    open_model,
+    out_option,
+    parse_share,
+    parse_size,
+    sampling_options,
+    say,
+)
 from .selecting import order_option
 
 EXAMPLE_SHARES = "0,1%,2%,5%,10%,25%,50%,100%"
@@ -66,13 +78,13 @@ def command(
             images += sample(backend, prompt, noise, steps, guidance)
             share = f"{result.kept / result.total:.1%}" if result.total else "100%"
             labels.append(f"{share}\n{result.kept} atoms")
-            click.echo(f"{share}: {result.kept} of {result.total} atoms, {result.importance_kept:.0%} of the importance", err=True)
+            say(f"{share}: {result.kept} of {result.total} atoms, {result.importance_kept:.0%} of the importance", err=True)
 
     save_image(image_strip(images, labels, side=160), out)
-    click.echo(f"{out}: {len(images)} pictures, seed {seed}")
+    say(f"{out}: {len(images)} pictures, seed {seed}")
     if animate:
         gif(images, animation, labels)
-        click.echo(f"{animation}: the same as an animation")
+        say(f"{animation}: the same as an animation")
 
 
 def parse_shares(text: str) -> list[float]:

@@ -10,7 +10,7 @@ import click
 
 from ..trainer.config import TrainConfig
 from ..trainer.options import command_line
-from .common import UserError, bytes_text, check_out, model_options, open_model, out_option, print_json
+from .common import UserError, bytes_text, check_out, model_options, open_model, out_option, print_json, say
 
 if TYPE_CHECKING:
     from ..trainer.backends.base import Backend
@@ -95,7 +95,7 @@ def start(runs: list[TrainConfig], asked: set[str], model: str, device: str | No
         config = fitted(config, backend, asked)
         result = train(config, backend)
         write_settings(config)
-        click.echo(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
+        say(f"{result.path}: {bytes_text(Path(result.path).stat().st_size)}, {result.adapter.atom_count} atoms")
         if result.signal:
             return 128 + result.signal
     return 0
@@ -109,5 +109,5 @@ def fitted(config: TrainConfig, backend: Backend, asked: set[str]) -> TrainConfi
     found = fit.fitted(config, backend, asked, parameter_count(backend.denoiser), int(os.environ.get("WORLD_SIZE", "1")))
     if found != config:
         rows = found.batch_size // found.gradient_accumulation
-        click.echo(f"batch {found.batch_size}, {rows} at once{', recomputed blocks' * found.gradient_checkpointing}: by the model's size and the memory that is free.", err=True)
+        say(f"batch {found.batch_size}, {rows} at once{', recomputed blocks' * found.gradient_checkpointing}: by the model's size and the memory that is free.", err=True)
     return found

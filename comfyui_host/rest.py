@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.gains import alive
+from ..sparsedict_core.shown_text import shown
 from ..sparsedict_core.text_encoders import is_text_encoder, text_encoder_tensors
 
 
@@ -31,7 +32,7 @@ def rest_on_clip(clip: Any, adapter: SparseAdapter, strength: float, gains: Mapp
     if not part or not _acts(adapter, strength, gains):
         return clip
     if clip is None:
-        logging.warning(f"SparseDict: {name} holds {len(part)} tensors for text encoders, which do nothing without a CLIP; connect one to the node that applies it.")
+        logging.warning(f"SparseDict: {shown(name)} holds {len(part)} tensors for text encoders, which do nothing without a CLIP; connect one to the node that applies it.")
         return None
     return comfy.sd.load_lora_for_models(None, clip, part, 0.0, strength)[1]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..sparsedict_core.shown_text import escaped
 from ..trainer.callbacks import Callbacks, StepReport
 from .run_state import RunState
 
@@ -34,7 +35,7 @@ class RunEvents(Callbacks):
 
     def say(self, text: str) -> None:
         """A line of the log that is also shown."""
-        self.lines.append(text)
+        self.lines.append(escaped(text))
 
     def name_of(self, path: Path) -> str | None:
         """The name by which the host finds a file that was written; None where it finds none."""
@@ -44,7 +45,7 @@ class RunEvents(Callbacks):
 
     def on_stage(self, name: str, detail: str = "") -> None:
         self.say(f"{name}: {detail}" if detail else name)
-        self.send({"event": "stage", "stage": name, "detail": detail})
+        self.send({"event": "stage", "stage": name, "detail": escaped(detail)})
 
     def on_data(self, lines: list[str]) -> None:
         for line in lines:
@@ -84,12 +85,12 @@ class RunEvents(Callbacks):
         self.send({"event": "preview", "step": step, "prompts": list(prompts), "number": self.state.note_preview(sheet(images, base_images))})
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        self.lines.append(f"step {step}: checkpoint {path}")
+        self.lines.append(escaped(f"step {step}: checkpoint {path}"))
         self.send({"event": "checkpoint", "step": step, "path": str(path)})
 
     def on_warning(self, text: str) -> None:
-        self.lines.append(f"note: {text}")
-        self.send({"event": "warning", "text": text})
+        self.lines.append(escaped(f"note: {text}"))
+        self.send({"event": "warning", "text": escaped(text)})
 
     def should_stop(self) -> bool:
         return self.state.keep_asked()
@@ -103,7 +104,7 @@ class RunEvents(Callbacks):
     def ended(self, text: str) -> None:
         """The run was stopped before there was anything to write; `text` says so."""
         self.say(text)
-        self.send({"event": "ended", "text": text})
+        self.send({"event": "ended", "text": escaped(text)})
 
     def over(self) -> None:
         """The run ends, well or with an error."""

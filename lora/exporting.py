@@ -22,6 +22,7 @@ from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.folding import SiteSamples
 from ..sparsedict_core.low_rank import fitted_factors, is_linear, linear_factors, singular_factors
+from ..sparsedict_core.shown_text import escaped
 from ..sparsedict_core.site import SparseSite
 
 STYLES = ("kohya", "diffusers", "peft")
@@ -50,7 +51,7 @@ class ExportReport:
         """Lines for people."""
         low, high = self.ranks
         rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
-        lines = [f"{self.path}: a LoRA of {self.modules} modules, {rank}, {self.bytes:,} bytes, in {self.style}'s spelling"]
+        lines = [f"{escaped(str(self.path))}: a LoRA of {self.modules} modules, {rank}, {self.bytes:,} bytes, in {self.style}'s spelling"]
         if self.errors:
             lines.append(f"atoms have thresholds at {len(self.errors)} sites, so this is the nearest LoRA: it misses {self.error:.1%} of the change's size on other inputs")
         else:

@@ -15,7 +15,7 @@ from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.low_rank import linear_config, linear_site, singular_factors
-from ..sparsedict_core.shown_text import shown
+from ..sparsedict_core.shown_text import escaped, shown
 from ..sparsedict_core.site import SiteName, SparseSite
 from ..sparsedict_core.streams import name_sites
 from ..sparsedict_core.text_encoders import is_text_encoder
@@ -69,7 +69,7 @@ class ImportReport:
     def text(self) -> str:
         """Lines for people."""
         kinds = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
-        lines = [f"{shown(self.path)}: {kinds} modules for {self.family} became {self.atoms} atoms at {self.sites} sites"]
+        lines = [f"{escaped(str(self.path))}: {kinds} modules for {self.family} became {self.atoms} atoms at {self.sites} sites"]
         if self.without_alpha:
             lines.append(f"{self.without_alpha} modules say no alpha: it was taken as the rank, as all loaders do")
         if self.lost:

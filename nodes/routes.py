@@ -24,7 +24,7 @@ import folder_paths
 from ..sparsedict_core.atom_table import atom_table
 from ..sparsedict_core.errors import FileFormatError, SparseDictError
 from ..sparsedict_core.file_format import load
-from ..sparsedict_core.shown_text import escaped_json
+from ..sparsedict_core.shown_text import escaped, escaped_json, shown
 from . import files
 from .sweep_viewer import NAME as SWEEP
 from .train_events import STATE
@@ -92,7 +92,7 @@ def adapter_answer(name: str, greedy: bool = False, known: str | None = None) ->
     except FileFormatError as error:  # names the file itself
         return 422, "", _body({"error": str(error)})
     except (SparseDictError, OSError) as error:
-        return 422, "", _body({"error": f"{name}: {error}"})
+        return 422, "", _body({"error": shown(f"{name}: {error}")})
 
 
 def sweep_answer(data: Any) -> tuple[int, bytes]:
@@ -162,7 +162,7 @@ def note_copy(server: Any) -> bool:
     if other is None:
         return False
     this_folder, other_folder = (Path(module.__file__).resolve().parents[1] for module in (server._sparsedict, other))
-    logging.warning(f"SparseDict is installed twice: {other_folder} and {this_folder}. The nodes are those of {this_folder}; remove one of the two folders and restart.")
+    logging.warning(escaped(f"SparseDict is installed twice: {other_folder} and {this_folder}. The nodes are those of {this_folder}; remove one of the two folders and restart."))
     return True
 
 

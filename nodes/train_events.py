@@ -55,7 +55,7 @@ class HostCallbacks(RunEvents):
         super().say(text)
         server = _server()
         if server is not None and self.node is not None and hasattr(server, "send_progress_text"):
-            server.send_progress_text(text, self.node)
+            server.send_progress_text(self.lines[-1], self.node)
 
     def name_of(self, path: Path) -> str | None:
         return name_of(path)

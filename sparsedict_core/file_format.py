@@ -24,7 +24,7 @@ from .errors import FileFormatError
 from .file_container import STORED, Container, Entry, open_container, unusable, without_collections
 from .file_metadata import FileMetadata, SiteEntry, decode_metadata, encode_metadata
 from .functional import dense_is_smaller
-from .shown_text import shown
+from .shown_text import escaped, shown
 from .site import SparseSite
 from .tensor_table import TABLE, Row, shape_of, site_sizes, site_tensors
 
@@ -53,7 +53,7 @@ class SaveReport:
         counts = {form: list(self.forms.values()).count(form) for form in dict.fromkeys(self.forms.values())}
         forms = ", ".join(f"{count} {form}" for form, count in counts.items())
         moments = f", {self.moments_bytes:,} of them moments" if self.moments_bytes else ""
-        return f"{self.path}: {self.atoms} atoms at {len(self.forms)} sites ({forms}), {self.bytes:,} bytes{moments}"
+        return f"{escaped(str(self.path))}: {self.atoms} atoms at {len(self.forms)} sites ({forms}), {self.bytes:,} bytes{moments}"
 
 
 def save(

@@ -6,6 +6,7 @@ A control character can move the cursor, set a window's title or hide what follo
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MOST_SHOWN = 200  # characters of one value
 MOST_SAID = 1000  # of a whole message
@@ -16,9 +17,13 @@ def shown(text: object, most: int = MOST_SHOWN) -> str:
     return escaped(shortened(str(text), most))
 
 
-def shown_lines(text: str) -> str:
-    """As `shown`, for a text that is made of lines: these stay, and nothing is cut."""
-    return "\n".join(map(escaped, text.split("\n")))
+def escaped_values(value: Any) -> Any:
+    """A value as JSON has it, with every text in it escaped."""
+    if isinstance(value, dict):
+        return {escaped(key): escaped_values(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [escaped_values(each) for each in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def shortened(text: str, most: int) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from ..sparsedict_core.shown_text import escaped
 from .backends.base import Backend
 from .caption_limits import caption_limits
 from .captions import names
@@ -29,7 +30,7 @@ def summary(
     lines += [*about_sizes(data, buckets), *about_captions(data, backend, word), *about_copies(data)]
     if reading is not None:
         lines += not_used(reading)
-    return [lines[0], *(f"  {line}" for line in lines[1:])]
+    return [escaped(lines[0]), *(f"  {escaped(line)}" for line in lines[1:])]
 
 
 def headline(data: ConceptData, what: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.shown_text import escaped
 from .callbacks import Callbacks, StepReport
 from .config import TrainConfig
 from .previews import folder_of, save_sheet
@@ -97,10 +98,10 @@ class ConsoleProgress(Callbacks):
             bar, self._bar = self._bar, None
             bar.close()
 
-    def _say(self, text: str) -> None:
+    def _say(self, *lines: str) -> None:
         if sys.stdout is not None:
             encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-            tqdm.write(text.encode(encoding, "replace").decode(encoding))
+            tqdm.write("\n".join(map(escaped, lines)).encode(encoding, "replace").decode(encoding))
 
     @unheard
     def close(self) -> None:
@@ -118,7 +119,7 @@ class ConsoleProgress(Callbacks):
     @unheard
     def on_data(self, lines: list[str]) -> None:
         self._close_bar()
-        self._say("\n".join(lines))
+        self._say(*lines)
 
     @unheard
     def on_progress(self, name: str, done: int, total: int) -> None:

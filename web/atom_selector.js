@@ -11,6 +11,7 @@ import { leftBy } from "./gains.js";
 import { History } from "./history.js";
 import { stopsSlider, waitsForRun } from "./linked_choice.js";
 import { describe, select, selectionOf } from "./selection.js";
+import { printable } from "./shown_text.js";
 import { firstOf, sliderOrder, withAmount } from "./slider_amount.js";
 import { addStyle } from "./style.js";
 import { DEFAULT_CHOICE, NeedsGreedyOrder, SelectionError, makeTable } from "./table.js";
@@ -206,7 +207,7 @@ export function mount(container, value, onChange, host = {}) {
       order = null;
       if (error instanceof NeedsGreedyOrder) host.needGreedy?.();
       else if (!(error instanceof SelectionError)) throw error;
-      problem.textContent = /** @type {Error} */ (error).message;
+      problem.textContent = printable(/** @type {Error} */ (error).message);
     }
     if (!result) {
       write(headline, "–");
@@ -246,7 +247,7 @@ export function mount(container, value, onChange, host = {}) {
   function showWithout(words) {
     write(headline, "");
     write(aside, words);
-    empty.textContent = message || t("Connect a Load Sparse Dict node: its atoms appear here.");
+    empty.textContent = printable(message) || t("Connect a Load Sparse Dict node: its atoms appear here.");
     fields.showAtoms(choice.mode === "addresses" ? choice.atoms : "");
     slider.set(null, 0);
   }
@@ -297,7 +298,7 @@ export function mount(container, value, onChange, host = {}) {
       follow();
       if (table) {
         const words = table.triggerWords.length ? ` · ${t("trigger")} ${table.triggerWords.join(", ")}` : "";
-        title.textContent = `${table.title || t("untitled")}${words}`;
+        title.textContent = printable(`${table.title || t("untitled")}${words}`);
         title.title = title.textContent;
         const most = tidy(map.most ?? 0);
         [lowest.textContent, highest.textContent] = [tidy(map.least ?? 0), table.maps ? t("{most} importance for the prompt", { most }) : t("{most} importance", { most })];

@@ -2,6 +2,7 @@
 /** The panel of Sweep Viewer: pictures in one place, a slider through them, and their GIF. Knows nothing of the host. */
 
 import { make, place } from "./colours.js";
+import { printable } from "./shown_text.js";
 import { addStyle } from "./style.js";
 import { t } from "./texts.js";
 
@@ -117,7 +118,7 @@ export function mountViewer(container, host) {
     player.textContent = timer ? "❚❚" : "▶";
     player.title = timer ? t("Pause") : t("Play");
     player.setAttribute("aria-label", player.title);
-    label.textContent = label.title = some ? frames[at].label || t("step {number}", { number: at + 1 }) : "";
+    label.textContent = label.title = some ? printable(frames[at].label) || t("step {number}", { number: at + 1 }) : "";
     slider.setAttribute("aria-valuetext", label.textContent);
     count.textContent = some ? `${at + 1} / ${frames.length}` : "";
     if (save.disabled && some && save.textContent === t("making …")) return;

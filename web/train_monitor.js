@@ -2,6 +2,7 @@
 /** The panel of Train Sparse Dict: how a run is going, drawn from its events. Knows nothing of the host. */
 
 import { fitted, make, onThemeChange, readTheme } from "./colours.js";
+import { printable } from "./shown_text.js";
 import { addStyle } from "./style.js";
 import { t } from "./texts.js";
 
@@ -86,7 +87,7 @@ export function mountMonitor(container, host) {
   /** 0: none. @param {number} number @param {string[]} [prompts] */
   function showPreview(number, prompts = []) {
     if (number) picture.src = host.previewUrl(number);
-    picture.title = prompts.join("\n");
+    picture.title = prompts.map(printable).join("\n");
     if (previews.hidden !== !number) {
       previews.hidden = !number;
       host.resized();
@@ -110,10 +111,10 @@ export function mountMonitor(container, host) {
   function written(path, stopped, steps) {
     setRunning(false);
     show();
-    const file = path.replace(/^.*[\\/]/, "");
+    const file = printable(path.replace(/^.*[\\/]/, ""));
     headline.textContent = stopped === null ? t("Trained") : t("Stopped at step {step} of {steps}", { step: stopped, steps: steps ?? "?" });
     aside.textContent = stopped === null ? file : t("kept as {file}", { file });
-    aside.title = path;
+    aside.title = printable(path);
   }
 
   /** Stopped before there was anything to write. @param {string} text */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import read_metadata
+from ..sparsedict_core.shown_text import escaped_values, shown
 from . import files
 from .api import THUMBNAIL
 
@@ -20,7 +22,7 @@ def describe(path: Path) -> tuple[str, list[str], dict[str, Any]]:
     except FileFormatError as error:
         return f"cannot be used: {error}", [], {}
     words = [str(word) for word in metadata.get("trigger_words") or []]
-    return str(metadata.get("title") or ""), words, metadata
+    return shown(metadata.get("title") or ""), words, metadata
 
 
 def card_prompt(name: str, words: list[str], quote_js: Any) -> str:
@@ -53,10 +55,10 @@ def make_page() -> Any:
                 "filename": str(path),
                 "shorthash": files.short_hash(path),
                 "preview": self.find_preview(stem) or f"./{THUMBNAIL.lstrip('/')}?name={quote(name)}",
-                "description": self.find_description(stem) or title,
+                "description": self.find_description(stem) or (html.escape(title) if getattr(shared.opts, "extra_networks_card_description_is_html", False) else title),
                 "search_terms": [self.search_terms_from_path(str(path)), title, *words],
                 "local_preview": f"{stem}.{shared.opts.samples_format}",
-                "metadata": json.loads(json.dumps(metadata, default=str)),
+                "metadata": escaped_values(json.loads(json.dumps(metadata, default=str))),
                 "prompt": card_prompt(name, words, ui_extra_networks.quote_js),
                 "sort_keys": {"default": index, **self.get_sort_keys(str(path))},
             }

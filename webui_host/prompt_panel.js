@@ -3,6 +3,7 @@
 
 import { mount } from "../web/atom_selector.js";
 import { make } from "../web/colours.js";
+import { printable } from "../web/shown_text.js";
 import { makeTable } from "../web/table.js";
 import { t } from "../web/texts.js";
 import { choiceOf, tagText, tagsIn, withChoice, withTag, without } from "./tags.js";
@@ -59,7 +60,7 @@ export function mountPanel(container, host) {
     tables.clear();
     shownName = "";
     const found = await host.ask("list");
-    names.replaceChildren(make("option", { value: "" }, t("add an adapter…")), ...found.map((/** @type {{name: string}} */ { name }) => make("option", { value: name }, name)));
+    names.replaceChildren(make("option", { value: "" }, t("add an adapter…")), ...found.map((/** @type {{name: string}} */ { name }) => make("option", { value: name }, printable(name))));
     look(true);
   }
 
@@ -72,7 +73,7 @@ export function mountPanel(container, host) {
     at = Math.max(0, Math.min(at, tags.length - 1));
     chips.replaceChildren(
       ...tags.flatMap((tag, place) => [
-        make("button", { type: "button", "aria-pressed": String(place === at), onclick: () => ((at = place), look(true)) }, tag.name),
+        make("button", { type: "button", "aria-pressed": String(place === at), onclick: () => ((at = place), look(true)) }, printable(tag.name)),
         make("button", { type: "button", className: "sd-icon", title: t("Take it out of the prompt"), onclick: () => (host.write(without(host.read(), tagsIn(host.read())[place])), look(true)) }, "×"),
       ]),
     );

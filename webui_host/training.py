@@ -14,6 +14,7 @@ from ..host_shared.run_events import RunEvents
 from ..host_shared.run_settings import begun, decided
 from ..host_shared.run_state import RunState
 from ..sparsedict_core.errors import SparseDictError, TrainingError, first_line
+from ..sparsedict_core.shown_text import shown
 from . import files
 from .network import APPLIED
 
@@ -73,7 +74,7 @@ def start(images: str, name: str, word: str, caption: str, preset: str, effort: 
         STATE.begin(None, None, None)
         _run = threading.Thread(target=_train, args=(settings, set(chosen)), name="SparseDict training")
         _run.start()
-    return f"{out.name} is being trained; pictures wait until it is over."
+    return f"{shown(out.name)} is being trained; pictures wait until it is over."
 
 
 def stop() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from ..host_shared.run_settings import EFFORTS
@@ -13,9 +14,9 @@ PRESETS = ("concept", "style", "edit")
 
 def begin(*values: Any) -> str:
     try:
-        return training.start(*values)
+        return html.escape(training.start(*values))
     except SparseDictError as error:
-        return f"**Not started:** {error}"
+        return f"<b>Not started:</b> {html.escape(str(error))}"
 
 
 def build() -> list[tuple[Any, str, str]]:
@@ -41,7 +42,7 @@ def build() -> list[tuple[Any, str, str]]:
             with gr.Row():
                 begin_button = gr.Button("Train", variant="primary", elem_id="sparsedict_train")
                 stop_button = gr.Button("Stop and keep")
-            said = gr.Markdown("Trains on the loaded checkpoint (SD1.5, SD2, SDXL), which stays as it is. Pictures wait until the training is over.")
+            said = gr.HTML("Trains on the loaded checkpoint (SD1.5, SD2, SDXL), which stays as it is. Pictures wait until the training is over.")
         with gr.Column():
             gr.HTML('<div class="sparsedict-monitor" style="height:460px"></div>')
         begin_button.click(fn=begin, inputs=[images, name, word, caption, preset, effort, steps, resolution, seed, previews, resume], outputs=[said])

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from sparsedict.sparsedict_core.errors import FileFormatError
-from sparsedict.sparsedict_core.shown_text import MOST_SAID, escaped_json, shown, shown_lines
+from sparsedict.sparsedict_core.shown_text import MOST_SAID, escaped_json, escaped_values, shown
 
 EVIL = "a\x1b]0;pwned\x07b\u202ec\u2028d\x9b31m\u200be\r\nf\x00g\ud800h\U000e0001"
 
 
 def test_nothing_but_printable_characters_is_left():
     assert shown(EVIL).isprintable() and shown(EVIL).startswith("a\\x1b]0;pwned\\x07b\\u202ec\\u2028d\\x9b31m\\u200be\\r\\nf\\x00g\\ud800h\\U000e0001")
-    assert shown_lines("a\nb\x1b") == "a\nb\\x1b"
 
 
 @pytest.mark.parametrize("text", ["zorp", "a zörp, 猫, 🐈 – “x”", "C:\\models\\new.safetensors", ""])
 def test_ordinary_text_stays_as_it_is(text):
-    assert shown(text) == shown_lines(text) == text and escaped_json(text) == text
+    assert shown(text) == text and escaped_json(text) == text
+
+
+def test_as_in_the_browser():
+    vectors = json.loads((Path(__file__).parents[1] / "vectors" / "shown_text.json").read_text(encoding="utf-8"))
+    assert [shown(text) for text, _ in vectors] == [written for _, written in vectors]
+
+
+def test_values_keep_their_form():
+    assert escaped_values({"a\u202e": ["\x1b", 1, None, {"b": "ok"}]}) == {"a\\u202e": ["\\x1b", 1, None, {"b": "ok"}]}
 
 
 def test_json_means_the_same():
