@@ -17,8 +17,8 @@ from typing import Any
 from torch import nn
 
 from ..host_shared.alias_tree import AliasTree, build_tree
-from ..sparsedict_core.adapter import SparseAdapter, check_widths
-from ..sparsedict_core.base_check import names_of
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.base_check import check_widths, names_of
 from ..sparsedict_core.data_flow import follow_a_run
 from ..sparsedict_core.errors import SiteError
 from ..sparsedict_core.fingerprint import fingerprint

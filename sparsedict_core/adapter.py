@@ -6,16 +6,19 @@ Knows how to find its sites in a model; the work at each call is `attachment`'s,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .attached import attach_named
 from .attachment import Attachment
+from .base_check import check_widths
 from .config import AdapterConfig
 from .errors import SiteError
+from .notebook_view import html
 from .places import find_places, missing_text, place_of, places_of, widths
 from .site import Place, SiteName, SparseSite
 
@@ -104,8 +107,6 @@ class SparseAdapter(nn.Module):
         Raises SiteError if any site is not found (with the near names) or has other widths; nothing stays hooked then.
         """
         if resolve is None and component is None and (name is not None or not isinstance(model, nn.Module)):
-            from .attached import attach_named
-
             return attach_named(self, model, strength, name)
         names = {key: site.name for key, site in self.sites.items()}
 
@@ -147,8 +148,6 @@ class SparseAdapter(nn.Module):
 
     def _repr_html_(self) -> str:
         """For notebooks: the layers × atoms map."""
-        from .notebook_view import html
-
         return html(self)
 
     # -- parameters -----------------------------------------------------------------------------------------
@@ -186,17 +185,3 @@ class SparseAdapter(nn.Module):
         for site in self.sites.values():
             site.compact()
         return self
-
-
-def check_widths(
-    adapter: SparseAdapter, places: Mapping[str, Place], model: str = "this model", advice: str = "use it with the base model that it was trained on"
-) -> None:
-    """Raises SiteError if a place (by site key) has other widths than its site; modules that tell none pass. `model` and `advice` are for
-    the message."""
-    for key, place in places.items():
-        site, found = adapter.sites[key], widths(place)
-        if found is not None and found != (site.d_in, site.d_out):
-            raise SiteError(
-                f"{site.name.place} maps {found[0]} channels to {found[1]} in {model}, the adapter was made for "
-                f"{site.d_in} to {site.d_out}; {advice}."
-            )

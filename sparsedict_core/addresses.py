@@ -16,13 +16,16 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .adapter import SparseAdapter
 from .errors import AddressError
 from .site import SparseSite
+
+if TYPE_CHECKING:
+    from .adapter import SparseAdapter
 
 MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 STREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")

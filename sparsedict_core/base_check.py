@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from .adapter import SparseAdapter, check_widths
 from .errors import SiteError
 from .fingerprint import differ
-from .places import find_places
+from .places import find_places, widths
+from .site import Place
+
+if TYPE_CHECKING:
+    from .adapter import SparseAdapter
 
 
 def names_of(adapter: SparseAdapter) -> str:
@@ -30,3 +34,17 @@ def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: s
             "the adapter was trained on another model of this family; it works, but the concept may come out weaker.",
             stacklevel=2,
         )
+
+
+def check_widths(
+    adapter: SparseAdapter, places: Mapping[str, Place], model: str = "this model", advice: str = "use it with the base model that it was trained on"
+) -> None:
+    """Raises SiteError if a place (by site key) has other widths than its site; modules that tell none pass. `model` and `advice` are for
+    the message."""
+    for key, place in places.items():
+        site, found = adapter.sites[key], widths(place)
+        if found is not None and found != (site.d_in, site.d_out):
+            raise SiteError(
+                f"{site.name.place} maps {found[0]} channels to {found[1]} in {model}, the adapter was made for "
+                f"{site.d_in} to {site.d_out}; {advice}."
+            )

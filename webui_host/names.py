@@ -14,7 +14,8 @@ from typing import NamedTuple
 from torch import nn
 
 from ..host_shared.alias_tree import AliasTree, build_tree
-from ..sparsedict_core.adapter import SparseAdapter, check_widths
+from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.base_check import check_widths
 from ..sparsedict_core.errors import SiteError
 from ..sparsedict_core.families import unet
 from ..sparsedict_core.places import missing_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -39,3 +40,22 @@ def test_every_public_name_is_documented():
         value = getattr(core, name)
         if callable(value):
             assert value.__doc__, name
+
+
+@pytest.mark.parametrize("package", ["sparsedict_core", "trainer"])
+def test_no_import_goes_in_a_circle(package):
+    """Also not one that a function hides until it is called. What only a type checker reads does not count."""
+    root = Path(core.__file__).parent.parent
+    imports: dict[str, set[str]] = {}
+    for path in (root / package).rglob("*.py"):
+        folder = path.parent.relative_to(root).parts
+        module = ".".join(folder if path.name == "__init__.py" else (*folder, path.stem))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = [ast.Pass()]
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        for node in found:
+            base = ".".join([*folder[: len(folder) - node.level + 1], *([node.module] if node.module else [])])
+            imports.setdefault(module, set()).update([base] * bool(node.module), (f"{base}.{alias.name}" for alias in node.names))
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError, with the circle
