@@ -18,7 +18,7 @@ def target(root: Path, filename: str) -> Path:
     root = Path(os.path.realpath(root))
     path = Path(os.path.realpath(root / f"{name}.safetensors"))
     if not name or name.endswith("/"):
-        raise FileFormatError(f"{filename!r} names no file; give a name such as sparse_dicts/zorp.")
+        raise FileFormatError(f"{filename!r} names no file; give a name such as zorp.")
     if root not in path.parents or Path(name).is_absolute() or ":" in name:
         raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .. or a drive.")
     return path

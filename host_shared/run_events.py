@@ -81,7 +81,7 @@ class RunEvents(Callbacks):
     def on_preview(self, step: int, prompts: list[str], images: Tensor, base_images: Tensor) -> None:
         from ..trainer.previews import sheet
 
-        # Not as the host's own preview: the node would show it twice, and the host forgets it at the end of the run.
+        # Not as the host's own preview, which it may show a second time and forgets at the end of the run.
         self.send({"event": "preview", "step": step, "prompts": list(prompts), "number": self.state.note_preview(sheet(images, base_images))})
 
     def on_checkpoint(self, step: int, path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+NOWHERE: Mapping[str, str | None] = MappingProxyType({})  # a host that has one run at most
 POINTS = 2000  # kept of a run; beyond that, every other one goes
 
 
@@ -15,14 +18,16 @@ class RunState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: dict[str, Any] | None = None
+        self._origin: dict[str, str | None] = {}
         self._preview: bytes | None = None
         self._keep = False
 
-    def begin(self, node: str | None, prompt: str | None, workflow: str | None) -> None:
-        """A run starts; where the host has them, in this node of this workflow, for this prompt."""
+    def begin(self, origin: Mapping[str, str | None] = NOWHERE) -> None:
+        """A run starts; `origin` is by what the host tells its runs apart, and a part of the run's events and of `job`."""
         with self._lock:
+            self._origin = dict(origin)
             self._job = {
-                "node": node, "prompt": prompt, "workflow": workflow, "running": True, "points": [], "stage": None, "warnings": [],
+                **origin, "running": True, "points": [], "stage": None, "warnings": [],
                 "finished": None, "file": None, "stopped": None, "steps": None, "ended": None, "previews": 0,
             }  # fmt: skip
             self._preview, self._keep = None, False
@@ -33,11 +38,10 @@ class RunState:
             if self._job is not None:
                 self._job["running"] = False
 
-    def ask_to_keep(self, node: Any, prompt: Any) -> bool:
-        """Stop the run of this node and prompt, and go on with what it has learned; False where no such run is going on."""
+    def ask_to_keep(self, origin: Mapping[str, str | None] = NOWHERE) -> bool:
+        """Stop the run that has this as its origin or a part of it, and go on with what it has learned; False where no such run is going on."""
         with self._lock:
-            job = self._job
-            if job is None or not job["running"] or (job["node"], job["prompt"]) != (node, prompt):
+            if self._job is None or not self._job["running"] or not origin.items() <= self._origin.items():
                 return False
             self._keep = True
             return True
@@ -52,7 +56,7 @@ class RunState:
             job, kind = self._job, data["event"]
             if job is None:
                 return
-            rest = {key: value for key, value in data.items() if key not in ("event", "node", "prompt", "workflow")}
+            rest = {key: value for key, value in data.items() if key != "event" and key not in self._origin}
             if kind == "step":
                 job["points"].append(rest)
                 if len(job["points"]) > POINTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .describe import as_text, kept
+from ..host_shared.describe import as_text, kept
 from .schema import image_tensor, schema, stacked
 from .socket import SparseDict, SparseDictSocket
 
@@ -33,6 +33,6 @@ class InspectSparseDict(io.ComfyNode):
         from ..pictures import cumulative_curve, importance_map
 
         adapter = sparse_dict.adapter
-        picture = stacked([importance_map(adapter, kept(sparse_dict), for_node=True), cumulative_curve(adapter, for_node=True)])
-        text = as_text(sparse_dict, strongest)
+        picture = stacked([importance_map(adapter, kept(adapter, sparse_dict.gains), for_node=True), cumulative_curve(adapter, for_node=True)])
+        text = as_text(adapter, sparse_dict.gains, sparse_dict.name, strongest)
         return io.NodeOutput(image_tensor(picture), text, ui=ui.PreviewText(text))

@@ -9,13 +9,13 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host_shared.describe import table
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.addresses import format_address, format_masks
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.fired import FiredAtom
 from ..sparsedict_core.gains import alive
 from ..sparsedict_core.token_grid import thumbnail
-from .describe import table
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
 from .table_note import table_note

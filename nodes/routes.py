@@ -12,33 +12,25 @@ import itertools
 import json
 import logging
 import os
-import re
 import sys
-import warnings
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
-from ..sparsedict_core.atom_table import atom_table
-from ..sparsedict_core.errors import FileFormatError, SparseDictError
-from ..sparsedict_core.file_format import load
-from ..sparsedict_core.shown_text import escaped, escaped_json, shown
+from ..host_shared.answers import LONGEST_NAME, Refusal, are_texts, as_json, gif_answer, table_answer
+from ..sparsedict_core.errors import FileFormatError
+from ..sparsedict_core.shown_text import escaped
 from . import files
 from .sweep_viewer import NAME as SWEEP
 from .train_events import STATE
 
-KEPT = 8  # answers in memory
-MOST_FRAMES, WIDEST = 100, 1024  # of an animation; as many as Atom Sweep has steps
-MOST_PIXELS = 1 << 26  # of a picture for it, before it is made smaller
-LONGEST_LABEL, MOST_LINES, LONGEST_NAME = 400, 8, 255
 LONGEST_BODY = 1 << 18  # bytes of a request
 
 
 def served_path(name: str) -> Path:
     """The real path of a file by its name in the host's lists. Raises FileFormatError for whatever may not be served."""
-    if not _texts([name], 4 * LONGEST_NAME) or not name.lower().endswith(".safetensors"):
+    if not are_texts([name], 4 * LONGEST_NAME) or not name.lower().endswith(".safetensors"):
         raise FileFormatError(f"{name!r} is no name of a .safetensors file.")
     linked = False
     # A workflow from Windows separates folders by a backslash.
@@ -63,83 +55,37 @@ def _below(path: str, root: str) -> bool:
         return False
 
 
-def identity(path: Path, greedy: bool) -> str:
-    """Changes with the content; an ETag."""
-    status = path.stat()
-    return f'"1-{status.st_size:x}-{status.st_mtime_ns:x}{"-g" if greedy else ""}"'
-
-
-_answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-
-
 def adapter_answer(name: str, greedy: bool = False, known: str | None = None) -> tuple[int, str, bytes]:
     """Status, ETag and body. `known` is the ETag that the browser has. Never raises for a bad name or file."""
     try:
-        path = served_path(name)
+        tag, body = table_answer(served_path(name), {"file": name}, greedy, known)
     except FileFormatError as error:
-        return 404, "", _body({"error": str(error)})
-    try:
-        tag = identity(path, greedy)
-        if known is not None and tag in [part.strip().removeprefix("W/") for part in known.split(",")]:
-            return 304, tag, b""
-        body = _answers.get((str(path), tag))
-        if body is None:
-            body = _body({"file": name, **atom_table(load(path), greedy)})
-            _answers[str(path), tag] = body
-            while len(_answers) > KEPT:
-                _answers.popitem(last=False)
-        return 200, tag, body
-    except FileFormatError as error:  # names the file itself
-        return 422, "", _body({"error": str(error)})
-    except (SparseDictError, OSError) as error:
-        return 422, "", _body({"error": shown(f"{name}: {error}")})
+        return 404, "", _refused(error)
+    except Refusal as refusal:
+        return refusal.status, "", _refused(refusal)
+    return (304, tag, b"") if body is None else (200, tag, body)
 
 
 def sweep_answer(data: Any) -> tuple[int, bytes]:
     """Status and body: {"frames": file names, "labels": texts} → a GIF, or why there is none. Never raises for what a browser sent."""
-    from PIL import Image
-
-    from ..pictures import gif_bytes
-
-    frames, labels = (data.get("frames"), data.get("labels")) if isinstance(data, dict) else (None, None)
-    if not (_texts(frames, LONGEST_NAME) and _texts(labels, LONGEST_LABEL) and 0 < len(frames) <= MOST_FRAMES and len(labels) == len(frames)):
-        return 400, _body({"error": f"a GIF takes 1 to {MOST_FRAMES} pictures of a Sweep Viewer, and a label of at most {LONGEST_LABEL} letters for each."})
-    folder, pictures = os.path.realpath(folder_paths.get_temp_directory()), []
-    for name in frames:
-        path = os.path.realpath(os.path.join(folder, name))
-        if os.path.dirname(path) != folder or not os.path.basename(path).startswith(SWEEP) or not os.path.isfile(path):
-            return 404, _body({"error": "the sweep's pictures are gone, as after a restart of the server; run Sweep Viewer again."})
-        try:
-            with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # this limit is our own
-                if picture.width * picture.height > MOST_PIXELS:
-                    return 422, _body({"error": f"a picture of the sweep has {picture.width} × {picture.height} pixels, too many for a GIF; make the sweep smaller."})
-                picture.thumbnail((WIDEST, WIDEST))
-                pictures.append(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # whatever Pillow says of what is no picture
-            return 422, _body({"error": "a picture of the sweep cannot be read; run Sweep Viewer again."})
-    return 200, gif_bytes(pictures, labels)
+    try:
+        return 200, gif_answer(data, Path(folder_paths.get_temp_directory()), SWEEP)
+    except Refusal as refusal:
+        return refusal.status, _refused(refusal)
 
 
 def keep_answer(data: Any) -> tuple[int, bytes]:
     """Status and body: {"node", "prompt"} of the run that shall end and keep what it has learned, both as the events name them."""
-    node, prompt = (data.get("node"), data.get("prompt")) if isinstance(data, dict) else (None, None)
-    if not _texts([node, prompt], LONGEST_NAME):
-        return 400, _body({"error": "name the training run by its node and its prompt, as its events do."})
-    if not STATE.ask_to_keep(node, prompt):
-        return 409, _body({"error": f"node {node} is not training for this prompt any more, so there is nothing to stop; look at the node's log."})
-    return 200, _body({"stopping": True})
+    run = {name: data.get(name) for name in ("node", "prompt")} if isinstance(data, dict) else {}
+    if not run or not are_texts(list(run.values()), LONGEST_NAME):
+        return 400, as_json({"error": "name the training run by its node and its prompt, as its events do."})
+    if not STATE.ask_to_keep(run):
+        return 409, as_json({"error": f"node {run['node']} is not training for this prompt any more, so there is nothing to stop; look at the node's log."})
+    return 200, as_json({"stopping": True})
 
 
-def _texts(value: Any, longest: int) -> bool:
-    """A list of texts that a file or a picture can have."""
-    return isinstance(value, list) and all(
-        isinstance(text, str) and len(text) <= longest and text.count("\n") < MOST_LINES and "\0" not in text and not re.search("[\ud800-\udfff]", text) for text in value
-    )
-
-
-def _body(value: Any) -> bytes:
-    return escaped_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+def _refused(error: Exception) -> bytes:
+    return as_json({"error": str(error)})
 
 
 async def _asked(request: Any) -> Any:

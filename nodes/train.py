@@ -8,15 +8,14 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..host_shared.file_names import target, unused
-from ..host_shared.run_settings import EFFORTS, begun, decided
+from ..host_shared.file_names import target
+from ..host_shared.run_settings import EFFORTS, PRESETS, config_of, decided, file_of_run
 from ..trainer.options import Option, widgets
 from . import files
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import folded
 
-PRESETS = ("concept", "style", "edit")
 #: What a person wants to see of a run though it may be left empty; web/train_node.js has the same.
 ALWAYS_SHOWN = ("preview_prompts",)
 
@@ -136,19 +135,16 @@ class TrainSparseDict(io.ComfyNode):
 def settings(one: dict[str, Any], backend: Any, has_conditioning: bool) -> Any:
     """The widgets as a TrainConfig; what is unset is decided by the preset, the effort or the model."""
     from ..trainer.config import TrainConfig
-    from ..trainer.fit import fitted
-    from ..trainer.presets import PRESETS as VALUES
 
-    path = target(output_folder(), one["name"])
-    out = (begun(path) if one.get("resume") else None) or unused(path)
+    out = file_of_run(target(output_folder(), one["name"]), bool(one.get("resume")))
     own = decided(one["effort"], out, one["word"], one["training_seed"], Path(folder_paths.get_user_directory()) / "sparsedict" / "quiet")
     chosen = {setting.name: _value(setting, one[setting.name]) for setting in widgets(TrainConfig) if _is_set(setting, one)}
     if backend.casts_weights():
         chosen.setdefault("gradient_checkpointing", True)
-    values = {**VALUES[one["preset"]], **own, **chosen}
+    values = {**own, **chosen}
     if one.get("clip") is None and has_conditioning:
         values["quiet_samples"] = 0  # nothing to make other prompts with
-    return fitted(TrainConfig(**values), backend, chosen, backend.parameter_count())
+    return config_of(one["preset"], values, chosen, backend, backend.parameter_count())
 
 
 def _is_set(setting: Option, one: dict[str, Any]) -> bool:

@@ -23,12 +23,11 @@ class HostCallbacks(RunEvents):
 
     def __init__(self, node: str | None, pnginfo: Any = None) -> None:
         """`pnginfo` is what the host would write into pictures: it holds the workflow."""
-        self.node, self.workflow = node, workflow_id(pnginfo)
         super().__init__(STATE)
         self.interrupted = False
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
-        self._prompt = getattr(_server(), "last_prompt_id", None)
-        STATE.begin(node, self._prompt, self.workflow)
+        self._origin = {"node": node, "prompt": getattr(_server(), "last_prompt_id", None), "workflow": workflow_id(pnginfo)}
+        STATE.begin(self._origin)
 
     def should_stop(self) -> bool:
         if comfy.model_management.processing_interrupted():
@@ -54,8 +53,9 @@ class HostCallbacks(RunEvents):
         """A line of the log that is also shown in the node."""
         super().say(text)
         server = _server()
-        if server is not None and self.node is not None and hasattr(server, "send_progress_text"):
-            server.send_progress_text(self.lines[-1], self.node)
+        node = self._origin["node"]
+        if server is not None and node is not None and hasattr(server, "send_progress_text"):
+            server.send_progress_text(self.lines[-1], node)
 
     def name_of(self, path: Path) -> str | None:
         return name_of(path)
@@ -73,7 +73,7 @@ class HostCallbacks(RunEvents):
         comfy.model_management.interrupt_current_processing(False)
 
     def send(self, data: dict[str, Any]) -> None:
-        data = {"node": self.node, "prompt": self._prompt, "workflow": self.workflow, **data}
+        data = {**self._origin, **data}
         super().send(data)
         server = _server()
         if server is not None:

@@ -39,8 +39,8 @@ const LEAST_MAP = 130;
  * @param {HTMLElement} container
  * @param {Choice} value
  * @param {(choice: Choice) => void} onChange called once for each change that a person has finished
- * @param {{needGreedy?: () => void, toggleFields?: () => void, resized?: () => void, undoes?: boolean}} [host] what the panel asks of its surroundings;
- *   with `undoes`, Ctrl+Z is theirs and only the panel's own buttons go through its history
+ * @param {{needGreedy?: () => void, toggleFields?: () => void, resized?: () => void, nothing?: string, undoes?: boolean}} [host] what the panel asks of its surroundings;
+ *   `nothing` is shown where no file is known; with `undoes`, Ctrl+Z is theirs and only the panel's own buttons go through its history
  * @returns {Selector}
  */
 export function mount(container, value, onChange, host = {}) {
@@ -69,7 +69,7 @@ export function mount(container, value, onChange, host = {}) {
   const undoButton = make("button", { className: "sd-icon", type: "button", title: t("Undo here"), "aria-label": t("Undo"), onclick: () => back(history.undo()) }, "↶");
   const redoButton = make("button", { className: "sd-icon", type: "button", title: t("Redo here"), "aria-label": t("Redo"), onclick: () => back(history.redo()) }, "↷");
   const fieldsButton = make("button", {
-    className: "sd-icon", type: "button", title: t("Show the node's plain fields, to connect them"), "aria-label": t("Show the plain fields"),
+    className: "sd-icon", type: "button", title: t("Show the plain fields, to connect them"), "aria-label": t("Show the plain fields"),
     onclick: () => host.toggleFields?.(),
   }, "⋯");
   const fields = new ChoiceFields({
@@ -247,7 +247,7 @@ export function mount(container, value, onChange, host = {}) {
   function showWithout(words) {
     write(headline, "");
     write(aside, words);
-    empty.textContent = printable(message) || t("Connect a Load Sparse Dict node: its atoms appear here.");
+    empty.textContent = printable(message) || (host.nothing ?? "");
     fields.showAtoms(choice.mode === "addresses" ? choice.atoms : "");
     slider.set(null, 0);
   }

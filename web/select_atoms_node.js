@@ -38,7 +38,8 @@ export function addSelector(node, { app, api }) {
   /** What the panel has got. @type {{json: TableJson, chain: Step[]} | null} */
   let given = null;
 
-  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, resized, undoes: true });
+  const nothing = t("Connect a Load Sparse Dict node: its atoms appear here.");
+  const selector = mount(container, choiceOf(node), write, { needGreedy, toggleFields, resized, nothing, undoes: true });
   addPanel(node, "atom_selector", container, () => selector.height());
   node.sparsedictSelector = selector;
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** The panel of Train Sparse Dict: how a run is going, drawn from its events. Knows nothing of the host. */
+/** The training monitor: how a run is going, drawn from its events. Knows nothing of the host. */
 
 import { fitted, make, onThemeChange, readTheme } from "./colours.js";
 import { printable } from "./shown_text.js";
@@ -9,10 +9,10 @@ import { t } from "./texts.js";
 /**
  * @typedef {{step: number, steps: number, loss: number, smoothed_loss: number, density: number, target_density: number,
  *   dead_atoms: number, learning_rate: number, seconds_left: number | null}} Point
- * @typedef {{node: string | null, prompt: string | null}} Run  as the server tells them apart
- * @typedef {Run & {points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
+ * @typedef {Record<string, any>} Run  by what the server tells its runs apart, among other things
+ * @typedef {{points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
  *   warnings: string[], finished: string | null, file: string | null, stopped: number | null, steps: number | null, ended: string | null,
- *   previews: number, running: boolean}} Job  as /sparsedict/train gives it
+ *   previews: number, running: boolean}} Job  as host_shared/run_state.py gives it
  */
 
 const HEIGHT = 236, PREVIEW = 206; // without and for a preview picture
@@ -28,12 +28,12 @@ export function mountMonitor(container, host) {
   /** @type {Point[]} */
   let points = [];
   /** @type {Run} */
-  let run = { node: null, prompt: null };
+  let run = {};
   let running = false, theme = readTheme(), frame = 0;
 
   const headline = make("span", { className: "sd-headline" }, t("Not trained yet"));
   const aside = make("span", { className: "sd-aside sd-grow" });
-  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: t("Ends the run; the graph goes on with the adapter so far, and resume goes on with the run"), onclick: async () => {
+  const stop = make("button", { type: "button", className: "sd-stop", hidden: true, title: t("Ends the run and keeps the adapter so far; resume goes on with the run"), onclick: async () => {
     stop.disabled = true;
     stop.textContent = t("stopping …");
     try {
@@ -176,9 +176,9 @@ export function mountMonitor(container, host) {
 
   show();
   return {
-    /** An event as nodes/train_events.py sends it. @param {any} event */
+    /** An event as host_shared/run_events.py sends it. @param {any} event */
     note(event) {
-      run = { node: event.node, prompt: event.prompt };
+      run = event;
       if (event.event === "step") {
         if (!running) setRunning(true);
         aside.textContent = "";
@@ -205,7 +205,7 @@ export function mountMonitor(container, host) {
     },
     /** What the server remembers of a run, after a reload. @param {Job} job */
     restore(job) {
-      run = { node: job.node, prompt: job.prompt };
+      run = job;
       points = job.points.slice();
       setRunning(job.running);
       show();

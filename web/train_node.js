@@ -32,10 +32,10 @@ export function listen(api) {
 }
 
 /** @param {any} api @param {import("./train_monitor.js").Run} run */
-async function keep(api, run) {
+async function keep(api, { node, prompt }) {
   let answer;
   try {
-    answer = await api.fetchApi("/sparsedict/train/keep", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(run) });
+    answer = await api.fetchApi("/sparsedict/train/keep", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ node, prompt }) });
   } catch {
     throw new Error(t("The server does not answer; start it again."));
   }

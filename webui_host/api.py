@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ..sparsedict_core.atom_table import atom_table
+from ..host_shared.answers import Refusal, table_answer
 from ..sparsedict_core.errors import SparseDictError
 from . import files, training
 
@@ -30,12 +30,13 @@ def register(app: Any) -> None:
     def list_adapters() -> list[dict[str, Any]]:
         return [{"name": name, "bytes": path.stat().st_size} for name, path in files.names(files.default_folder()).items()]
 
-    def inspect(name: str, greedy: bool = False) -> dict[str, Any]:
+    def inspect(name: str, greedy: bool = False) -> Any:
         path = path_of(name)
         try:
-            return {"name": name, "hash": files.short_hash(path), **atom_table(files.read(path), greedy)}
-        except SparseDictError as error:
-            raise HTTPException(422, str(error)) from error
+            _, body = table_answer(path, {"name": name, "hash": files.short_hash(path)}, greedy, read=files.read)
+        except Refusal as refusal:
+            raise HTTPException(refusal.status, str(refusal)) from refusal
+        return Response(body, media_type="application/json")
 
     def thumbnail(name: str) -> Any:
         from ..pictures.charts import importance_map
@@ -59,7 +60,7 @@ def register(app: Any) -> None:
         return training.STATE.job()
 
     def keep() -> dict[str, bool]:
-        if not training.STATE.ask_to_keep(None, None):
+        if not training.STATE.ask_to_keep():
             raise HTTPException(409, "no training is going on, so there is nothing to stop.")
         return {"stopping": True}
 
@@ -75,5 +76,5 @@ def register(app: Any) -> None:
     app.add_api_route("/sparsedict/v1/js/{folder}/{name}", script, methods=["GET"], response_class=Response)
     app.add_api_route(LIST, list_adapters, methods=["GET"])
     app.add_api_route(REFRESH, list_adapters, methods=["POST"])
-    app.add_api_route(INSPECT, inspect, methods=["GET"])
+    app.add_api_route(INSPECT, inspect, methods=["GET"], response_class=Response)
     app.add_api_route(THUMBNAIL, thumbnail, methods=["GET"], response_class=Response)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..host_shared.file_names import target, unused
+from ..host_shared.file_names import target
 from ..host_shared.run_events import RunEvents
-from ..host_shared.run_settings import begun, decided
+from ..host_shared.run_settings import config_of, decided, file_of_run
 from ..host_shared.run_state import RunState
 from ..sparsedict_core.errors import SparseDictError, TrainingError, first_line
 from ..sparsedict_core.shown_text import shown
@@ -59,8 +59,7 @@ def start(images: str, name: str, word: str, caption: str, preset: str, effort: 
             raise TrainingError("a training is going on already; wait for its end, or stop it.")
         if not images.strip() or not Path(images.strip()).is_dir():
             raise TrainingError(f"{images!r:.200} is no folder on this machine; give the folder of the training pictures.")
-        path = target(files.default_folder(), name)
-        out = (begun(path) if resume else None) or unused(path)
+        out = file_of_run(target(files.default_folder(), name), resume)
         out.parent.mkdir(parents=True, exist_ok=True)
         values = {
             **decided(effort, out, word, int(seed), files.default_folder().parent / "SparseDict.cache"),
@@ -68,18 +67,16 @@ def start(images: str, name: str, word: str, caption: str, preset: str, effort: 
             "preview_prompts": [line.strip() for line in previews.splitlines() if line.strip()] or None,
             "steps": int(steps) or None, "resolution": int(resolution) or None, **chosen,
         }  # fmt: skip
-        from ..trainer.presets import PRESETS
-
-        settings = {**PRESETS[preset], **{key: value for key, value in values.items() if value is not None}}
-        STATE.begin(None, None, None)
-        _run = threading.Thread(target=_train, args=(settings, set(chosen)), name="SparseDict training")
+        given = {key: value for key, value in values.items() if value is not None}
+        STATE.begin()
+        _run = threading.Thread(target=_train, args=(preset, given, set(chosen)), name="SparseDict training")
         _run.start()
     return f"{shown(out.name)} is being trained; pictures wait until it is over."
 
 
 def stop() -> str:
     """End the run and keep what it has learned."""
-    if not STATE.ask_to_keep(None, None):
+    if not STATE.ask_to_keep():
         return "no training is going on."
     return "stopping; what was learned so far is kept."
 
@@ -90,7 +87,7 @@ def wait(seconds: float | None = None) -> None:
         _run.join(seconds)
 
 
-def _train(settings: dict[str, Any], asked: set[str]) -> None:
+def _train(preset: str, given: dict[str, Any], asked: set[str]) -> None:
     from modules import shared
     from modules.call_queue import queue_lock
 
@@ -99,14 +96,12 @@ def _train(settings: dict[str, Any], asked: set[str]) -> None:
         shared.state.begin(job="SparseDict training")
         try:
             from ..trainer.backends.webui import WebuiBackend
-            from ..trainer.config import TrainConfig
-            from ..trainer.fit import fitted
             from ..trainer.loop import train
 
             APPLIED.clear()
             backend = WebuiBackend(shared.sd_model)
             with backend.session():
-                config = fitted(TrainConfig(**settings), backend, asked, backend.parameter_count())
+                config = config_of(preset, given, asked, backend, backend.parameter_count())
                 result = train(config, backend, callbacks=events)
             events.finished(result.path, result.steps if result.checkpoint is not None else None, config.steps)
         except SparseDictError as error:

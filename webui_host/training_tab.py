@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from ..host_shared.run_settings import EFFORTS
+from ..host_shared.run_settings import EFFORTS, PRESETS
 from ..sparsedict_core.errors import SparseDictError
 from . import training
-
-PRESETS = ("concept", "style", "edit")
 
 
 def begin(*values: Any) -> str:

@@ -333,5 +333,5 @@ def test_a_gif_of_pictures_that_are_gone_is_explained(page, server):
     for path in (server.base / "temp").glob("sparsedict_sweep*"):
         path.unlink()
     page.get_by_role("button", name="Export GIF").click()
-    page.get_by_text("run Sweep Viewer again").wait_for()
+    page.get_by_text("run the sweep again").wait_for()
     page.troubles[:] = [trouble for trouble in page.troubles if "404" not in trouble]

@@ -162,7 +162,7 @@ def test_a_sweep_becomes_a_gif(server, frames):
 ])  # fmt: skip
 def test_only_pictures_of_a_sweep_are_read(server, frames, name):
     status, body = send(server, {"frames": [frames[0], name], "labels": ["", ""]})
-    assert status == 404 and "run Sweep Viewer again" in json.loads(body)["error"]
+    assert status == 404 and "run the sweep again" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize("data", [

@@ -1,7 +1,6 @@
 """Train Sparse Dict: as a front end uses it, over HTTP, and in this process where a failure has to be made."""
 
 import json
-import os
 import time
 
 import pytest
@@ -339,39 +338,6 @@ def test_in_training_is_set_while_it_trains(node, demo, comfy, monkeypatch):
     execute(node, *demo, name="flag")
     assert seen and all(seen)
     clean(demo[0], comfy)
-
-
-def made(folder, name, steps=(), written=0):
-    """A training's checkpoints, the newest of them `written` seconds after the epoch."""
-    (folder / f"{name}.checkpoints").mkdir()
-    for step in steps:
-        path = folder / f"{name}.checkpoints" / f"step-{step:06d}.safetensors"
-        path.touch()
-        os.utime(path, (written, written))
-
-
-def test_a_name_is_taken_where_a_training_has_left_checkpoints(comfy, tmp_path):
-    from sparsedict.host_shared.file_names import unused
-
-    path = tmp_path / "a.safetensors"
-    made(tmp_path, "a", [300])
-    (tmp_path / "a_2.safetensors").touch()
-    assert unused(path).name == "a_3.safetensors"
-
-
-def test_resume_takes_the_run_of_this_name_whose_checkpoint_was_written_last(comfy, tmp_path):
-    from sparsedict.nodes.train import begun
-
-    path = tmp_path / "a.b.safetensors"
-    assert begun(path) is None
-    made(tmp_path, "a.b", [200, 300], written=10)
-    made(tmp_path, "a.b_4", [100, 150], written=20)
-    made(tmp_path, "a.b_5")
-    made(tmp_path, "a.b_art", [900], written=30)
-    made(tmp_path, "aXb_6", [900], written=30)
-    assert begun(path).name == "a.b_4.safetensors"
-    assert begun(tmp_path / "a.b_4.safetensors").name == "a.b_4.safetensors"
-    assert begun(tmp_path / "a.b_5.safetensors") is None
 
 
 @pytest.mark.parametrize("how", ["waits to be asked for", "was asked for", "comes as an exception"])

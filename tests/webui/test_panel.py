@@ -1,6 +1,7 @@
 """The panel's argument, what it writes, and what the browser may load."""
 
 import json
+import re
 import types
 from pathlib import Path
 
@@ -49,19 +50,21 @@ def test_the_scripts_argument_adds_tags_to_every_prompt():
 
 
 def test_the_panels_scripts_load_each_other_and_no_host():
-    """Every import leads to a file that the route serves, and none of them to ComfyUI's front end."""
-    waiting, seen = [("webui_host", "prompt_panel.js")], set()
+    """Every import leads to a file that the route serves, and none of them to ComfyUI's front end or to words about its nodes."""
+    waiting, seen = [("webui_host", "prompt_panel.js"), ("webui_host", "training_tab.js")], set()
     while waiting:
         folder, name = waiting.pop()
         if (folder, name) in seen:
             continue
         seen.add((folder, name))
         text = api.SCRIPTS[folder, name].read_text()
+        said = " ".join(re.findall(r'\bt\("((?:[^"\\]|\\.)+)"', text)).lower()
+        assert not re.search(r"\b(node|graph|comfyui)", said), name
         for line in text.splitlines():
             if line.startswith("import "):
                 target = line.split('"')[1]
                 parts = target.split("/")
                 assert parts[0] in (".", "..") and "scripts" not in parts, (name, target)
                 waiting.append((folder if parts[0] == "." else parts[1], parts[-1]))
-    assert ("web", "atom_selector.js") in seen
+    assert {("web", "atom_selector.js"), ("web", "train_monitor.js")} <= seen
     assert ("webui_host", "api.py") not in api.SCRIPTS

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
+from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.addresses import atom_addresses, site_labels
 from ..sparsedict_core.gains import alive
 from ..sparsedict_core.selection import SelectionResult, describe, strongest_atoms
 from ..sparsedict_core.shown_text import shown
 from ..sparsedict_core.site import firing_text
-from .files import trigger_words
-from .socket import SparseDict
 
 MOST_STEPS, LONGEST = 20, 600  # lines on what was done to a file, and characters of one
 
 
-def kept(value: SparseDict) -> SelectionResult | None:
+Gains = Mapping[str, Tensor] | None
+
+
+def kept(adapter: SparseAdapter, gains: Gains) -> SelectionResult | None:
     """What the gains leave, for pictures; None where that is everything."""
-    masks = alive(value.adapter, value.gains)
-    return None if all(bool(mask.all()) for mask in masks.values()) else describe(value.adapter, masks)
+    masks = alive(adapter, gains)
+    return None if all(bool(mask.all()) for mask in masks.values()) else describe(adapter, masks)
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
@@ -32,12 +36,11 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def as_text(value: SparseDict, strongest: int = 12) -> str:
-    """What it is, what it was trained on, its sites and its strongest atoms."""
-    adapter, metadata = value.adapter, value.adapter.metadata
-    masks = alive(adapter, value.gains)
-    lines = [f"{shown(metadata.get('title', value.name))}: {adapter.atom_count} atoms at {len(adapter.sites)} sites"]
-    result = kept(value)
+def as_text(adapter: SparseAdapter, gains: Gains, name: str, strongest: int = 12) -> str:
+    """What it is (`name` where its file has no title), what it was trained on, its sites and its strongest atoms."""
+    metadata, masks = adapter.metadata, alive(adapter, gains)
+    lines = [f"{shown(metadata.get('title', name))}: {adapter.atom_count} atoms at {len(adapter.sites)} sites"]
+    result = kept(adapter, gains)
     if result is not None:
         lines.append(f"the selection {result.text}")
     moments = any(site.moments is not None for site in adapter.sites.values())
@@ -45,8 +48,8 @@ def as_text(value: SparseDict, strongest: int = 12) -> str:
         f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
         f"moments {'yes' if moments else 'no'}"
     )
-    if trigger_words(value):
-        lines.append(f"trigger words: {shown(trigger_words(value))}")
+    if adapter.trigger_words:
+        lines.append(f"trigger words: {shown(', '.join(adapter.trigger_words))}")
     for member in adapter.members:
         lines.append(f"member {shown(member.name)}: strength {member.strength:g}")
     training = metadata.get("training")
