@@ -1,44 +1,29 @@
 """The host's calls in the orders that were observed on the real ones, replayed against what the pack hands to it.
 
-`test_real_hosts.py` checks on real hosts that these orders and signatures are theirs.
+`test_fake_host.py` checks in the real hosts' sources that these orders and signatures are theirs, `test_real_hosts.py` that they do what is replayed here.
 """
 
-import sys
 import types
 
 import pytest
 import torch
+from webui import fake_host
 from webui.models import WIDTH, unet, write
 
 from sparsedict.sparsedict_core.errors import TagError
 from sparsedict.webui_host import files, network
 
 
-class Params:
-    """The host's own split of `<sparsedict:a:b>`."""
-
-    def __init__(self, text):
-        self.items = text.split(":")
+def params(tag):
+    return fake_host.ExtraNetworkParams(items=tag.split(":"))
 
 
-class Processing:
-    def __init__(self, model):
-        self.sd_model = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=model))
-        self.extra_generation_params, self.comments = {}, []
-
-    def comment(self, text):
-        self.comments.append(text)
+Processing = fake_host.StableDiffusionProcessing
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A fake of the host's packages: as much as the pack asks of them."""
-    options = types.SimpleNamespace(sparsedict_on_mistake=network.STOP)
-    shared = types.SimpleNamespace(opts=options, cmd_opts=types.SimpleNamespace(sparsedict_dir=str(tmp_path)), sd_model=None)
-    extra = types.SimpleNamespace(ExtraNetwork=type("ExtraNetwork", (), {"__init__": lambda self, name: setattr(self, "name", name)}))
-    package = types.ModuleType("modules")
-    package.shared, package.extra_networks, package.paths = shared, extra, types.SimpleNamespace(models_path=str(tmp_path))
-    monkeypatch.setitem(sys.modules, "modules", package)
+    shared = fake_host.install(monkeypatch, tmp_path, types.SimpleNamespace(sparsedict_on_mistake=network.STOP))
     write(tmp_path)
     write(tmp_path, "animals/cat")
     yield shared
@@ -58,7 +43,7 @@ def drawn(host, model):
 
     def draw(*tags, p=None, end=True):
         p = p or Processing(model)
-        net.activate(p, [Params(tag) for tag in tags])
+        net.activate(p, [params(tag) for tag in tags])
         picture = model(x)
         if end:
             net.deactivate(p)
@@ -95,7 +80,7 @@ def test_a_mistake_stops_the_picture_with_the_tag_in_the_sentence(drawn, model, 
     p = Processing(model)
     with pytest.raises(TagError, match=f"<sparsedict:{tag}>"):
         drawn(tag, p=p)
-    assert f"<sparsedict:{tag}>" in p.comments[0]
+    assert f"<sparsedict:{tag}>" in next(iter(p.comments))
     assert torch.equal(drawn(), base)
 
 
@@ -104,7 +89,7 @@ def test_or_the_picture_is_made_without_and_says_so(drawn, model, host):
     host.opts.sparsedict_on_mistake = network.WITHOUT
     p = Processing(model)
     assert torch.equal(drawn("zrop", p=p), base)
-    assert "near names are zorp" in p.comments[0] and "none" in p.extra_generation_params[network.INFOTEXT]
+    assert "near names are zorp" in next(iter(p.comments)) and "none" in p.extra_generation_params[network.INFOTEXT]
 
 
 def test_the_pictures_text_names_the_file_by_its_hash(drawn, model, tmp_path):
@@ -115,10 +100,10 @@ def test_the_pictures_text_names_the_file_by_its_hash(drawn, model, tmp_path):
 
 def test_start_and_end_follow_the_steps(host, model):
     net = network.make_network()
-    net.activate(Processing(model), [Params("zorp:start=0.25:end=0.75")])
+    net.activate(Processing(model), [params("zorp:start=0.25:end=0.75")])
     acting = []
     for step in range(4):
-        network.on_cfg_denoiser(types.SimpleNamespace(sampling_step=step, total_sampling_steps=4))
+        network.on_cfg_denoiser(fake_host.CFGDenoiserParams(None, None, None, step, 4, None, None))
         acting.append(network.APPLIED.now[0].attachment.enabled)
     assert acting == [False, True, True, False]
 
@@ -152,7 +137,7 @@ def test_a_host_that_keeps_its_model_elsewhere_gets_a_sentence(host):
     net = network.make_network()
     net.activate(p, [])  # without a tag nothing is asked of the host
     with pytest.raises(TagError, match=r"holds its model as a StableDiffusionPipeline.*use AUTOMATIC1111"):
-        net.activate(p, [Params("zorp")], 3, include=[])
+        net.activate(p, [params("zorp")], 3, include=[])
     host.opts.sparsedict_on_mistake = network.WITHOUT
-    net.activate(p, [Params("zorp")])
+    net.activate(p, [params("zorp")])
     assert "none" in p.extra_generation_params[network.INFOTEXT]

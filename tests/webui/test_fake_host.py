@@ -1,0 +1,85 @@
+"""The fake web UI against the sources of the real ones: names, arguments, and the order of the host's calls. Nothing of a host is run."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from webui import fake_host
+from webui.test_real_hosts import HOSTS, folder_of
+
+OWN = {"StableDiffusionProcessing.__init__"}  # not as the host's
+
+
+@pytest.fixture(scope="module", params=list(HOSTS))
+def source(request):
+    """A file of the host, parsed."""
+    root, read = folder_of(request.param) / "host", {}
+
+    def parsed(name):
+        if name not in read:
+            read[name] = ast.parse((root / name).read_text(encoding="utf-8"))
+        return read[name]
+
+    return parsed
+
+
+def arguments(function):
+    """What a caller must know: names, which may be left out, and what else is taken."""
+    given = function.args
+    names = [each.arg for each in given.posonlyargs + given.args]
+    return names, len(given.defaults), given.vararg is not None, [each.arg for each in given.kwonlyargs], given.kwarg is not None
+
+
+def named(tree, name):
+    return next((node for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name), None)
+
+
+def methods(node):
+    return {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
+
+
+FAKE = ast.parse(Path(fake_host.__file__).read_text(encoding="utf-8"))
+
+
+def test_classes_and_functions_take_what_the_hosts_take(source):
+    wrong = []
+    for name, file in fake_host.HOME.items():
+        fake, real = named(FAKE, name), named(source(file), name)
+        pairs = [(name, fake, real)]
+        if isinstance(fake, ast.ClassDef) and real is not None:
+            pairs = [(f"{name}.{method}", function, methods(real).get(method)) for method, function in methods(fake).items()]
+        for place, ours, theirs in pairs:
+            if place not in OWN and (theirs is None or arguments(ours) != arguments(theirs)):
+                wrong.append(f"{file}: {place} {'is not there' if theirs is None else f'takes {ast.unparse(theirs.args)}'}")
+    assert not wrong
+
+
+def test_all_that_the_fake_has_is_held_against_the_host():
+    defined = {node.name for node in FAKE.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    assert defined - {"install"} == set(fake_host.HOME)
+
+
+def test_what_else_is_asked_for_is_there(source):
+    for name, wanted in fake_host.NAMES.items():
+        found = set()
+        for node in source(name).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found |= {alias.asname or alias.name for alias in node.names}
+        assert set(wanted) <= found, name
+
+
+def test_the_host_calls_in_the_order_that_is_replayed(source):
+    for (file, name), order in fake_host.ORDERS.items():
+        calls = [node for node in ast.walk(named(source(file), name)) if isinstance(node, ast.Call)]
+        told = [ast.unparse(call.func) for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset))]
+        rest = iter(told)
+        assert all(wanted in rest for wanted in order), (file, name, order, [call for call in told if call in order])
+
+
+def test_a_picture_ends_without_an_end_where_the_prompt_has_no_tag(source):
+    """`process_images_inner` deactivates only where the prompt named networks: why `activate` clears first."""
+    inner = named(source("modules/processing.py"), "process_images_inner")
+    guards = [ast.unparse(node.test) for node in ast.walk(inner) if isinstance(node, ast.If) and any("extra_networks.deactivate" in ast.unparse(each) for each in node.body)]
+    assert guards and all("p.extra_network_data" in guard for guard in guards)
