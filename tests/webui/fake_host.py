@@ -62,10 +62,13 @@ class ExtraNetwork:
 
 
 class ExtraNetworkParams:
-    """The host's own split of `<sparsedict:a:b>`, `a:b`."""
-
     def __init__(self, items=None):
         self.items = items or []
+
+
+def params(tag):
+    """What the host hands over of `<sparsedict:TAG>`."""
+    return ExtraNetworkParams(items=tag.split(":"))
 
 
 def register_extra_network(extra_network):

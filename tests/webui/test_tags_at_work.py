@@ -8,48 +8,13 @@ import types
 import pytest
 import torch
 from webui import fake_host
-from webui.models import WIDTH, unet, write
+from webui.fake_host import params
+from webui.models import write
 
 from sparsedict.sparsedict_core.errors import TagError
 from sparsedict.webui_host import files, network
 
-
-def params(tag):
-    return fake_host.ExtraNetworkParams(items=tag.split(":"))
-
-
 Processing = fake_host.StableDiffusionProcessing
-
-
-@pytest.fixture
-def host(tmp_path, monkeypatch):
-    shared = fake_host.install(monkeypatch, tmp_path, types.SimpleNamespace(sparsedict_on_mistake=network.STOP))
-    write(tmp_path)
-    write(tmp_path, "animals/cat")
-    yield shared
-    network.APPLIED.clear()
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return unet().requires_grad_(False)
-
-
-@pytest.fixture
-def drawn(host, model):
-    """Draws with a tag, as one of the host's passes does: activate, then the model, then deactivate."""
-    x, net = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(2)), network.make_network()
-
-    def draw(*tags, p=None, end=True):
-        p = p or Processing(model)
-        net.activate(p, [params(tag) for tag in tags])
-        picture = model(x)
-        if end:
-            net.deactivate(p)
-        return picture
-
-    return draw
 
 
 def test_strength_nothing_and_the_tag_taken_away_are_the_base(drawn):
