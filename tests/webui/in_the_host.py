@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -75,6 +76,7 @@ def served():
 client = served()
 pack = "sparsedict_extension"
 network, names, files = (importlib.import_module(f"{pack}.webui_host.{name}") for name in ("network", "names", "files"))
+TWO_FILES = "a cat <sparsedict:zorp:0.8:keep=0.25> <sparsedict:styles/ink, wet:0.4:atoms=L0.self[1]+L1.cross[2]>"
 report: dict = {"pictures": {}, "errors": {}, "infotext": {}}
 
 
@@ -148,6 +150,9 @@ draw("zero", "a cat <sparsedict:zorp:0>")
 draw("quarter", "a cat <sparsedict:zorp:0.8:keep=0.25>")
 draw("early", "a cat <sparsedict:zorp:0.8:end=0.5>")
 draw("twice", "a cat <sparsedict:zorp:0.8> <sparsedict:zorp:0.4:top=9>")
+(DATA / "adapters" / "styles").mkdir(exist_ok=True)
+shutil.copy(DATA / "adapters" / "zorp.safetensors", DATA / "adapters" / "styles" / "ink, wet.safetensors")
+draw("two files", TWO_FILES)
 draw("unknown", "a cat <sparsedict:zrop>")
 draw("after an error", "a cat")
 draw("wrong address", "a cat <sparsedict:zorp:atoms=L99>")
@@ -166,6 +171,11 @@ draw("lora and tag", "a cat <lora:small:1> <sparsedict:zorp:0.8>")
 draw("lora and tag again", "a cat <sparsedict:zorp:0.8> <lora:small:1>")
 draw("lora alone again", "a cat <lora:small:1>")
 draw("after a lora", "a cat")
+
+from modules.infotext_utils import parse_generation_parameters  # noqa: E402
+
+# What the host reads from a picture's text that is pasted into the prompt.
+report["pasted"] = {name: value for name, value in parse_generation_parameters(report["infotext"]["two files"]).items() if name in ("Prompt", network.INFOTEXT)}
 
 original = network.APPLIED.at
 network.APPLIED.at = lambda progress: (report.update(hooked=hooks()), shared.state.interrupt())

@@ -34,7 +34,10 @@ def page(request, tmp_path_factory):
         port = free.getsockname()[1]
     flags = ["--skip-prepare-environment", "--skip-install", "--skip-version-check", "--no-hashing", "--port", str(port), "--data-dir", data]
     flags += ["--sparsedict-dir", data / "adapters"]
-    flags += ["--use-cpu", "all", "--no-half", "--skip-load-model-at-start"] if request.param == "A1111" else ["--cpu", "--force-fp32"]
+    if request.param == "A1111":
+        flags += ["--use-cpu", "all", "--no-half", "--skip-load-model-at-start"]
+    else:  # Gradio 4 serves only what is below the data folder; the host's own scripts and style lie beside it here
+        flags += ["--cpu", "--force-fp32", "--gradio-allowed-path", (prepared / "host").resolve()]
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")} | {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     with (data / "log").open("w") as log:
         server = subprocess.Popen([prepared / "venv/bin/python", "launch.py", *flags], cwd=prepared / "host", env=environment, stdout=log, stderr=log)
@@ -48,6 +51,7 @@ def page(request, tmp_path_factory):
                 shown.on("pageerror", lambda error: shown.troubles.append(str(error)) if "sparsedict" in (error.stack or "") else None)
                 shown.goto(f"http://127.0.0.1:{port}/?__theme=dark", wait_until="domcontentloaded")
                 shown.wait_for_selector("#txt2img_prompt textarea")
+                shown.wait_for_selector(".sparsedict-panel[data-mounted]", state="attached")  # the host's scripts and the pack's have run
                 yield shown
                 browser.close()
         finally:

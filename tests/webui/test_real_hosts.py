@@ -5,6 +5,7 @@ SPARSEDICT_A1111_ROOT, SPARSEDICT_FORGE_ROOT and SPARSEDICT_NEO_ROOT name folder
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def test_mistakes_are_shown_and_stop_the_picture(seen):
 def test_the_pictures_text_tells_how_to_make_it_again(seen):
     assert "<sparsedict:zorp:0.8>" in seen["infotext"]["tag"] and "SparseDict hashes: " in seen["infotext"]["tag"]
     assert "SparseDict" not in seen["infotext"]["removed"]
+    pasted, tags = seen["pasted"], "<sparsedict:zorp:0.8:keep=0.25> <sparsedict:styles/ink, wet:0.4:atoms=L0.self[1]+L1.cross[2]>"
+    assert pasted["Prompt"] == f"a cat {tags}"
+    first, second = re.fullmatch("zorp: ([0-9a-f]{12}), styles/ink, wet: ([0-9a-f]{12})", pasted["SparseDict hashes"]).groups()
+    assert first == second  # a copy of the same file
 
 
 def test_all_attention_outputs_are_sites_and_no_hook_is_left(seen):
