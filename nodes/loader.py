@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..host_shared.narrowing import share_selection
 from . import files
 from .schema import schema
-from .select_atoms import narrowed, share_selection
 from .widgets import clip_input, clip_output, strength_input
 
 
@@ -48,7 +48,7 @@ class SparseDictLoader(io.ComfyNode):
 
         value = files.read(file)
         if share < 1:
-            value, _ = narrowed(value, share_selection(share))
+            value, _ = value.narrowed(share_selection(share))
         return io.NodeOutput(
             apply_adapter(model, value.adapter, strength, value.gains, name=value.name), rest_on_clip(clip, value.adapter, strength, value.gains, value.name)
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from comfy_api.latest import io
 
+from ..host_shared.narrowing import share_selection
 from ..sparsedict_core.addresses import format_masks, parse_addresses
 from ..sparsedict_core.errors import AddressError
 from ..sparsedict_core.gains import alive, bake
 from ..sparsedict_core.prune import prune
-from ..sparsedict_core.selection import Selection, SelectionResult, describe, select
+from ..sparsedict_core.selection import Selection, describe
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import folded, order_input
@@ -90,7 +90,7 @@ class SelectAtoms(io.ComfyNode):
             selection = Selection(atoms=atoms, **{**how, "order": "importance"})
         else:
             selection = Selection(top=0, **{**how, "order": "importance"})
-        value, result = narrowed(sparse_dict, selection)
+        value, result = sparse_dict.narrowed(selection)
         kept = format_masks(sparse_dict.adapter, result.masks)
         if refit:
             whole = bake(sparse_dict.adapter, sparse_dict.gains)
@@ -99,28 +99,3 @@ class SelectAtoms(io.ComfyNode):
             masks = {key: mask[present[key]] for key, mask in result.masks.items()}
             value = replace(sparse_dict, adapter=prune(whole, describe(whole, masks, order), refit=True), gains=None)
         return io.NodeOutput(value, kept, result.kept)
-
-
-def share_selection(share: float, **how: object) -> Selection:
-    """A share of the atoms; 0 keeps none."""
-    return Selection(keep=share, **how) if share > 0 else Selection(top=0, **how)
-
-
-def narrowed(value: SparseDict, selection: Selection) -> tuple[SparseDict, SelectionResult]:
-    """`value` with gains of 0 for what `selection` leaves out, and the result over all of the adapter's atoms.
-
-    Atoms that have a gain of 0 already are not considered. Raises SelectionError or AddressError.
-    """
-    adapter, present = value.adapter, alive(value.adapter, value.gains)
-    if all(bool(mask.all()) for mask in present.values()):
-        result = select(adapter, selection)
-    else:
-        left = adapter.clone()
-        for key, site in left.sites.items():
-            site.keep(present[key])
-        masks = {}
-        for key, mask in select(left, selection).masks.items():
-            masks[key] = torch.zeros_like(present[key])
-            masks[key][present[key]] = mask
-        result = describe(adapter, masks, selection.order)
-    return value.with_gains(result.gains()), result

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host_shared.narrowing import select_left
 from ..sparsedict_core.adapter import SparseAdapter
+from ..sparsedict_core.selection import Selection, SelectionResult
 
 SparseDictSocket = io.Custom("SPARSE_DICT")
 CATEGORY = "SparseDict"
@@ -27,3 +29,11 @@ class SparseDict:
         if self.gains is not None:
             gains = {key: gains[key] * self.gains[key] if key in gains else self.gains[key] for key in {**self.gains, **gains}}
         return replace(self, gains=gains)
+
+    def narrowed(self, selection: Selection) -> tuple[SparseDict, SelectionResult]:
+        """The same adapter with gains of 0 for what `selection` leaves out; atoms that are out already are not considered.
+
+        Raises SelectionError or AddressError.
+        """
+        result = select_left(self.adapter, self.gains, selection)
+        return self.with_gains(result.gains()), result

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..host_shared.narrowing import share_selection
 from ..sparsedict_core.selection import Selection
 from .schema import schema
-from .select_atoms import narrowed, share_selection
 from .socket import SparseDict, SparseDictSocket
 from .widgets import order_input
 
@@ -44,7 +44,7 @@ class AtomSweep(io.ComfyNode):
         for step in range(count):
             share = min(1.0, max(0.0, start + (stop - start) * step / (count - 1)))
             selection = Selection(importance_share=share, order=order) if spacing == "importance" else share_selection(share, order=order)
-            value, result = narrowed(sparse_dict, selection)
+            value, result = sparse_dict.narrowed(selection)
             values.append(value)
             labels.append(f"{share:.0%}: {result.kept} of {result.total} atoms")
         return io.NodeOutput(values, labels)
