@@ -21,7 +21,7 @@ def start(host, tmp_path, monkeypatch):
         return training.start(images, name, "zorp", "", "concept", "quick", 1, 64, 0, "", resume)
 
     yield begin
-    training.wait(30)
+    training.wait()
 
 
 def test_a_second_run_is_refused_while_the_first_waits_for_the_hosts_queue(start, host):
@@ -30,7 +30,7 @@ def test_a_second_run_is_refused_while_the_first_waits_for_the_hosts_queue(start
         with pytest.raises(SparseDictError, match="going on already"):
             start(name="another")
         assert training.STATE.job()["running"] and training.STATE.job()["stage"] is None
-    training.wait(30)
+    training.wait()
     # What cannot be trained on is said where the run is shown.
     job = training.STATE.job()
     assert not job["running"] and "cannot be trained in a web UI yet" in job["ended"] and host.state.job == ""
@@ -55,7 +55,7 @@ def test_tags_are_taken_off_before_it_trains(start, drawn, model):
     base = drawn()
     drawn("zorp", end=False)
     start()
-    training.wait(30)
+    training.wait()
     assert not network.APPLIED.now
     assert torch.equal(drawn(), base)
 
