@@ -1,11 +1,16 @@
 """The fake web UI against the sources of the real ones: names, arguments, and the order of the host's calls. Nothing of a host is run."""
 
 import ast
+import json
+import re
 from pathlib import Path
 
 import pytest
 from webui import fake_host
 from webui.test_real_hosts import HOSTS, folder_of
+
+from sparsedict.sparsedict_core.prompt_tags import NAME, find_tags, parse_tag
+from sparsedict.webui_host.network import INFOTEXT
 
 OWN = {"StableDiffusionProcessing.__init__"}  # not as the host's
 
@@ -83,3 +88,26 @@ def test_a_picture_ends_without_an_end_where_the_prompt_has_no_tag(source):
     inner = named(source("modules/processing.py"), "process_images_inner")
     guards = [ast.unparse(node.test) for node in ast.walk(inner) if isinstance(node, ast.If) and any("extra_networks.deactivate" in ast.unparse(each) for each in node.body)]
     assert guards and all("p.extra_network_data" in guard for guard in guards)
+
+
+def pattern(tree, name):
+    """A regular expression that the host writes down, compiled or as text."""
+    assigned = next(node.value for node in tree.body if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == name for target in node.targets))
+    return re.compile(ast.literal_eval(assigned.args[0] if isinstance(assigned, ast.Call) else assigned))
+
+
+def test_the_host_takes_a_tag_apart_as_the_core_reads_it(source):
+    finds = pattern(source("modules/extra_networks.py"), "re_extra_net")
+    texts = [each["text"] for each in json.loads((Path(__file__).parents[1] / "vectors/webui_tags.json").read_text())]
+    texts += [f"<{NAME}:styles/ink, wet:-0.5:gain=cat:L1[2]*1.5+L3*0:start=0.2:end=0.9>", f"<{NAME}:zorp>"]
+    prompt = f"a (cat:1.2) {' '.join(texts)} on a [beach:sea:0.5] <lora:x:1>"
+    found = [match.group(2) for match in finds.finditer(prompt) if match.group(1) == NAME]
+    assert [parse_tag(each.split(":")) for each in found] == find_tags(prompt)[1] and len(found) == len(texts)
+
+
+def test_what_the_pictures_text_says_of_the_files_comes_back_whole(source):
+    reads = pattern(source("modules/infotext_utils.py"), "re_param_code")
+    said = "zorp: 0123456789ab, styles/ink, wet: ba9876543210"
+    line = f"Steps: 4, Seed: 1, Size: 64x64, {INFOTEXT}: {json.dumps(said)}, Version: v1"  # the host quotes what has a comma or a colon
+    values = dict(reads.findall(line))
+    assert json.loads(values[INFOTEXT]) == said and values["Steps"] == "4" and values["Version"] == "v1"
