@@ -43,7 +43,7 @@ class QuietTerm:
     One object a step, called with each micro-batch's energies. The mean of its values over all parts of the step (micro-batches
     × processes) is the term of the whole batch: a part may hold few quiet rows, or none. The energies that it is measured by are
     means over what the step has shown so far. Processes exchange theirs at the first and at the last micro-batch, where the quiet
-    rows are if there are few; in between each has its own beside those of the first.
+    rows are if there are few; in between each has its own beside those of the first. What that costs: docs/method.md.
     """
 
     def __init__(self, quiet: int, others: int, parts: int = 1, mean: Callable[[Tensor], Tensor] | None = None, micro_batches: int = 1) -> None:

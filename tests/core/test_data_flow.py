@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from core.newer_denoisers import NEWER
-from core.tiny_denoisers import DENOISERS
+from core.tiny_denoisers import DENOISERS, output_of, shaken
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
-from sparsedict.sparsedict_core import data_flow, site_discovery
+from sparsedict.sparsedict_core import data_flow
 from sparsedict.sparsedict_core.adapter import SparseAdapter
-from sparsedict.sparsedict_core.addresses import format_address, resolve
-from sparsedict.sparsedict_core.base_check import check_base
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.data_flow import follow, follow_a_run
 from sparsedict.sparsedict_core.errors import SiteError
 from sparsedict.sparsedict_core.file_format import load, save
-from sparsedict.sparsedict_core.prune import prune
-from sparsedict.sparsedict_core.selection import Selection, select
 from sparsedict.sparsedict_core.site_discovery import discover_sites, name_linears
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def output_of(model, inputs):
-    return torch.cat([part.flatten() for part in tree_leaves(model(**inputs, return_dict=False)) if isinstance(part, torch.Tensor)])
-
-
-def shaken(model):
-    """Zero-initialised layers would hide every effect."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.eval().requires_grad_(False).parameters():
-        if not parameter.any():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
 
 
 # -- families that are written down -----------------------------------------------------------------------------
@@ -52,52 +33,6 @@ def test_what_is_seen_is_what_is_written_down(name):
     assert {output.path for output in seen if output.read} == set(written)
     assert [output.path for output in seen if not output.read] == (["transformer_blocks.2.attn.to_add_out"] if name == "qwen_image" else [])
     assert [dict(module._forward_hooks) for module in model.modules()] == hooks
-
-
-# -- families that are not ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NEWER)
-def test_a_model_that_nobody_wrote_down(name, tmp_path, monkeypatch):
-    """Found, trained for three steps, saved, loaded, pruned; also the families that have a file, seen as if they had none."""
-    monkeypatch.setattr(site_discovery, "_written_down", lambda model: None)
-    make, count = NEWER[name]
-    model, inputs = make()
-    with torch.no_grad():
-        shaken(model)
-    found = discover_sites(model, run=lambda: output_of(model, inputs))
-    assert len(found.sites) == count and found.own_names == "diffusers" and found.family == type(model).__name__
-    assert discover_sites(model).sites == found.sites, "what was seen is kept"
-    adapter = SparseAdapter.create(model, found.sites, AdapterConfig(atoms=6, rank=3, density=0.9), found.component)
-    base = output_of(model, inputs)
-    optimiser = torch.optim.Adam(adapter.parameters(), 0.02)
-    with adapter.attach(model):
-        assert torch.equal(output_of(model, inputs), base)
-        for _ in range(3):
-            loss = (output_of(model, inputs) - base.roll(1)).square().mean()
-            loss.backward()
-            assert all(site.dictionary_basis.grad.abs().sum() > 0 for site in adapter.sites.values())
-            optimiser.step()
-            optimiser.zero_grad()
-    adapter.requires_grad_(False)
-    for key in adapter.sites:
-        assert {k for k, mask in resolve(adapter, format_address(adapter, key, 2)).items() if mask.any()} == {key}
-    save(adapter, tmp_path / "a.safetensors", torch.float32)
-    loaded = load(tmp_path / "a.safetensors")
-    with torch.no_grad():
-        with adapter.attach(model):
-            full = output_of(model, inputs)
-        assert not torch.equal(full, base)
-        with loaded.attach(model):
-            assert torch.equal(output_of(model, inputs), full)
-        with prune(loaded, select(loaded, Selection(top=0))).attach(model):
-            assert torch.equal(output_of(model, inputs), base)
-        kept = prune(loaded, select(loaded, Selection(atoms=",".join(f"L{layer}" for layer in sorted({s.layer for s in found.sites})))))
-        with kept.attach(model):
-            assert torch.equal(output_of(model, inputs), full)
-    loaded.metadata |= {"base_family": "Krea2", "site_names": "ComfyUI"}
-    with pytest.raises(SiteError, match=f"made for Krea2 under the names of ComfyUI, this base model is {found.family}"):
-        check_base(loaded, found.family)
 
 
 # -- how it decides -----------------------------------------------------------------------------------------------

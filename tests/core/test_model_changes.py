@@ -10,7 +10,7 @@ import pytest
 import torch
 from core.operations import Operations
 from core.test_fused_projections import WIDTH, Block, Model, unbound
-from core.tiny_denoisers import DENOISERS
+from core.tiny_denoisers import DENOISERS, shaken
 from torch import nn
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
@@ -38,10 +38,7 @@ def random_adapter(model, sites, component="transformer"):
 
 def real(name):
     model, inputs = DENOISERS[name][0]()
-    model.eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.normal_(0, 0.1)
+    shaken(model)
     return model, lambda: model(**inputs, return_dict=False)[0]
 
 

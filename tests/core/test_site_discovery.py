@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from core.tiny_denoisers import DENOISERS
+from core.tiny_denoisers import DENOISERS, shaken
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.addresses import format_address, resolve
@@ -21,12 +21,7 @@ def seeded():
 
 def made(name):
     model, inputs = DENOISERS[name][0]()
-    model.eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if not parameter.any():  # zero-initialised output layers would hide every effect
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model, inputs
+    return shaken(model), inputs
 
 
 def output_of(model, inputs):

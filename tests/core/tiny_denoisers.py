@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 r = torch.randn
 
@@ -126,6 +127,21 @@ def hunyuan_dit() -> tuple[Any, dict]:
         "text_embedding_mask": torch.ones(2, 5), "encoder_hidden_states_t5": r(2, 6, 16), "text_embedding_mask_t5": torch.ones(2, 6),
         "image_rotary_emb": rope,
     }  # fmt: skip
+
+
+def output_of(model: Any, inputs: dict) -> torch.Tensor:
+    """All that a forward gives, as one row of numbers."""
+    return torch.cat([part.flatten() for part in tree_leaves(model(**inputs, return_dict=False)) if isinstance(part, torch.Tensor)])
+
+
+@torch.no_grad()
+def shaken(model: Any) -> Any:
+    """Frozen; layers that start at zero would hide every effect."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.eval().requires_grad_(False).parameters():
+        if not parameter.any():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
 
 
 #: name → (maker, family, component, number of sites, some addresses' layers and streams by path)

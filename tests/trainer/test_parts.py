@@ -91,6 +91,32 @@ def test_micro_batches_of_several_processes_have_the_terms_of_one_process():
     assert [sum(pair) / 2 for pair in zip(*found, strict=True)] == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "processes", "most"), [(16, 1, 4, 0.0), (16, 16, 1, 0.0), (4, 4, 1, 0.0), (16, 2, 1, 0.02), (16, 4, 1, 0.04), (16, 4, 2, 0.06), (16, 4, 4, 0.08)]
+)
+def test_the_term_of_a_step_in_parts_is_near_the_whole_batchs(rows, accumulation, processes, most):
+    """A part's denominators are of the rows that were seen so far; over many sites the term may only come out a little larger for it."""
+    quiet = torch.arange(rows) >= rows - rows // 4
+    values = torch.exp(0.63 * torch.randn(2000, rows, generator=torch.Generator().manual_seed(0))) * torch.where(quiet, 0.3, 1.0)  # vary by 70 %
+    parts = accumulation * processes
+
+    def term(process, mean):
+        of_step = QuietTerm(rows // 4, rows - rows // 4, parts, mean if processes > 1 else None, accumulation)
+        chosen = [slice(process * accumulation + micro, None, parts) for micro in range(accumulation)]
+        return [float(of_step(list(values[:, part]), quiet[part])) for part in chosen]
+
+    sent = [[] for _ in range(processes)]
+    for process in range(processes):
+        term(process, lambda value, process=process: sent[process].append(value) or value)
+    answers = [sum(each) / processes for each in zip(*sent, strict=True)]
+    found = []
+    for process in range(processes):
+        left = iter(answers)
+        found += term(process, lambda value, left=left: next(left))
+    whole = float(QuietTerm(rows // 4, rows - rows // 4)(list(values), quiet))
+    assert -1e-5 < sum(found) / parts / whole - 1 < most + 0.005
+
+
 def loud_updates(factor: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Site 0 answers the quiet rows `factor` times as loudly as the others; leaves, to take gradients of."""
     whole, quiet = updates(8), torch.arange(8) >= 5
