@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.attachment import Attachment, checked_strength
+from ..sparsedict_core.attachment import Attachment
+from ..sparsedict_core.bounds import checked_strength
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.prepared import ready
 from .rest import rest_on_model

@@ -49,7 +49,7 @@ class SparseDictFromLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora: str | None = None) -> bool | str:
-        return True if lora is None or path_of(lora) is not None else f"{lora!r} is not in models/loras; put it there and press R, or choose another LoRA."
+        return True if lora is None or path_of(lora) is not None else missing(lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None = None, **rest: Any) -> str:
@@ -65,7 +65,7 @@ class SparseDictFromLora(io.ComfyNode):
 
         path = path_of(lora)
         if path is None:
-            raise FileFormatError(f"{lora!r} is not in models/loras; put it there and press R, or choose another LoRA.")
+            raise FileFormatError(missing(lora))
         if positive is not None and latent_image is None:
             raise SparseDictError("a prompt is connected and no latent: connect one of the size that you make pictures of.")
         adapter, report = import_lora(path, model, rank, allow_part)
@@ -90,6 +90,10 @@ def ordered(model: Any, adapter: Any, positive: Any, latent: Any) -> Any:
 def choices() -> list[str]:
     """The host's LoRAs, and those that come with the pack."""
     return [*(BUILT_IN + path.stem for path in sorted(DEMO.glob("*.safetensors"))), *folder_paths.get_filename_list(FOLDER)]
+
+
+def missing(name: str) -> str:
+    return f"{name!r} is not in models/loras; put it there and press R, or choose another LoRA."
 
 
 def path_of(name: str) -> Path | None:

@@ -51,10 +51,7 @@ class SaveSparseDict(io.ComfyNode):
     def execute(
         cls, sparse_dict: SparseDict, filename: str, folder: str, existing: str, precision: str, moments: bool, trigger_words: str
     ) -> io.NodeOutput:
-        root = Path(folder_paths.get_output_directory() if folder == "output" else folder_paths.get_folder_paths(files.FOLDER)[0])
-        path = target(root, filename)
-        if existing == "number":
-            path = unused(path)
+        path = place(filename, folder, files.FOLDER, existing)
         adapter = bake(sparse_dict.adapter, sparse_dict.gains)
         adapter.metadata.setdefault("title", path.stem)
         words = [word.strip() for word in trigger_words.split(",") if word.strip()]
@@ -63,6 +60,12 @@ class SaveSparseDict(io.ComfyNode):
         path.parent.mkdir(parents=True, exist_ok=True)
         report = save(adapter, path, DTYPES[precision], overwrite=existing == "overwrite", moments=moments)
         return io.NodeOutput(str(report.path), ui={"text": (report.text,), files.UI: files.shown_name(report.path)})
+
+
+def place(filename: str, folder: str, models: str, existing: str) -> Path:
+    """The file that is to be written: below the output folder, or the first of the host's folders of such `models`."""
+    path = target(Path(folder_paths.get_output_directory() if folder == "output" else folder_paths.get_folder_paths(models)[0]), filename)
+    return unused(path) if existing == "number" else path
 
 
 def check(filename: str | None) -> bool | str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
-from ..host_shared.file_names import target, unused
 from ..sparsedict_core.errors import SparseDictError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.gains import bake
-from .save import check
+from .save import check, place
 from .schema import schema
 from .socket import SparseDict, SparseDictSocket
 from .widgets import existing_input
@@ -60,9 +57,7 @@ class SaveAsLora(io.ComfyNode):
         from ..comfyui_host.lora import host_names, inputs_of
         from ..lora.exporting import export_lora
 
-        root = Path(folder_paths.get_output_directory() if folder == "output" else folder_paths.get_folder_paths("loras")[0])
-        path = target(root, filename)
-        path = unused(path) if existing == "number" else path
+        path = place(filename, folder, "loras", existing)
         adapter = bake(sparse_dict.adapter, sparse_dict.gains)
         samples = None
         if model is not None and positive is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .bounds import MOST_STRENGTH
+from .bounds import checked_strength
 from .errors import SiteError, SparseDictError
 from .model_changes import ModelWatch
 from .module_hook import ModuleHook, SiteCall, mark, unmark
@@ -264,13 +264,6 @@ class Attachment:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
-
-
-def checked_strength(value: float, what: str) -> float:
-    """Raises SparseDictError for what is no strength."""
-    if not abs(value) <= MOST_STRENGTH:
-        raise SparseDictError(f"{what} is {value}; give a finite number of at most {MOST_STRENGTH:g}, 1 is the adapter as it was trained and 0 the bare base.")
-    return float(value)
 
 
 def _device_of(modules: Iterable[nn.Module]) -> torch.device | None:

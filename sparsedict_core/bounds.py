@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any, NamedTuple
 
+from .errors import SparseDictError
+
 #: Ids of a site's atoms are below it; of the atoms themselves, see `most_atoms`.
 MOST_ATOMS = 1 << 20
 #: Channels of a Linear, and the rank of a basis.
@@ -35,6 +37,15 @@ def most_atoms(size: int) -> int:
 
 #: Of an adapter and of a member, either way: few bear more than 2, and half precision has a number for no more than the product of two such.
 MOST_STRENGTH = 250.0
+
+
+def checked_strength(value: float, what: str, error: type[SparseDictError] = SparseDictError) -> float:
+    """Raises `error` for what is no strength."""
+    if not abs(value) <= MOST_STRENGTH:
+        raise error(f"{what} is {value}; give a finite number of at most {MOST_STRENGTH:g}, 1 is the adapter as it was trained and 0 the bare base.")
+    return float(value)
+
+
 #: Of one atom: sums over any number of atoms stay finite in fp32.
 MOST_IMPORTANCE = 1e30
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .adapter import Member, SparseAdapter
 from .addresses import MEMBER_NAME
-from .bounds import LONGEST_PATH, MOST_STRENGTH
+from .bounds import LONGEST_PATH, checked_strength
 from .errors import CompositionError
 from .fingerprint import differ
 from .shown_text import shortened
@@ -41,9 +41,7 @@ def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
                 raise CompositionError(f"{shortened(full, 40)} is too long a name for a member, which has {LONGEST_PATH} characters at most.")
             if any(full == other.name for other in members):
                 raise CompositionError(f"two adapters are named {full!r}; give each a name of its own.")
-            together = float(strength) * member.strength
-            if not abs(together) <= MOST_STRENGTH:
-                raise CompositionError(f"the strength of {full!r} is {together}; give a number of at most {MOST_STRENGTH:g}, 1 leaves an adapter as it is.")
+            together = checked_strength(float(strength) * member.strength, f"the strength of {full!r}", CompositionError)
             members.append(Member(full, together, member.config))
         for site in adapter.sites.values():
             known = widths.setdefault(site.name.place, (site.d_in, site.d_out, name))

@@ -138,10 +138,12 @@ PIPELINES: dict[str, Callable[..., Any]] = {"sd15": sd15, "sdxl": sdxl, "sd3": s
 
 
 def save_tiny(name: str, folder: Path, seed: int = 0, **options: Any) -> Path:
-    """Builds `PIPELINES[name](**options)` with weights drawn from `seed`, saves it into `folder` and returns that."""
+    """Builds the pipeline of that name, here or in `tiny_large_pipelines`, with weights drawn from `seed`, saves it into `folder` and returns that."""
+    from tiny_large_pipelines import LARGE
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = PIPELINES[name](**options)
+        pipeline = (PIPELINES | LARGE)[name](**options)
         for module in (getattr(pipeline, "unet", None), getattr(pipeline, "transformer", None)):
             for parameter in module.parameters() if module is not None else ():
                 if not parameter.any():  # layers that start at zero would hide every gradient behind them

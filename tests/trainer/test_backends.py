@@ -32,17 +32,9 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """Backends by case, each opened once."""
-    made = {}
-
-    def get(case):
-        if case not in made:
-            name, options, *_ = CASES[case]
-            made[case] = open_diffusers(save_tiny(name, tmp_path_factory.mktemp(case), **options))
-        return made[case]
-
-    return get
+def opened(opened):
+    """Backends by case."""
+    return lambda case: opened(CASES[case][0], **CASES[case][1])
 
 
 @pytest.fixture(params=CASES)

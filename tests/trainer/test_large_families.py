@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import tiny_pipelines
 import torch
 from tiny_large_pipelines import LARGE
 
@@ -20,22 +19,6 @@ HEIGHT, WIDTH = 32, 64
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """Backends by name, each opened once from a saved folder."""
-    made = {}
-
-    def get(name, **options):
-        key = (name, *options.items())
-        if key not in made:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setitem(tiny_pipelines.PIPELINES, name, LARGE[name])
-                made[key] = open_diffusers(tiny_pipelines.save_tiny(name, tmp_path_factory.mktemp(name), **options))
-        return made[key]
-
-    return get
 
 
 def noise_for(backend, rows=2):

@@ -39,24 +39,12 @@ def test_the_peak_is_the_most_that_lives_at_once():
     assert memory.live == 4096
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = save_tiny(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return get
-
-
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_fake_step_takes_what_a_real_one_takes(folders, name):
+def test_a_fake_step_takes_what_a_real_one_takes(folder, name):
     """From configs alone; the real step runs on real weights under the same counter."""
     side = 4 * SIDE
-    planned = footprint_of(folders(name), side, AdapterConfig(atoms=16, rank=4), torch.float32)
-    backend = open_diffusers(folders(name))
+    planned = footprint_of(folder(name), side, AdapterConfig(atoms=16, rank=4), torch.float32)
+    backend = open_diffusers(folder(name))
     discovery = discover_sites(backend.denoiser)
     adapter = SparseAdapter.create(backend.denoiser, discovery.sites, AdapterConfig(atoms=16, rank=4), discovery.component)
     adapter.trainable()
@@ -71,8 +59,8 @@ def test_a_fake_step_takes_what_a_real_one_takes(folders, name):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_blank_conditioning_is_shaped_as_encoded_captions_are(folders, name):
-    backend = open_diffusers(folders(name))
+def test_blank_conditioning_is_shaped_as_encoded_captions_are(folder, name):
+    backend = open_diffusers(folder(name))
     blank, real = backend.blank_conditioning(2), backend.encode_captions(["a", "a red zorp"])
     assert blank.keys() == real.keys()
     for key, value in real.items():
@@ -82,8 +70,8 @@ def test_blank_conditioning_is_shaped_as_encoded_captions_are(folders, name):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_blocks_hold_most_of_a_model_and_none_holds_another(folders, name):
-    denoiser = open_diffusers(folders(name)).denoiser
+def test_blocks_hold_most_of_a_model_and_none_holds_another(folder, name):
+    denoiser = open_diffusers(folder(name)).denoiser
     blocks = repeated_blocks(denoiser)
     inside = sum(parameter.numel() for block in blocks for parameter in block.parameters())
     assert len(blocks) >= 2 and inside > 0.4 * sum(parameter.numel() for parameter in denoiser.parameters())
@@ -206,8 +194,8 @@ def test_the_table_is_plain_json():
 # -- one step before anything slow, and pictures in parts
 
 
-def test_what_does_not_fit_says_so_before_a_picture_is_sampled(folders, tmp_path, monkeypatch):
-    backend = open_diffusers(folders("sd3"))
+def test_what_does_not_fit_says_so_before_a_picture_is_sampled(folder, tmp_path, monkeypatch):
+    backend = open_diffusers(folder("sd3"))
     data = ConceptData.from_tensors([torch.rand(3, SIDE, SIDE) * 2 - 1], [["a zorp"]])
 
     def full(*arguments):
@@ -222,8 +210,8 @@ def test_what_does_not_fit_says_so_before_a_picture_is_sampled(folders, tmp_path
     assert not sampled
 
 
-def test_a_trial_step_leaves_no_trace(folders, tmp_path, monkeypatch):
-    backend = open_diffusers(folders("sd3"))
+def test_a_trial_step_leaves_no_trace(folder, tmp_path, monkeypatch):
+    backend = open_diffusers(folder("sd3"))
     data = ConceptData.from_tensors([torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1], [["a zorp"]])
 
     def trained(name):
@@ -241,10 +229,10 @@ def test_pictures_are_sampled_in_parts_that_fit():
     assert rows[0] == 1 and rows == sorted(rows) and rows[-1] == policy.MOST_AT_ONCE
 
 
-def test_parts_are_the_same_pictures(folders, monkeypatch):
+def test_parts_are_the_same_pictures(folder, monkeypatch):
     from sparsedict.cli import sampling
 
-    backend = open_diffusers(folders("sd3"))
+    backend = open_diffusers(folder("sd3"))
     noise = sampling.seeded_noise(backend, range(5), (SIDE, SIDE))
     whole = sampling.sample(backend, "a zorp", noise, 2, 3.0)
     seen = []

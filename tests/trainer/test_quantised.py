@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
-import tiny_pipelines
 import torch
-from tiny_large_pipelines import LARGE
 
 from sparsedict.cli.common import open_model
 from sparsedict.sparsedict_core import file_format
@@ -29,21 +27,6 @@ gguf = pytest.importorskip("gguf")
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Of a pipeline by name, saved once."""
-    made = {}
-
-    def get(name, seed=0):
-        if (name, seed) not in made:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setitem(tiny_pipelines.PIPELINES, name, LARGE.get(name) or tiny_pipelines.PIPELINES[name])
-                made[name, seed] = tiny_pipelines.save_tiny(name, tmp_path_factory.mktemp(name), seed)
-        return made[name, seed]
-
-    return get
 
 
 def write_gguf(path, model):
@@ -129,7 +112,7 @@ def test_a_pipeline_that_a_program_has_quantised_is_trained_on_and_given_back(fo
 
 @pytest.mark.parametrize("weights", ["int8", "fp8"])
 def test_fingerprints_tell_quantised_bases_apart(folder, weights):
-    one, same, other = (open_backend(folder("flux", seed), weights=weights).fingerprint() for seed in (0, 0, 1))
+    one, same, other = (open_backend(folder("flux", seed=seed), weights=weights).fingerprint() for seed in (0, 0, 1))
     assert one == same != other
     assert one.split("-")[1:] == other.split("-")[1:] != open_backend(folder("flux")).fingerprint().split("-")[1:]
 
@@ -141,7 +124,7 @@ def test_precisions_of_one_base_are_no_news_but_another_base_is(folder):
         fresh_adapter(plain).attach(small.pipeline).detach()
         fresh_adapter(small).attach(small.pipeline).detach()
     with pytest.warns(UserWarning, match="another model of this family"):
-        fresh_adapter(open_backend(folder("flux", 1), weights="int8")).attach(small.pipeline)
+        fresh_adapter(open_backend(folder("flux", seed=1), weights="int8")).attach(small.pipeline)
 
 
 def test_the_command_line_has_them_as_dtypes(folder, monkeypatch):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tiny_pipelines
-from tiny_large_pipelines import LARGE
 
 sys.path.insert(0, str(Path(__file__).parent))
 import sharded_run
@@ -19,9 +18,8 @@ from sparsedict.sparsedict_core.file_format import load, read_metadata
 from sparsedict.trainer.backends import open_backend
 
 
-def test_two_processes_with_half_of_the_base_each_train_to_the_same_as_one(tmp_path, monkeypatch):
+def test_two_processes_with_half_of_the_base_each_train_to_the_same_as_one(tmp_path):
     """Flux, whose captions are all of one length; Z-Image, whose are not, and whose sites are seen in a step, before its class is another."""
-    monkeypatch.setitem(tiny_pipelines.PIPELINES, "z_image", LARGE["z_image"])
     models = {name: tiny_pipelines.save_tiny(name, tmp_path / name) for name in ("flux", "z_image")}
     # As in `test_two_processes_train_to_the_same_as_one`.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",

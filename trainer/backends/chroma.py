@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +16,7 @@ class ChromaBackend(FlowBackend):
     most_tokens = 512
     pipeline_class = "ChromaPipeline"
     component = "transformer"
+    gives_sigmas = True
     default_size = 1024
     default_steps = 35
     default_guidance = 5.0
@@ -33,10 +31,6 @@ class ChromaBackend(FlowBackend):
     def blank_conditioning(self, rows: int) -> Conditioning:
         context = torch.zeros(rows, self.text_length, self.denoiser.config.joint_attention_dim, dtype=self.dtype)
         return {"context": context, "mask": torch.ones(rows, self.text_length, dtype=self.dtype)}
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        options = super().timestep_options(steps, latent_size)
-        return options if self.scheduler_config.get("use_flow_sigmas") else {**options, "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, mask = (conditioning[key].to(self.device, self.dtype) for key in ("context", "mask"))

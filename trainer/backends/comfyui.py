@@ -32,15 +32,15 @@ from .comfyui_captions import Captions
 from .comfyui_conditioning import entry, same_shapes
 from .comfyui_facts import USUAL, knows_few_words, latent_scale, patch_size, prediction_of
 from .comfyui_gradients import kernels_with_gradients
+from .comfyui_noise import HostNoise
 from .comfyui_weights import OutOfPlace, normalise, outer_blocks
-from .flow import shifted
 
 STEPS = 24
 #: Blocks that add to their inputs in place, which autograd must not see.
 MUTATING_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
 
 
-class ComfyBackend:
+class ComfyBackend(HostNoise):
     """A frozen base model as the host holds it. Conditioning is `caption` (B,): numbers of what `encode_captions` has kept.
 
     Latents are (B, c, h, w); a video model sees them as one frame. Raises SiteError for a model without known sites and
@@ -227,50 +227,7 @@ class ComfyBackend:
         """Let `caption` stand for the first entry of a CONDITIONING value."""
         self.captions.register(caption, conditioning)
 
-    # -- noise, in the host's own sigmas
-
-    def sample_noise_levels(self, n: int, generator: torch.Generator, latent_size: tuple[int, int]) -> Tensor:
-        """(n,) sigmas: a flow's are logit-normal, then shifted as its sampler shifts them; others are uniform over the schedule."""
-        sampling = self.model_sampling
-        if self.prediction == "flow":
-            t = torch.randn(n, generator=generator).sigmoid()
-            return self._flow_sigmas(t).clamp(1e-4, 1 - 1e-4)
-        table = sampling.sigmas.float().cpu()
-        return table[torch.randint(len(table), (n,), generator=generator)].clone()
-
-    def levels_at(self, times: Tensor, latent_size: tuple[int, int], shift: float | None = None) -> Tensor:
-        if self.prediction == "flow" and shift is None:
-            return self._flow_sigmas(times).clamp(1e-4, 1 - 1e-4)
-        moved = shifted(times, 1.0 if shift is None else shift)
-        if self.prediction == "flow":
-            return moved
-        table = self.model_sampling.sigmas.float().cpu()
-        return table[(moved * len(table)).long()]
-
-    def _flow_sigmas(self, t: Tensor) -> Tensor:
-        """Unshifted times (n,) in [0, 1] → the sigmas that the sampler takes there."""
-        return self.model_sampling.sigma(t * getattr(self.model_sampling, "multiplier", 1.0)).float()
-
-    def add_noise(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        return self.model_sampling.noise_scaling(column(levels, latents), noise.clone(), latents)
-
-    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        sigma = column(levels, latents)
-        if self.prediction == "flow":
-            return noise - latents
-        if self.prediction == "epsilon":
-            return noise
-        if self.prediction == "v":
-            return (noise - sigma * latents) / (sigma.square() + 1).sqrt()
-        # Whatever it is, the picture is linear in it: solved for the output that gives the clean picture.
-        noisy = self.add_noise(latents, noise, levels)
-        offset = self.model_sampling.calculate_denoised(sigma, torch.zeros_like(noisy), noisy)
-        slope = self.model_sampling.calculate_denoised(sigma, torch.ones_like(noisy), noisy) - offset
-        return (latents - offset) / slope
-
-    def snr(self, levels: Tensor) -> Tensor:
-        sigma = levels.float()
-        return ((1 - sigma) / sigma).square() if self.prediction == "flow" else sigma.square().reciprocal()
+    # -- denoising
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         self.make_ready()
@@ -287,9 +244,7 @@ class ComfyBackend:
             handle.remove()
         if len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].shape == x.shape:
             return self._outer(outputs[0].float())
-        offset = self.model_sampling.calculate_denoised(column(sigma, x), torch.zeros_like(x), x)
-        slope = self.model_sampling.calculate_denoised(column(sigma, x), torch.ones_like(x), x) - offset
-        return self._outer((clean - offset) / slope)
+        return self._outer(self.output_for(clean, x, sigma))
 
     def _options(self, sigma: Tensor) -> dict[str, Any]:
         """The transformer options that a sampler would give: attention patches and wrappers of the MODEL count in training too."""
@@ -312,7 +267,7 @@ class ComfyBackend:
 
         steps, guidance = steps or self.steps, self.default_guidance if guidance is None else guidance
         if self.prediction == "flow":
-            sigmas = self._flow_sigmas(torch.linspace(1, 0, steps + 1))
+            sigmas = self.flow_sigmas(torch.linspace(1, 0, steps + 1))
         else:
             sigmas = comfy.samplers.calculate_sigmas(self.model_sampling, "normal", steps)
         sampler = comfy.samplers.sampler_object("euler")
@@ -412,7 +367,3 @@ def train_in_host(config: TrainConfig, backend: ComfyBackend, data: Callable[[],
             config = dataclasses.replace(config, gradient_checkpointing=True)
             callbacks.on_warning("the model does not fit into the device's memory as a whole: its blocks are computed twice, to keep no copies.")
         return train(config, backend, data(), callbacks)
-
-
-def column(levels: Tensor, like: Tensor) -> Tensor:
-    return levels.to(like.device, torch.float32).view(-1, *[1] * (like.ndim - 1))

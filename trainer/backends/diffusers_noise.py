@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,7 @@ class FlowBackend(StraightFlow, DiffusersBackend):
 
     prediction = "flow"
     patch: int = 2
+    gives_sigmas = False  # whether its pipeline gives the scheduler the steps, unshifted
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
@@ -88,11 +90,11 @@ class FlowBackend(StraightFlow, DiffusersBackend):
         config = self.scheduler_config
         if not config.get("use_dynamic_shifting"):
             return config.get("shift") or config.get("flow_shift") or 1.0
-        mu = self._mu(latent_size)
+        mu = self._mu(latent_size, self.default_steps)
         # Both of the scheduler's forms are t·s/(1 + (s − 1)·t); they differ in what s is.
         return mu if config.get("time_shift_type", "exponential") == "linear" else math.exp(mu)
 
-    def _mu(self, latent_size: tuple[int, int]) -> float:
+    def _mu(self, latent_size: tuple[int, int], steps: int) -> float:
         """Linear in the number of tokens, as diffusers' pipelines compute it."""
         height, width = latent_size
         config = self.scheduler_config
@@ -102,7 +104,11 @@ class FlowBackend(StraightFlow, DiffusersBackend):
         return low + (high - low) * (tokens - few) / (many - few)
 
     def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        return {"mu": self._mu(latent_size)} if self.scheduler_config.get("use_dynamic_shifting") else {}
+        config = self.scheduler_config
+        options: dict[str, Any] = {"mu": self._mu(latent_size, steps)} if config.get("use_dynamic_shifting") else {}
+        if self.gives_sigmas and not config.get("use_flow_sigmas"):  # a scheduler that makes flow steps of its own takes none
+            options["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+        return options
 
     def levels_of(self, timestep: Tensor, count: int) -> Tensor:
         return (timestep.to(self.device, torch.float32) / self.scheduler_config.num_train_timesteps).expand(count)

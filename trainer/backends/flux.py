@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ class FluxBackend(FlowBackend):
 
     pipeline_class = "FluxPipeline"
     component = "transformer"
+    gives_sigmas = True
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
@@ -49,11 +49,6 @@ class FluxBackend(FlowBackend):
         if not self.embeds_guidance:
             return conditioning, guidance
         return {**conditioning, "guidance": torch.full_like(conditioning["guidance"], guidance)}, 1.0
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        options = super().timestep_options(steps, latent_size)
-        # Flux's pipeline gives the unshifted steps itself; schedulers that make flow steps of their own do not take them.
-        return options if self.scheduler_config.get("use_flow_sigmas") else {**options, "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, pooled = (conditioning[key].to(self.device, self.dtype) for key in ("context", "pooled"))

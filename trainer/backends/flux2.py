@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ class Flux2Backend(FlowBackend):
     most_tokens = 512
     pipeline_class = "Flux2Pipeline"
     component = "transformer"
+    gives_sigmas = True
     patch = 1  # the cells are the latents' own
     default_size = 1024
 
@@ -61,14 +61,10 @@ class Flux2Backend(FlowBackend):
             return conditioning, guidance
         return {**conditioning, "guidance": torch.full_like(conditioning["guidance"], guidance)}, 1.0
 
-    def _mu(self, latent_size: tuple[int, int], steps: int | None = None) -> float:
+    def _mu(self, latent_size: tuple[int, int], steps: int) -> float:
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-        return float(compute_empirical_mu(latent_size[0] * latent_size[1], steps or self.default_steps))
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        options = {"mu": self._mu(latent_size, steps)} if self.scheduler_config.get("use_dynamic_shifting") else {}
-        return options if self.scheduler_config.get("use_flow_sigmas") else {**options, "sigmas": np.linspace(1.0, 1 / steps, steps)}
+        return float(compute_empirical_mu(latent_size[0] * latent_size[1], steps))
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, guidance = conditioning["context"].to(self.device, self.dtype), conditioning.get("guidance")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +14,7 @@ class Lumina2Backend(FlowBackend):
 
     pipeline_class = "Lumina2Pipeline"
     component = "transformer"
+    gives_sigmas = True
     default_size = 1024
     default_steps = 30
     default_guidance = 4.0
@@ -32,9 +30,6 @@ class Lumina2Backend(FlowBackend):
     def blank_conditioning(self, rows: int) -> Conditioning:
         context = torch.zeros(rows, self.text_length, self.denoiser.config.cap_feat_dim, dtype=self.dtype)
         return {"context": context, "mask": torch.ones(rows, self.text_length, dtype=torch.long)}
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        return {**super().timestep_options(steps, latent_size), "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def guided(self, conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
         """As long as the conditional prediction, row by row of the picture: its pipeline's own rule."""

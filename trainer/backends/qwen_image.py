@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +17,7 @@ class QwenImageBackend(VideoCodecBackend):
     most_tokens = 256
     pipeline_class = "QwenImagePipeline"
     component = "transformer"
+    gives_sigmas = True
     default_size = 1024
     default_steps = 50
     default_guidance = 4.0
@@ -34,9 +32,6 @@ class QwenImageBackend(VideoCodecBackend):
     def blank_conditioning(self, rows: int) -> Conditioning:
         context = torch.zeros(rows, self.text_length, self.denoiser.config.joint_attention_dim, dtype=self.dtype)
         return {"context": context, "mask": torch.ones(rows, self.text_length, dtype=self.dtype)}
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        return {**super().timestep_options(steps, latent_size), "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def guided(self, conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
         """As long as the conditional prediction of each token, as its pipeline does it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ class ZImageBackend(FlowBackend):
     most_tokens = 256
     pipeline_class = "ZImagePipeline"
     component = "transformer"
+    gives_sigmas = True
     default_size = 1024
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
@@ -39,9 +39,6 @@ class ZImageBackend(FlowBackend):
     def blank_conditioning(self, rows: int) -> Conditioning:
         context = torch.zeros(rows, self.text_length, self.denoiser.config.cap_feat_dim, dtype=self.dtype)
         return {"context": context, "length": torch.full((rows,), self.text_length)}
-
-    def timestep_options(self, steps: int, latent_size: tuple[int, int]) -> dict[str, Any]:
-        return {**super().timestep_options(steps, latent_size), "sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, lengths = conditioning["context"].to(self.device, self.dtype), conditioning["length"].tolist()
