@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +22,8 @@ from .healing import healing_batch, healing_options
 @format_option
 @out_option(help="The merged adapter, .safetensors.")
 def command(
-    adapters: tuple[str, ...], moments: bool, heal: bool, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
-    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, file_format: str, out: Path, overwrite: bool,
+    adapters: tuple[str, ...], moments: bool, heal: bool, heal_steps: int | None, model: str, device: str | None, dtype: str | None,
+    file_format: str, out: Path, overwrite: bool, **healing: Any,
 ) -> None:  # fmt: skip
     """Merge adapters (concept + style) into one file.
 
@@ -53,7 +54,7 @@ def command(
     if heal or heal_steps:
         from ..trainer.merge import HEAL_STEPS, Part, merge
 
-        batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
+        batch = healing_batch(**healing)
         merged = merge([Part(*part) for part in parts], open_model(model, device, dtype), heal_steps or HEAL_STEPS, batch=batch)
     else:
         merged = compose(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,9 +22,8 @@ def healing_options(function: Callable) -> Callable:
     )(function)  # fmt: skip
 
 
-def healing_batch(batch_size: int | None, gradient_accumulation: int | None, gradient_checkpointing: bool) -> TrainConfig:
-    """The trainer's settings with these. Raises TrainingError for a batch that cannot be parted so."""
+def healing_batch(**given: Any) -> TrainConfig:
+    """The trainer's settings with those options. Raises TrainingError for a batch that cannot be parted so."""
     from ..trainer.config import TrainConfig
 
-    given = {"batch_size": batch_size, "gradient_accumulation": gradient_accumulation}
-    return TrainConfig(gradient_checkpointing=gradient_checkpointing, **{name: value for name, value in given.items() if value is not None})
+    return TrainConfig(**{name: value for name, value in given.items() if value is not None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +22,8 @@ from .healing import healing_batch, healing_options
 @format_option
 @out_option(help="The smaller adapter, .safetensors.")
 def command(
-    adapter: Path, share: float, images: Path | None, heal_steps: int | None, batch_size: int | None, gradient_accumulation: int | None,
-    gradient_checkpointing: bool, model: str, device: str | None, dtype: str | None, file_format: str, out: Path, overwrite: bool,
+    adapter: Path, share: float, images: Path | None, heal_steps: int | None, model: str, device: str | None, dtype: str | None,
+    file_format: str, out: Path, overwrite: bool, **healing: Any,
 ) -> None:  # fmt: skip
     """Make the smallest file that keeps the concept (needs the base model).
 
@@ -43,9 +44,7 @@ def command(
     before = load_adapter(adapter)
     from ..trainer.shrink import shrink, size_of
 
-    old = size_of(before)
-
-    batch = healing_batch(batch_size, gradient_accumulation, gradient_checkpointing)
+    old, batch = size_of(before), healing_batch(**healing)
     result = shrink(before, open_model(model, device, dtype), share, images=images, heal_steps=heal_steps, batch=batch)
     if file_format == "lora":
         say(result.text, *export(result.adapter, out, overwrite, (model, device, dtype), images=images))

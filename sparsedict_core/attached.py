@@ -16,6 +16,7 @@ from .attachment import Attachment
 from .base_check import check_base
 from .errors import SiteError
 from .fingerprint import fingerprint
+from .shown_text import escaped
 from .site_discovery import called_denoiser, denoiser_of, discover_sites
 from .text_encoders import attach_text_encoders, text_encoder_tensors
 
@@ -59,7 +60,7 @@ class Attached(Mapping[str, Attachment]):
         return len(self._on().by_name)
 
     def __repr__(self) -> str:
-        return f"Attached({', '.join(f'{name}={strength:g}' for name, strength in self.strengths.items())})"
+        return f"Attached({', '.join(f'{escaped(name)}={strength:g}' for name, strength in self.strengths.items())})"
 
     @property
     def strengths(self) -> dict[str, float]:

@@ -68,6 +68,11 @@ def test_three_lines_and_the_adapter_is_found_again(pipe, tmp_path):
     assert torch.equal(picture(pipe), base) and len(attached(pipe)) == 0
 
 
+def test_a_title_is_text(pipe):
+    adapter_for(pipe, title="zo\x1b[2Jrp").attach(pipe)
+    assert repr(attached(pipe)) == "Attached(zo\\x1b[2Jrp=1)"
+
+
 def test_another_family_is_refused_and_another_base_is_warned_of(pipe):
     adapter = adapter_for(pipe)
     with pytest.raises(SiteError, match="made for sd15, this base model is sdxl"):

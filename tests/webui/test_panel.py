@@ -11,10 +11,11 @@ from webui.models import WIDTH
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
-from sparsedict.sparsedict_core.errors import TagError
+from sparsedict.sparsedict_core.errors import TagError, TrainingError
+from sparsedict.sparsedict_core.file_format import save
 from sparsedict.sparsedict_core.prompt_tags import find_tags
 from sparsedict.sparsedict_core.site import SiteName, SparseSite
-from sparsedict.webui_host import api
+from sparsedict.webui_host import api, cards, training, training_tab
 from sparsedict.webui_host.panel import add_tags
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,22 @@ def test_the_scripts_argument_adds_tags_to_every_prompt():
     for wrong in ("zorp", "<sparsedict:x> and more", "<sparsedict:x:keep=9>"):
         with pytest.raises(TagError):
             add_tags(p, wrong)
+
+
+def test_what_a_card_and_the_training_tab_say_is_text(tmp_path, monkeypatch):
+    """The host may take a card's description for HTML, and Gradio takes what the tab says for it."""
+    evil = "\u202e<img src=x>"
+    site = SparseSite.create(SiteName("unet.a.to_out.0", 0), WIDTH, WIDTH, AdapterConfig(atoms=4, rank=2), torch.Generator().manual_seed(0))
+    save(SparseAdapter([site], AdapterConfig(atoms=4, rank=2), "unet", {"title": evil, "trigger_words": [evil]}), tmp_path / "a.safetensors")
+    assert cards.describe(tmp_path / "a.safetensors")[0] == "\\u202e<img src=x>"
+
+    def start(*values):
+        if values:
+            raise TrainingError(evil)
+        return evil
+
+    monkeypatch.setattr(training, "start", start)
+    assert training_tab.begin(1) == "<b>Not started:</b> \\u202e&lt;img src=x&gt;" and "<" not in training_tab.begin()
 
 
 def test_the_panels_scripts_load_each_other_and_no_host():
