@@ -24,7 +24,25 @@ if TYPE_CHECKING:
 _Link = tuple[nn.Module | None, str, nn.Module | None]
 
 
-class ModelWatch:
+def _nothing(*args: Any) -> None:
+    """What stands for a hook in a copy of the model, which is the bare base."""
+
+
+def _left_behind() -> Any:
+    return _nothing
+
+
+class _Uncopied:
+    """A hook that a copy of the model, or a pickle of it, goes without."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _left_behind, ()
+
+
+class ModelWatch(_Uncopied):
     """What an attachment knows of the model that it is on. In compiled code nothing is looked at: it is compiled anew where modules change,
     and has the sites then of what was found in the last step outside of it."""
 
@@ -47,12 +65,6 @@ class ModelWatch:
         if model is self._model() and self._changed(model):  # not a replica, which shares its hooks
             self.attachment.move(self.find(model))
             self._remember(model)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _left_behind, ()
 
     def _remember(self, model: nn.Module) -> None:
         links: dict[tuple[int, str], _Link] = {}
@@ -79,7 +91,7 @@ class ModelWatch:
         )
 
 
-class _FirstStep:
+class _FirstStep(_Uncopied):
     """Says which sites did nothing in the first step: where a model takes their weights and not their Linears, no hook is called."""
 
     def __init__(self, attachment: Attachment) -> None:
@@ -97,17 +109,3 @@ class _FirstStep:
                 "the model does without these Linears, so their atoms change nothing.",
                 stacklevel=2,
             )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _left_behind, ()
-
-
-def _nothing(*args: Any) -> None:
-    """What stands for both in a copy of the model, which is the bare base."""
-
-
-def _left_behind() -> Any:
-    return _nothing

@@ -119,6 +119,14 @@ class ConceptData:
             items.append(ConceptItem(nothing, [caption], f"latent {number}", latent.detach().to("cpu", torch.float32).clone()))
         return cls(items)
 
+    def by_caption(self) -> dict[str, list[str]]:
+        """The names of each caption's pictures."""
+        of: dict[str, list[str]] = {}
+        for item in self.items:
+            for caption in item.captions:
+                of.setdefault(caption, []).append(item.name)
+        return of
+
     def content_hash(self) -> str:
         """sha256 over sizes, pixels and captions in their order (names are left out): tells whether a resumed run has the same data."""
         digest = hashlib.sha256()

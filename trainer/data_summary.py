@@ -78,10 +78,7 @@ def about_sizes(data: ConceptData, buckets: Sequence[Bucket]) -> list[str]:
 
 def about_captions(data: ConceptData, backend: Backend | None, word: str | None) -> list[str]:
     """Captions that do not name the word, and what the text encoders do not read."""
-    of: dict[str, list[str]] = defaultdict(list)
-    for item in data:
-        for caption in item.captions:
-            of[caption].append(item.name)
+    of = data.by_caption()
     wordless = [item.name for item in data if not all(names(caption, word) for caption in item.captions)]
     lines = [f"without the word {word}: {listed(wordless)}"] if wordless else []
     limits = caption_limits(backend, of)

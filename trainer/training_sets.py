@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -52,11 +51,7 @@ def check_captions(backend: Backend, data: ConceptData) -> None:
     """Raises DataError for a caption that the base's text encoder refuses, with its pictures, before those are encoded."""
     if hasattr(backend, "encodings"):
         return  # a tokenizer of diffusers takes any text, and its encoder may take long
-    of: dict[str, list[str]] = defaultdict(list)
-    for item in data:
-        for caption in item.captions:
-            of[caption].append(item.name)
-    for caption, pictures in of.items():
+    for caption, pictures in data.by_caption().items():
         try:
             backend.encode_captions([caption])
         except (SparseDictError, ValueError) as error:

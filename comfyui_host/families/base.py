@@ -40,6 +40,11 @@ def renamed(modules: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def by_table(table: Mapping[str, str]) -> Callable[[frozenset[str], Mapping[str, Any]], dict[str, str]]:
+    """`names` of a family that one table renames."""
+    return lambda modules, config: renamed(modules, table)
+
+
 def from_key_map(key_map: Mapping[str, Any], pattern: str) -> dict[str, str]:
     """The modules of one of the host's own key maps whose name in diffusers matches `pattern`; parts of fused weights are left out."""
     found = {}

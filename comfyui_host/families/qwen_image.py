@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...sparsedict_core.families import qwen_image
-from .base import HostFamily, renamed
+from .base import HostFamily, by_table
 
 TABLE = {
     r"(transformer_blocks\.\d+\.attn\.(?:to_out\.0|to_add_out))": r"\1",
 }
-
-
-def _names(modules: frozenset[str], config: Mapping[str, Any]) -> dict[str, str]:
-    return renamed(modules, TABLE)
-
-
-FAMILY = HostFamily(("QwenImage",), "Qwen-Image", "transformer_blocks.0.attn.to_add_out", lambda kind, modules, config: "qwen_image", _names, qwen_image.FAMILY)
+FAMILY = HostFamily(("QwenImage",), "Qwen-Image", "transformer_blocks.0.attn.to_add_out", lambda kind, modules, config: "qwen_image", by_table(TABLE), qwen_image.FAMILY)

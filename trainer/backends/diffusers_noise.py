@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...sparsedict_core.errors import SparseDictError
+from .base import Conditioning
 from .diffusers_common import DiffusersBackend
 from .flow import StraightFlow, shifted
 
@@ -72,6 +73,7 @@ class FlowBackend(StraightFlow, DiffusersBackend):
 
     prediction = "flow"
     patch: int = 2
+    embeds_guidance: bool = False  # conditioning then has `guidance` (B,), 1 in training
     gives_sigmas = False  # whether its pipeline gives the scheduler the steps, unshifted
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
@@ -109,6 +111,11 @@ class FlowBackend(StraightFlow, DiffusersBackend):
         if self.gives_sigmas and not config.get("use_flow_sigmas"):  # a scheduler that makes flow steps of its own takes none
             options["sigmas"] = np.linspace(1.0, 1 / steps, steps)
         return options
+
+    def apply_guidance(self, conditioning: Conditioning, guidance: float) -> tuple[Conditioning, float]:
+        if not self.embeds_guidance:
+            return conditioning, guidance
+        return {**conditioning, "guidance": torch.full_like(conditioning["guidance"], guidance)}, 1.0
 
     def levels_of(self, timestep: Tensor, count: int) -> Tensor:
         return (timestep.to(self.device, torch.float32) / self.scheduler_config.num_train_timesteps).expand(count)

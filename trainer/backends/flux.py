@@ -23,7 +23,7 @@ class FluxBackend(FlowBackend):
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
-        self.embeds_guidance: bool = self.denoiser.config.guidance_embeds
+        self.embeds_guidance = self.denoiser.config.guidance_embeds
         self.default_guidance = 3.5 if self.embeds_guidance else 1.0
         self.default_steps = 28 if self.embeds_guidance else 4
         self.text_length: int = min(512 if self.embeds_guidance else 256, pipeline.tokenizer_2.model_max_length)
@@ -44,11 +44,6 @@ class FluxBackend(FlowBackend):
         shapes = {"context": (rows, self.text_length, config.joint_attention_dim), "pooled": (rows, config.pooled_projection_dim)}
         blank = {name: torch.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
         return {**blank, "guidance": torch.ones(rows)} if self.embeds_guidance else blank
-
-    def apply_guidance(self, conditioning: Conditioning, guidance: float) -> tuple[Conditioning, float]:
-        if not self.embeds_guidance:
-            return conditioning, guidance
-        return {**conditioning, "guidance": torch.full_like(conditioning["guidance"], guidance)}, 1.0
 
     def predict(self, noisy: Tensor, levels: Tensor, conditioning: Conditioning) -> Tensor:
         context, pooled = (conditioning[key].to(self.device, self.dtype) for key in ("context", "pooled"))

@@ -23,7 +23,7 @@ class Flux2Backend(FlowBackend):
 
     def __init__(self, pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> None:
         super().__init__(pipeline, device, dtype)
-        self.embeds_guidance: bool = self.denoiser.config.guidance_embeds
+        self.embeds_guidance = self.denoiser.config.guidance_embeds
         distilled = bool(getattr(pipeline.config, "is_distilled", False))
         self.default_steps, self.default_guidance = (4, 1.0) if distilled else (50, 4.0)
 
@@ -55,11 +55,6 @@ class Flux2Backend(FlowBackend):
     def blank_conditioning(self, rows: int) -> Conditioning:
         blank = {"context": torch.zeros(rows, self.text_length, self.denoiser.config.joint_attention_dim, dtype=self.dtype)}
         return {**blank, "guidance": torch.ones(rows)} if self.embeds_guidance else blank
-
-    def apply_guidance(self, conditioning: Conditioning, guidance: float) -> tuple[Conditioning, float]:
-        if not self.embeds_guidance:
-            return conditioning, guidance
-        return {**conditioning, "guidance": torch.full_like(conditioning["guidance"], guidance)}, 1.0
 
     def _mu(self, latent_size: tuple[int, int], steps: int) -> float:
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
