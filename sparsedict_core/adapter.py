@@ -6,7 +6,7 @@ Knows how to find its sites in a model; the work at each call is `attachment`'s,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,12 @@ class Member:
     name: str
     strength: float
     config: AdapterConfig
+
+
+def trigger_words_of(metadata: Mapping[str, Any]) -> list[str]:
+    """What to write in a prompt. A file of another tool may hold the words as one text, or anything else under this name."""
+    words = metadata.get("trigger_words") or []
+    return [words] if isinstance(words, str) else [str(word) for word in words] if isinstance(words, (list, tuple)) else []
 
 
 class SparseAdapter(nn.Module):
@@ -132,9 +138,8 @@ class SparseAdapter(nn.Module):
 
     @property
     def trigger_words(self) -> list[str]:
-        """What to write in a prompt; a file of another tool may hold them as one text."""
-        words = self.metadata.get("trigger_words") or []
-        return [words] if isinstance(words, str) else [str(word) for word in words]
+        """What to write in a prompt."""
+        return trigger_words_of(self.metadata)
 
     @property
     def lineage(self) -> list[Any]:

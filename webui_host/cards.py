@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..sparsedict_core.adapter import trigger_words_of
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import read_metadata
 from ..sparsedict_core.shown_text import escaped_values, shown
@@ -21,7 +22,7 @@ def describe(path: Path) -> tuple[str, list[str], dict[str, Any]]:
         metadata = read_metadata(path)
     except FileFormatError as error:
         return f"cannot be used: {error}", [], {}
-    words = [str(word) for word in metadata.get("trigger_words") or []]
+    words = [shown(word) for word in trigger_words_of(metadata)]
     return shown(metadata.get("title") or ""), words, metadata
 
 
@@ -56,7 +57,8 @@ def make_page() -> Any:
                 "shorthash": files.short_hash(path),
                 "preview": self.find_preview(stem) or f"./{THUMBNAIL.lstrip('/')}?name={quote(name)}",
                 "description": self.find_description(stem) or (html.escape(title) if getattr(shared.opts, "extra_networks_card_description_is_html", False) else title),
-                "search_terms": [self.search_terms_from_path(str(path)), title, *words],
+                # The host writes these into its page as they are.
+                "search_terms": [html.escape(term) for term in (self.search_terms_from_path(str(path)), title, *words)],
                 "local_preview": f"{stem}.{shared.opts.samples_format}",
                 "metadata": escaped_values(json.loads(json.dumps(metadata, default=str))),
                 "prompt": card_prompt(name, words, ui_extra_networks.quote_js),

@@ -62,6 +62,38 @@ def test_a_file_that_cannot_be_used_says_so_on_its_card(page, tmp_path):
     assert found["damaged"]["prompt"].endswith('">"')  # no words
 
 
+SCRIPT = "<img src=x onerror=alert(1)>"
+
+
+def write_metadata(path, **metadata):
+    made = adapter(["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"])
+    made.metadata.update(metadata)
+    save(made, path, dtype=torch.float32)
+
+
+def test_no_text_of_a_file_is_markup_where_the_host_takes_it_as_it_is(page, tmp_path):
+    """Search terms go into the page unescaped, on all three hosts; descriptions only where an option says that they are HTML."""
+    write_metadata(tmp_path / "b.safetensors", title=SCRIPT, trigger_words=[SCRIPT, "fendo"])
+    card = items(page)["b"]
+    assert not any("<" in term for term in card["search_terms"]) and card["search_terms"][2:] == ["&lt;img src=x onerror=alert(1)&gt;", "fendo"]
+    assert card["description"] == SCRIPT  # which the host escapes
+
+
+@pytest.mark.parametrize("words, told", [("one text", "one text"), ({"a": 1}, None), ([5, None], "5 None"), (["a\nb"], "a\\\\nb"), ([], None)])
+def test_words_of_any_kind_leave_the_page_whole(page, tmp_path, words, told):
+    write_metadata(tmp_path / "b.safetensors", trigger_words=[])
+    path = tmp_path / "b.safetensors"
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"]["trigger_words"] = words if isinstance(words, str) else json.dumps(words)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    found = items(page)
+    assert found["b"]["prompt"].endswith(f'" {told}"' if told else '">"') and len(found) == 3
+
+
 def test_names_and_words_cannot_leave_their_quotes(page, tmp_path):
     name = 'a "b" & c'
     made = adapter(["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"])
