@@ -48,7 +48,7 @@ def open_import(path: str | Path, base: Base, rank: int = RANK, dtype: torch.dty
     known = {part.module for part in parts}
     if len(known) < len(modules):
         # With all modules, as converters expect whole LoRAs; where both know a module, the converter knows better.
-        asked = named_by_diffusers(file, modules, base.loader, base.denoiser, base.component)
+        asked = named_by_diffusers(file, modules, places.widths, base)
         converted = {part.module for part in asked}
         parts = [part for part in parts if part.module not in converted] + asked
     return LoraImport(file, parts, places, rank, dtype, allow_part)

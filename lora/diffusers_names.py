@@ -1,6 +1,6 @@
-"""Where a LoRA's modules belong, asked of diffusers' own converter for the base's pipeline.
+"""Where a LoRA's modules belong, asked of diffusers' own converters for the base.
 
-The converter is run on stand-ins of rank 1 that carry numbers instead of weights: the down side holds the number of its module, the up
+The pipeline's converter of LoRAs is run on stand-ins of rank 1 that carry numbers instead of weights: the down side holds the number of its module, the up
 side counts its rows. Whatever the converter does – rename, split a fused q, k, v, reorder rows – can then be read off, and it costs
 nothing. The real weights never go through it, so neither do their alphas: several converters forget or round them.
 """
@@ -9,36 +9,53 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..sparsedict_core.errors import FileFormatError
+from .base import Base
 from .lora_file import LoraFile, LoraModule
 from .names import Part
+from .original_names import named_by_checkpoint, original_name
 from .updates import widths
 
 
-def named_by_diffusers(file: LoraFile, modules: list[LoraModule], loader: Any, denoiser: Any, component: str) -> list[Part]:
-    """The parts that `loader` (a pipeline class with `lora_state_dict`) finds for `modules`. Modules that it doesn't know are in no part.
+def named_by_diffusers(file: LoraFile, modules: list[LoraModule], paths: Container[str], base: Base) -> list[Part]:
+    """The parts at the base's `paths` that diffusers tells for `modules`: the pipeline's LoRA converter from the file's own names, then from
+    kohya's for the same modules, then the checkpoint's converter. Modules that none of them knows are in no part."""
+    found: dict[str, list[Part]] = {}
+    for ask in (_by_own_names, _by_kohya_names, named_by_checkpoint):
+        left = [module for module in modules if module.name not in found]
+        asked: dict[str, list[Part]] = {}
+        for part in ask(file, left, base) if left else []:
+            asked.setdefault(part.module, []).append(part)
+        found |= {name: parts for name, parts in asked.items() if all(part.path in paths for part in parts)}
+    return [part for parts in found.values() for part in parts]
 
-    Raises FileFormatError where the converter refuses the names altogether.
-    """
-    if not hasattr(loader, "lora_state_dict"):
+
+def _by_own_names(file: LoraFile, modules: list[LoraModule], base: Base) -> list[Part]:
+    return _converted(file, modules, _stand_ins(file, modules), base)
+
+
+def _by_kohya_names(file: LoraFile, modules: list[LoraModule], base: Base) -> list[Part]:
+    """Most converters know the original's names in this spelling, whichever others they know."""
+    renamed = {module.name: f"lora_unet_{original_name(module.name).replace('.', '_')}" for module in modules}
+    return _converted(file, modules, _stand_ins(file, modules, renamed), base)
+
+
+def _converted(file: LoraFile, modules: list[LoraModule], stand_ins: dict[str, Tensor], base: Base) -> list[Part]:
+    """None where the converter fails: for one name that it does not expect it refuses all."""
+    if not hasattr(base.loader, "lora_state_dict"):
         return []
-    stand_ins = _stand_ins(file, modules)
-    options = {"unet_config": denoiser.config} if component == "unet" else {}
+    options = {"unet_config": base.denoiser.config} if base.component == "unet" else {}
     try:
         with _quiet():
-            answer = loader.lora_state_dict(stand_ins, **options)
+            answer = base.loader.lora_state_dict(stand_ins, **options)
             converted = _as_peft(answer[0] if isinstance(answer, tuple) else answer)
-    except (ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, TypeError) as error:
-        raise FileFormatError(
-            f"{file.path}: diffusers cannot read the names of this LoRA for a {loader.__name__} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}); give the base that it was made for, or convert it in ComfyUI."
-        ) from error
+    except (ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, TypeError):
+        return []
     parts = []
     for key, down in converted.items():
         if not key.endswith(".lora_A.weight") or not isinstance(down, Tensor):
@@ -47,26 +64,28 @@ def named_by_diffusers(file: LoraFile, modules: list[LoraModule], loader: Any, d
         number = down.flatten()[0]
         if up is None or not bool((down == number).all()) or not 1 <= int(number) <= len(modules):
             continue
-        rows = tuple(int(row) - 1 for row in up.flatten())
+        rows = tuple((up.flatten().long() - 1).tolist())
         module = modules[int(number) - 1]
         whole = rows == tuple(range(widths(file, module)[1]))
-        path = key.removesuffix(".lora_A.weight").removeprefix(f"{component}.")
+        path = key.removesuffix(".lora_A.weight").removeprefix(f"{base.component}.")
         parts.append(Part(module.name, path, None if whole else rows))
     return parts
 
 
-def _stand_ins(file: LoraFile, modules: list[LoraModule]) -> dict[str, Tensor]:
-    """Under the file's own keys; modules that are no LoRA get kohya's, which their trainer shares."""
+def _stand_ins(file: LoraFile, modules: list[LoraModule], kohya: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Under the file's own keys, or under those of kohya's names; modules that are no LoRA have kohya's in either case, which their trainer shares."""
     made: dict[str, Tensor] = {}
     for number, module in enumerate(modules, 1):
         d_in, d_out = widths(file, module)
         plain = "down" in module.keys
         # As many dimensions as the file has: a converter may look.
         more = (1,) * (len(file.shape(module.keys["up"])) - 2) if plain else ()
-        made[module.keys.get("down", f"{module.name}.lora_down.weight")] = torch.full((1, d_in, *more), float(number))
-        made[module.keys.get("up", f"{module.name}.lora_up.weight")] = torch.arange(1.0, d_out + 1).reshape(-1, 1, *more)
-        if module.alpha is not None or not plain:
-            made[f"{module.name}.alpha"] = torch.tensor(1.0)
+        name = kohya[module.name] if kohya else module.name
+        keys = module.keys if plain and not kohya else {"down": f"{name}.lora_down.weight", "up": f"{name}.lora_up.weight"}
+        made[keys["down"]] = torch.full((1, d_in, *more), float(number))
+        made[keys["up"]] = torch.arange(1.0, d_out + 1).reshape(-1, 1, *more)
+        if module.alpha is not None or kohya or not plain:
+            made[f"{name}.alpha"] = torch.tensor(1.0)
     return made
 
 

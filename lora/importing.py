@@ -176,15 +176,16 @@ class LoraImport:
             why = f"the first is {first}, which is no Linear or convolution of the base"
         else:
             ins, outs = widths(self.file, self.file.modules[first])
-            base_widths = self.base.widths.get(part.path)
-            why = f"the first is {first}, which " + (f"maps {ins} channels to {outs} where the base has {base_widths[0]} and {base_widths[1]}" if base_widths else "the base has not")
+            base_ins, base_outs = self.base.widths[part.path]
+            why = f"the first is {first}, which maps {ins} channels to {outs} where the base has {base_ins} and {base_outs}"
         made_for = base_of(self.file)
-        if len(homeless) == len(wanted) and part is None and names_tell(self.file) == family:
+        same = family == made_for or family in names_tell(self.file)
+        if len(homeless) == len(wanted) and part is None and same:
             return f"{path}: none of its {len(wanted)} modules has a name that is known here ({why}), though such names are {family}'s; {self.base.other_way}."
         if len(homeless) == len(wanted):
-            other = f"it was made for {made_for}, this base is {family}" if made_for else f"this base is {family}"
-            return f"{path}: none of its {len(wanted)} modules fits ({why}); {other}: give the base that the LoRA was made for."
+            other = f"this base is {'another ' if same else ''}{family}"
+            return f"{path}: none of its {len(wanted)} modules fits ({why}); {f'it was made for {made_for}, ' if made_for and not same else ''}{other}: give the base that the LoRA was made for."
         return (
             f"{path}: {len(wanted) - len(homeless)} of its {len(wanted)} modules fit this {family} base, {len(homeless)} {'does' if len(homeless) == 1 else 'do'} not ({why}); give the base that "
-            f"it was made for{f' ({made_for})' if made_for and made_for != family else ''}, or allow a part to be left aside."
+            f"it was made for{f' ({made_for})' if made_for and not same else ''}, or allow a part to be left aside."
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ..sparsedict_core.text_encoders import is_text_encoder
 from .lora_file import LoraFile
 from .updates import widths
 
-#: A piece of a module's name that only LoRAs of one family have → that family, as this project calls it.
+_FLUX = ("flux", "flux2", "chroma")
+_REFINED = ("z_image", "lumina2")
+#: A piece of a module's name that only LoRAs of some families have → these, as this project calls them.
 _TELLTALES = {
-    "double_blocks": "flux", "single_transformer_blocks": "flux", "joint_blocks": "sd3", "self_attn_": "wan", "cross_attn": "wan", "noise_refiner": "z_image",
-    "context_refiner": "z_image",
+    "double_blocks": _FLUX, "single_transformer_blocks": _FLUX, "joint_blocks": ("sd3",), "cross_attn_q_linear": ("sana",), "cross_attn.q_linear": ("sana",),
+    "self_attn": ("wan",), "cross_attn": ("wan",), "noise_refiner": _REFINED, "context_refiner": _REFINED,
 }  # fmt: skip
 _TEXT_WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
 
@@ -22,9 +25,10 @@ def base_of(file: LoraFile) -> str | None:
     for name, module in file.modules.items():
         if name.endswith(("attn2_to_k", "attn2.to_k", "attn2.processor.to_k")):
             return _TEXT_WIDTHS.get(widths(file, module)[0])
-    return names_tell(file)
+    return " or ".join(names_tell(file)) or None
 
 
-def names_tell(file: LoraFile) -> str | None:
-    """By a piece of a name that only one family's modules have."""
-    return next((family for telltale, family in _TELLTALES.items() if any(telltale in name for name in file.modules)), None)
+def names_tell(file: LoraFile) -> tuple[str, ...]:
+    """The families of which one or another has such names; empty where nothing tells."""
+    names = [name for name in file.modules if not is_text_encoder(name)]
+    return next((families for telltale, families in _TELLTALES.items() if any(telltale in name for name in names)), ())

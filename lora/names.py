@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 #: What stands before a path, with dots and with underscores.
-_DOTTED = ("", "transformer.", "unet.", "diffusion_model.", "base_model.model.", "transformer.base_model.model.", "unet.base_model.model.")
+_DOTTED = (
+    "", "transformer.", "unet.", "diffusion_model.", "model.diffusion_model.", "base_model.model.", "transformer.base_model.model.", "unet.base_model.model.",
+)  # fmt: skip
 _UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_", "lora_")
 
 

@@ -109,12 +109,26 @@ def test_another_base(base, tmp_path):
 
 
 def test_names_of_the_family_that_are_not_known_here(tmp_path):
-    """kohya's SD3: the model's original names, which diffusers' loader for SD3 does not read. ComfyUI does."""
     import diffusers
 
     base = Base.of(DENOISERS["sd3"][0]()[0], diffusers.StableDiffusion3Pipeline)
-    path = write(kohya_style({"joint_blocks.0.x_block.attn.qkv": (torch.ones(2, 16), torch.ones(48, 2))}), tmp_path / "kohya.safetensors")
+    path = write(kohya_style({"joint_blocks.0.x_block.attn.unheard_of": (torch.ones(2, 16), torch.ones(48, 2))}), tmp_path / "kohya.safetensors")
     assert "convert it in ComfyUI" in refused(path, base, "none of its 1 modules has a name that is known here")
+
+
+def test_another_model_of_the_same_family(tmp_path):
+    import diffusers
+
+    base = Base.of(DENOISERS["sd3"][0]()[0], diffusers.StableDiffusion3Pipeline)
+    path = write(kohya_style({"joint_blocks.0.x_block.attn.qkv": (torch.ones(2, 24), torch.ones(72, 2))}), tmp_path / "large.safetensors")
+    text = refused(path, base, "maps 24 channels to 72 where the base has 16 and 16")
+    assert "another sd3" in text and "made for sd3" not in text
+
+
+def test_a_text_encoders_names_tell_no_family(base, tmp_path):
+    """Its "self_attn" is no Wan's."""
+    tensors = kohya_style({"somewhere": (torch.ones(2, 4), torch.ones(4, 2))}) | kohya_style({"text_model.encoder.layers.0.self_attn.q_proj": (torch.ones(2, 4), torch.ones(4, 2))}, "lora_te_")
+    assert "wan" not in refused(write(tensors, tmp_path / "lora.safetensors"), base, "none of its 1 modules")
 
 
 def test_a_part_that_fits(base, lora, tmp_path):
