@@ -134,6 +134,8 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
         if site.atoms == 0:
             continue
         if key in gated:
+            if key not in known:
+                raise FileFormatError(f"{report.path}: {key} was never at work in the samples, so no LoRA can be fitted to it; prune the site's atoms away first.")
             down, up, missed, size = _fitted(site, known[key], rank or site.atoms)
             lost, whole = lost + missed, whole + size
             report.errors[key] = (missed / size) ** 0.5 if size else 0.0

@@ -5,6 +5,7 @@ Knows how the trainers' files spell down, up and alpha; knows nothing of the bas
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -25,6 +26,8 @@ _FACTOR = re.compile(r"(?P<name>.+?)[._]lora(?P<number>\d?)(?:_linear_layer)?[._
 _SIDES = {"down": "down", "A": "down", "up": "up", "B": "up", "mid": "mid"}
 _PART = re.compile(r"(?P<name>.+)\.(?P<part>hada_[wt][12](?:_[ab])?|lokr_(?:w[12](?:_[ab])?|t2)|diff|alpha|dora_scale|lora_magnitude_vector)(?:\.weight)?")
 _FOREIGN = {"oft_": "OFT", "boft": "BOFT", ".a1.": "GLoRA", ".b1.": "GLoRA", ".on_input": "(IA)³", "vera_": "VeRA", "w_norm": "norm"}
+#: Beginnings of a LoRA's weights that peft takes out of the base's.
+_MOVES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _NUMBERS = {
     **{name: dtype for name, dtype in STORED.items() if dtype.is_floating_point}, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
@@ -44,6 +47,11 @@ class LoraModule:
         parts = set(self.keys)
         kind = "lora" if "down" in parts else "loha" if any(part.startswith("hada") for part in parts) else "full" if "diff" in parts else "lokr"
         return f"{kind}+dora" if "dora" in parts else kind
+
+    @property
+    def unscaled(self) -> bool:
+        """Nothing is multiplied by its alpha, which LyCORIS may write as an infinite one."""
+        return "diff" in self.keys or {"lokr_w1", "lokr_w2"} <= set(self.keys)
 
 
 class LoraFile:
@@ -67,7 +75,7 @@ class LoraFile:
             raise FileFormatError(f"{self.path} {self._what_it_is()}; give a LoRA.")
         for name, key in alphas.items():
             if name in self.modules:
-                self.modules[name].alpha = self._alpha(key)
+                self.modules[name].alpha = 1.0 if self.modules[name].unscaled else self._alpha(key)
             else:
                 self.others.append(key)
         for module in self.modules.values():
@@ -128,7 +136,7 @@ class LoraFile:
 
     def without_alpha(self, module: LoraModule) -> bool:
         """Whether neither the module nor settings say what to scale by."""
-        return module.alpha is None and not self._settings and module.kind != "full"
+        return module.alpha is None and not self._settings and not module.unscaled
 
     def keys_of(self, name: str) -> list[str]:
         """All of a module's keys in the file, its alpha too."""
@@ -159,14 +167,21 @@ class LoraFile:
                 raise FileFormatError(f"{self.path}: {key} is stored as {kind}; a LoRA's numbers must be of a floating type.")
             if 0 in self.shape(key):
                 raise FileFormatError(f"{self.path}: {key} has shape {self.shape(key)}: a LoRA of rank 0 holds nothing; train or download it again.")
+            if not 2 <= len(self.shape(key)) <= 5 and key != module.keys.get("dora"):
+                raise FileFormatError(f"{self.path}: {key} has shape {self.shape(key)}, which no part of a LoRA has; the LoRA is damaged.")
         parts = module.keys
         for half, other in _HALVES:
             if half in parts and other not in parts:
                 raise FileFormatError(f"{self.path}: {parts[half]} has no {other} beside it; the file was cut, download it again.")
-        if "down" in parts and "mid" not in parts:
-            down, up = self.shape(parts["down"]), self.shape(parts["up"])
-            if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
-                raise FileFormatError(f"{self.path}: {parts['down']} is {down} and {parts['up']} is {up}, which do not multiply; the LoRA is damaged.")
+        if module.kind.startswith("lokr"):
+            for side in ("lokr_w1", "lokr_w2"):
+                if side not in parts and f"{side}_a" not in parts:
+                    raise FileFormatError(f"{self.path}: {next(iter(parts.values()))} has no {side} beside it; the file was cut, download it again.")
+        if "down" in parts:
+            chain = [parts[part] for part in ("up", "mid", "down") if part in parts]
+            for left, right in itertools.pairwise(chain):
+                if self.shape(left)[1] != self.shape(right)[0]:
+                    raise FileFormatError(f"{self.path}: {right} is {self.shape(right)} and {left} is {self.shape(left)}, which do not multiply; the LoRA is damaged.")
 
     def _what_it_is(self) -> str:
         keys = list(self._entries)
@@ -211,15 +226,19 @@ def _peft_settings(path: Path, text: dict[str, str]) -> dict[str, Any]:
             settings = json.loads(read_regular(beside))
         if not isinstance(settings, dict):
             raise ValueError("no settings by name")
+        moved = next((f"{key} {value!r:.40}" for key, value in settings.items() if key.endswith("init_lora_weights") and str(value).startswith(_MOVES_THE_BASE)), None)
     except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: its peft settings cannot be read ({error}), and without them its scale is unknown; save the LoRA again.") from error
+    if moved is not None:
+        raise FileFormatError(f"{path}: its peft settings say {moved}: it is not for the base itself but for one that peft has changed; save it with path_initial_model_for_weight_conversion.")
     return settings
 
 
 def _peft_scale(path: Path, settings: dict[str, Any], name: str, rank: int) -> float:
     """lora_alpha / rank by the settings, as peft reads them; 1 without any."""
-    # diffusers puts the component before each setting: "unet.lora_alpha".
-    component = next((f"{part}." for part in ("unet", "transformer", "text_encoder", "text_encoder_2") if f"{part}.r" in settings), "")
+    # diffusers puts the component before each setting, as before each name: "unet.lora_alpha".
+    first = f"{name.partition('.')[0]}."
+    component = first if f"{first}r" in settings else ""
     inner = name.removeprefix("base_model.model.").removeprefix(component)
     alpha, patterns = settings.get(f"{component}lora_alpha"), settings.get(f"{component}alpha_pattern") or {}
     if not isinstance(patterns, dict):

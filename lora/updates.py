@@ -61,10 +61,16 @@ def factors(file: LoraFile, module: LoraModule, rank: int, weight: Tensor | None
         update = _update(file, module).flatten(1)
         if "dora" in module.keys:
             update = _dora(file, module, update, weight)
-    except RuntimeError as error:  # torch's word for shapes that do not fit
-        shapes = ", ".join(f"{part} {file.shape(key)}" for part, key in module.keys.items())
-        raise FileFormatError(f"{file.path}: the tensors of {module.name} do not fit together ({shapes}); the LoRA is damaged.") from error
+        if (update.shape[1], update.shape[0]) != widths(file, module):
+            raise _unfit(file, module)
+    except (RuntimeError, IndexError) as error:  # torch's words for shapes that do not fit
+        raise _unfit(file, module) from error
     return Factors(*truncated_factors(update, rank))
+
+
+def _unfit(file: LoraFile, module: LoraModule) -> FileFormatError:
+    shapes = ", ".join(f"{part} {file.shape(key)}" for part, key in module.keys.items())
+    return FileFormatError(f"{file.path}: the tensors of {module.name} do not fit together ({shapes}); the LoRA is damaged.")
 
 
 def _lora(file: LoraFile, module: LoraModule) -> Factors:
@@ -89,6 +95,8 @@ def _update(file: LoraFile, module: LoraModule) -> Tensor:
     if module.kind.startswith("loha"):
         rank = _there(part["hada_w1_b"]).shape[0]
         one, two = (_product(part[f"hada_w{i}_a"], part[f"hada_w{i}_b"], part.get(f"hada_t{i}")) for i in (1, 2))
+        if one.shape != two.shape:  # torch would stretch one of them
+            raise _unfit(file, module)
         return one * two * file.scale(module, rank)
     rank = 0
     sides = []
@@ -118,14 +126,17 @@ def _there(tensor: Tensor | None) -> Tensor:
 
 
 def _dora(file: LoraFile, module: LoraModule, update: Tensor, weight: Tensor | None) -> Tensor:
-    """m · (W + ΔW) / ‖W + ΔW‖ − W: the magnitude m is of rows (d_out) or, as LyCORIS has it by default, of columns (1, d_in, …)."""
+    """m · (W + ΔW) / ‖W + ΔW‖ − W: the magnitude m is of rows, (d_out) and peft's (1, d_out, 1, 1), or as LyCORIS has it of columns (1, d_in, …)."""
     magnitude = file.numbers(module, "dora")
     assert magnitude is not None
     if weight is None:
         raise FileFormatError(f"{file.path}: {module.name} is a DoRA, whose change depends on the base's weights; give the base's diffusers folder with its weights, or convert it in ComfyUI.")
     base = weight.double().cpu()
     direction = base.flatten(1) + update.reshape(base.shape).flatten(1)
-    if magnitude.ndim > 1 and magnitude.shape[0] == 1 and base.shape[0] != 1:
+    of_columns = magnitude.ndim > 1 and magnitude.shape[0] == 1 and base.shape[0] != 1 and not module.keys["dora"].removesuffix(".weight").endswith("lora_magnitude_vector")
+    if magnitude.numel() != base.shape[1 if of_columns else 0]:
+        raise _unfit(file, module)
+    if of_columns:
         columns = direction.reshape(base.shape[0], base.shape[1], -1)
         norm = columns.square().sum((0, 2), keepdim=True).sqrt()
         return (columns / norm * magnitude.reshape(1, -1, 1)).flatten(1) - base.flatten(1)

@@ -54,7 +54,7 @@ def gate(
 ) -> GateResult:  # fmt: skip
     """A dictionary with twice as many atoms, one for each sign. Without images it learns from what the linear one draws for its trigger words.
 
-    Raises SiteError where `adapter` has thresholds already, TrainingError without images and trigger words, and where memory runs out.
+    Raises SiteError where `adapter` has thresholds already or a site never is at work, TrainingError without images and trigger words, and where memory runs out.
     """
     report = callbacks or ConsoleProgress()
     check_gradients(backend)
@@ -74,7 +74,10 @@ def gate(
 
 
 def folded(adapter: SparseAdapter, samples: dict[str, SiteSamples], density: float) -> SparseAdapter:
-    """The update of each site in atoms of both signs, each site fitted by itself."""
+    """The update of each site in atoms of both signs, each site fitted by itself. Raises SiteError for a site without samples."""
+    idle = next((key for key, site in adapter.sites.items() if site.atoms and key not in samples), None)
+    if idle is not None:
+        raise SiteError(f"{idle} was never at work while the base drew, so its atoms cannot be given thresholds; prune the site's atoms away first.")
     config = AdapterConfig(encoder="quantile", atoms=adapter.config.atoms, rank=None, density=density)
     shells = [_shell(site, samples[key], config) if site.atoms else site.clone() for key, site in adapter.sites.items()]
     both_signs = 2 * sum(min(site.atoms, site.d_out) for site in adapter.sites.values())

@@ -72,11 +72,40 @@ def test_broken_files(base, lora, tmp_path):
         ({"lora_down__weight": torch.zeros(0, 8), "lora_up__weight": torch.zeros(8, 0)}, "rank 0"),
         ({"lora_down__weight": torch.full((3, 8), float("nan"))}, "not finite"),
         ({"lora_down__weight": torch.ones(3, 8, dtype=torch.int32)}, "I32"),
+        ({"lora_down__weight": torch.tensor(1.0)}, "no part of a LoRA"),
+        ({"lora_up__weight": torch.ones(8)}, "no part of a LoRA"),
+        ({"lora_mid__weight": torch.ones(2, 4, 3, 3)}, "do not multiply"),
     ],
 )  # fmt: skip
 def test_bad_values(entries, match, base, lora, tmp_path):
     tensors, name = changed(lora, **entries)
     assert name in refused(write(tensors, tmp_path / "bad.safetensors"), base, match)
+
+
+@pytest.mark.parametrize(
+    "entries, match",
+    [
+        ({"lokr_w1": (2, 2)}, "no lokr_w2 beside it"),
+        ({"lokr_w1": (2, 2), "lokr_w2_a": (4, 2), "lokr_w2_b": (2,)}, "no part of a LoRA"),
+        ({"lokr_t2": (2, 2, 1, 1)}, "no lokr_w1 beside it"),
+        # torch would stretch the smaller one over the other.
+        ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 1)}, "do not fit together"),
+        ({"diff": (8, 8), "dora_scale": (1, 1)}, "do not fit together"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit(entries, match, base, lora, tmp_path):
+    name = "lora_unet_" + next(path for path, (down, up) in lora.items() if down.shape[1] == up.shape[0] == 8).replace(".", "_")
+    tensors = {f"{name}.{part}": torch.ones(shape) for part, shape in entries.items()}
+    assert name in refused(write(tensors, tmp_path / "bad.safetensors"), base, match)
+
+
+def test_a_lora_for_a_base_that_peft_has_changed(base, lora, tmp_path):
+    """Put on the base itself it would be another LoRA."""
+    import json
+
+    for start in ("pissa_niter_4", "olora"):
+        settings = json.dumps({"unet.r": 3, "unet.lora_alpha": 3, "unet.init_lora_weights": start})
+        refused(write(peft_style(lora, "unet"), tmp_path / "pissa.safetensors", lora_adapter_metadata=settings), base, start)
 
 
 def test_missing_half(base, lora, tmp_path):

@@ -140,6 +140,9 @@ def test_nearest_lora_of_a_gated_dictionary(tmp_path):
     with pytest.raises(FileFormatError, match="thresholds"):
         export_lora(adapter, tmp_path / "no.safetensors")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(FileFormatError, match="never at work"):
+        export_lora(adapter, tmp_path / "no.safetensors", samples=dict)
+    assert not list(tmp_path.iterdir())
     inputs = {key: SiteSamples(torch.randn(400, site.d_in), torch.zeros(0)) for key, site in adapter.sites.items()}
     report = export_lora(adapter, tmp_path / "near.safetensors", dtype=torch.float32, samples=lambda: inputs)
     assert set(report.errors) == set(adapter.sites) and 0.2 < report.error < 0.9

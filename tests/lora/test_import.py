@@ -175,6 +175,20 @@ def test_scale_from_peft_settings(tmp_path):
         assert len(get_peft_model_state_dict(tuned)) == 2 * report.sites
 
 
+def test_each_component_has_its_own_scale(tmp_path):
+    """diffusers notes a text encoder's alpha beside the denoiser's; what is kept aside is scaled by its own."""
+    import json
+
+    base = Base.of(DENOISERS["sd15"][0]()[0])
+    lora = random_lora(linears(base.denoiser))
+    text = {"text_encoder.text_model.x": (torch.ones(2, 4), torch.ones(4, 2))}
+    tensors = peft_style(lora, "unet") | kohya_style(text, "", alpha=None, dotted=True)
+    settings = json.dumps({"unet.r": 3, "unet.lora_alpha": 6, "text_encoder.r": 2, "text_encoder.lora_alpha": 1})
+    adapter, _ = lora_to_adapter(write(tensors, tmp_path / "lora.safetensors", lora_adapter_metadata=settings), base)
+    check(adapter, changes(lora, 2.0))
+    assert torch.equal(adapter.aside["text_encoder.text_model.x.lora_up.weight"], torch.full((4, 2), 0.5))
+
+
 def with_text_encoder(tensors, prefix="lora_te1_text_model_encoder_layers_0_mlp_fc1"):
     more = {f"{prefix}.lora_down.weight": torch.randn(1, 4).double(), f"{prefix}.lora_up.weight": torch.randn(4, 1).half(), f"{prefix}.alpha": torch.tensor(0.5)}
     return tensors | more, more
