@@ -25,7 +25,7 @@ from ..sparsedict_core.regular_file import read_regular
 _FACTOR = re.compile(r"(?P<name>.+?)[._]lora(?P<number>\d?)(?:_linear_layer)?[._](?P<side>down|up|mid|A|B)(?:\.default)?(?:\.weight)?")
 _SIDES = {"down": "down", "A": "down", "up": "up", "B": "up", "mid": "mid"}
 _PART = re.compile(r"(?P<name>.+)\.(?P<part>hada_[wt][12](?:_[ab])?|lokr_(?:w[12](?:_[ab])?|t2)|diff|alpha|dora_scale|lora_magnitude_vector)(?:\.weight)?")
-_FOREIGN = {"oft_": "OFT", "boft": "BOFT", ".a1.": "GLoRA", ".b1.": "GLoRA", ".on_input": "(IA)³", "vera_": "VeRA", "w_norm": "norm"}
+_FOREIGN = {"boft": "BOFT", "oft_": "OFT", ".a1.": "GLoRA", ".b1.": "GLoRA", ".on_input": "(IA)³", "vera_": "VeRA", "w_norm": "norm"}
 #: Beginnings of a LoRA's weights that peft takes out of the base's.
 _MOVES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _NUMBERS = {
@@ -226,7 +226,7 @@ def _peft_settings(path: Path, text: dict[str, str]) -> dict[str, Any]:
             settings = json.loads(read_regular(beside))
         if not isinstance(settings, dict):
             raise ValueError("no settings by name")
-        moved = next((f"{key} {value!r:.40}" for key, value in settings.items() if key.endswith("init_lora_weights") and str(value).startswith(_MOVES_THE_BASE)), None)
+        moved = next((f"{key} {value!r:.40}" for key, value in settings.items() if key.endswith("init_lora_weights") and str(value).lower().startswith(_MOVES_THE_BASE)), None)
     except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: its peft settings cannot be read ({error}), and without them its scale is unknown; save the LoRA again.") from error
     if moved is not None:

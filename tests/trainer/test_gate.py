@@ -45,3 +45,9 @@ def test_a_gated_lora(backend, tmp_path, monkeypatch):
     torch.testing.assert_close(change(backend, load(tmp_path / "gated.safetensors"), own), made, rtol=1e-4, atol=1e-5)
     with pytest.raises(SiteError, match="has thresholds already"):
         gate.gate(gated, backend, callbacks=Callbacks())
+
+
+def test_a_site_that_never_runs():
+    lora, _ = lora_to_adapter(LORA, open_base("demo"))
+    with pytest.raises(SiteError, match="never at work"):
+        gate.folded(lora, {}, 0.1)
