@@ -171,7 +171,7 @@ class LoraImport:
         if not wanted:
             return f"{path} changes text encoders alone ({len(self.file.modules)} modules); there is nothing of the denoiser to look into, load it as a LoRA."
         first = homeless[0]
-        part = next((part for part in by_module.get(first, []) if not self._fits(part)), None)
+        part = next((part for part in by_module.get(first, []) if part.path in self.base.widths and not self._fits(part)), None)
         if part is None:
             why = f"the first is {first}, which is no Linear or convolution of the base"
         else:

@@ -116,7 +116,7 @@ def _product(a: Tensor | None, b: Tensor | None, tucker: Tensor | None) -> Tenso
     """a·b, or for a convolution's core (r, r, h, w): aᵀ and b on its first two sides."""
     a, b = _there(a), _there(b)
     if tucker is not None:
-        return torch.einsum("ijhw,jr,ip->prhw", tucker, b, a)
+        return torch.einsum("ijhw,jr,ip->prhw", tucker, b, a).contiguous()  # as kron needs it
     return (a @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
 
 
