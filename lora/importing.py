@@ -156,11 +156,23 @@ class LoraImport:
         """(down, up) of what `part` adds at its path."""
         if self._last is None or self._last[0] != part.module:
             module = self.file.modules[part.module]
-            self._last = part.module, factors(self.file, module, self.rank, self.base.weight_of(part.path) if "dora" in module.keys else None)
+            self._last = part.module, factors(self.file, module, self.rank, self._weight(part.module) if "dora" in module.keys else None)
             if self._last[1].lost > 1e-6:
                 self.report.lost[part.module] = self._last[1].lost
         down, up, _ = self._last[1]
         return down, up if part.rows is None else up[torch.tensor(part.rows)]
+
+    def _weight(self, module: str) -> Tensor | None:
+        """The base's weights at a module, put together of those of its parts; None where they are not at hand."""
+        parts = [part for parts in self.by_path.values() for part in parts if part.module == module]
+        weights = [weight for part in parts if (weight := self.base.weight_of(part.path)) is not None]
+        if len(weights) < len(parts):
+            return None
+        if parts[0].rows is None:
+            return weights[0]
+        whole = torch.cat(weights)
+        whole[torch.tensor([row for part in parts for row in part.rows or ()])] = whole.clone()
+        return whole
 
     def _fits(self, part: Part) -> bool:
         d_in, d_out = widths(self.file, self.file.modules[part.module])

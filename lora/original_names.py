@@ -29,7 +29,7 @@ _WORD = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})|_")
 
 def original_name(module: str) -> str:
     """With dots and without what a trainer puts before it: "lora_unet_joint_blocks_0_x_block_mlp_fc1" → "joint_blocks.0.x_block.mlp.fc1"."""
-    name = module[_PREFIX.match(module).end() :]  # type: ignore[union-attr]  # it matches nothing too
+    name = _PREFIX.sub("", module, count=1)
     return name if "." in name else _WORD.sub(lambda found: found[1] or ".", name)
 
 
