@@ -43,6 +43,7 @@ class ExportReport:
     bytes: int
     errors: dict[str, float] = field(default_factory=dict)
     error: float = 0.0  # over all sites
+    fused: dict[str, int] = field(default_factory=dict)  # rows by path, where the dictionary is on slices of a Linear whose height it does not tell
     left_out: int = 0  # tensors that the dictionary carried along in another spelling
     hint: str = ""
 
@@ -56,6 +57,9 @@ class ExportReport:
             lines.append(f"atoms have thresholds at {len(self.errors)} sites, so this is the nearest LoRA: it misses {self.error:.1%} of the change's size on other inputs")
         else:
             lines.append("it is the dictionary, to rounding")
+        if self.fused:
+            path, rows = next(iter(self.fused.items()))
+            lines.append(f"{len(self.fused)} modules are slices of fused Linears: {path} was given the {rows} rows that its slices reach; a loader whose Linear has more will refuse it")
         if self.left_out:
             lines.append(f"{self.left_out} tensors of the LoRA that the dictionary came from are left out, as {self.style} spells them otherwise")
         return "\n".join([*lines, *([self.hint] if self.hint else [])])
@@ -144,7 +148,8 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
         path = site.name.path.removeprefix(f"{adapter.component}.")
         up = up * strengths.get(site.member or "", 1.0)
         if site.name.rows is not None:  # a slice of a fused Linear: nothing is added to its other rows
-            fused = up.new_zeros(_height(adapter, site.name.path), up.shape[1])
+            report.fused[path] = _height(adapter, site.name.path)
+            fused = up.new_zeros(report.fused[path], up.shape[1])
             fused[slice(*site.name.rows)] = up
             up = fused
         found.setdefault(path, []).append((down, up))

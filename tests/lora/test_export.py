@@ -16,9 +16,10 @@ from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.config import AdapterConfig
 from sparsedict.sparsedict_core.errors import FileFormatError
 from sparsedict.sparsedict_core.folding import SiteSamples
-from sparsedict.sparsedict_core.low_rank import linear_factors
+from sparsedict.sparsedict_core.low_rank import linear_config, linear_factors, linear_site, singular_factors
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
+from sparsedict.sparsedict_core.site import SiteName
 
 FAMILIES = {
     "sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "wan": "WanPipeline",
@@ -124,6 +125,15 @@ def test_convolutions_keep_their_shape(tmp_path):
     for path, (down, up) in lora.items():
         name = "lora_unet_" + path.replace(".", "_")
         assert back[f"{name}.lora_down.weight"].shape == down.shape and back[f"{name}.lora_up.weight"].shape == up.shape
+
+
+def test_slices_of_a_fused_linear_are_told(tmp_path):
+    """The dictionary does not know how many rows come after its last slice."""
+    down, up = torch.randn(2, 8), torch.randn(4, 2)
+    sites = [linear_site(SiteName("transformer.block.to_qkv_mlp_proj", 0, stream, rows), *singular_factors(down, up)) for stream, rows in (("q", (0, 4)), ("v", (8, 12)))]
+    adapter = SparseAdapter(sites, linear_config(2), "transformer", {"base_family": "flux2"})
+    report = export_lora(adapter, tmp_path / "lora.safetensors", dtype=torch.float32)
+    assert report.fused == {"block.to_qkv_mlp_proj": 12} and "12 rows that its slices reach" in report.text
 
 
 def test_nearest_lora_of_a_gated_dictionary(tmp_path):
