@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...cli.common import print_json
+from ...cli.common import print_json, say
 from ...cli.inspect import as_text, describe
 from ...sparsedict_core.adapter import SparseAdapter
 from ...sparsedict_core.atom_table import atom_table
@@ -70,8 +70,9 @@ def look_into(path: Path, pictures: bool = True) -> SparseAdapter | None:
         assert message.isprintable() and len(message) < 1200 and message.endswith("."), message[:300]
         return None
     report = describe(path, adapter, metadata, None)
-    text = as_text(report, adapter, 12)
-    assert text.replace("\n", "").isprintable()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        say(*as_text(report, adapter, 12))
+    assert printed.getvalue().replace("\n", "").isprintable()
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         print_json(report)
     assert json.loads(printed.getvalue(), parse_constant=_refuse)["atoms"] == adapter.atom_count
