@@ -136,7 +136,7 @@ def tried(family: str, model: torch.nn.Module, args: tuple, kwargs: dict) -> dic
         out = model(*args, **kwargs)
         return out[0] if isinstance(out, (tuple, list)) else out
 
-    seen = {output.path for output in core["data_flow"].outputs_in_a_run(model, step)}
+    seen = {output.path for output in core["data_flow"].follow_a_run(model, step).outputs}
     if family == "Anima":  # nobody wrote it down: a file has the model's own names, as ComfyUI's trainer gives them
         paths, component = {path: path for path in sorted(seen) if "llm_adapter" not in path}, "diffusion_model"
         seen = set(paths)
