@@ -19,6 +19,7 @@ DOTS_PER_INCH = 110
 FEWEST_COLUMNS, MOST_COLUMNS, MOST_CELLS = 64, 800, 1 << 18  # of the map: no more columns than it has pixels
 MOST_LINES = 400  # between the map's rows; beyond, rows are as thin as they
 MOST_POINTS = 4096  # of a curve
+THUMBNAIL = (256, 384)  # as the web UIs' cards are
 
 
 def figure(width: float, height: float) -> Any:
@@ -60,23 +61,52 @@ def row_labels(adapter: Any) -> list[str]:
     return list(site_labels(adapter).values())
 
 
-def importance_map(adapter: Any, selection: Any = None, title: str | None = None, for_node: bool = False) -> Image.Image:
-    """Layers × atoms, coloured by importance. Atoms outside `selection` (a SelectionResult) fade; atoms the file has lost are grey."""
+def _importances(adapter: Any) -> tuple[Any, int]:
+    """Importances (sites, columns), NaN where the file has no atom, and how many ids share a column."""
     import numpy as np
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
-    from matplotlib.image import PcolorImage
 
-    sites = list(adapter.sites.items())
-    last = max((int(site.atom_ids.max()) for _, site in sites if len(site.atom_ids)), default=0)
+    sites = list(adapter.sites.values())
+    last = max((int(site.atom_ids.max()) for site in sites if len(site.atom_ids)), default=0)
     # Ids of a stranger's file may be any: where they are more than a picture has columns, one column shows the strongest of several.
     each = 1 + last // max(FEWEST_COLUMNS, min(MOST_COLUMNS, MOST_CELLS // max(1, len(sites))))
     values = np.full((len(sites), 1 + last // each), np.nan)
+    for row, site in enumerate(sites):
+        np.fmax.at(values[row], site.atom_ids.cpu().numpy() // each, site.importance.detach().float().cpu().numpy())
+    return values, each
+
+
+def _colours(values: Any) -> Any:
+    import numpy as np
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+
+    top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+    # The square root keeps the many weak atoms apart, which a linear scale shows as one dark field.
+    return ScalarMappable(PowerNorm(0.5, vmin=0, vmax=top or 1.0), "viridis")
+
+
+def importance_thumbnail(adapter: Any) -> Image.Image:
+    """The map without a word, 256 × 384, for cards: they cut what they show, and write on it."""
+    from PIL import Image
+
+    values, _ = _importances(adapter)
+    ground = Image.new("RGBA", THUMBNAIL, MISSING)
+    if values.size:
+        cells = Image.fromarray(_colours(values).to_rgba(values.astype("float32"), bytes=True))
+        ground.alpha_composite(cells.resize(THUMBNAIL, Image.Resampling.NEAREST))
+    return ground.convert("RGB")
+
+
+def importance_map(adapter: Any, selection: Any = None, title: str | None = None, for_node: bool = False) -> Image.Image:
+    """Layers × atoms, coloured by importance. Atoms outside `selection` (a SelectionResult) fade; atoms the file has lost are grey."""
+    import numpy as np
+    from matplotlib.image import PcolorImage
+
+    sites, (values, each) = list(adapter.sites.items()), _importances(adapter)
     faded = np.zeros_like(values, dtype=np.float32)
-    for row, (key, site) in enumerate(sites):
-        places = site.atom_ids.cpu().numpy() // each
-        np.fmax.at(values[row], places, site.importance.detach().float().cpu().numpy())
-        if selection is not None:
+    if selection is not None:
+        for row, (key, site) in enumerate(sites):
+            places = site.atom_ids.cpu().numpy() // each
             faded[row, places] = 0.82
             faded[row, places[np.asarray(selection.masks[key].cpu(), dtype=bool)]] = 0
     kept = sum(len(site.atom_ids) for _, site in sites)
@@ -84,9 +114,7 @@ def importance_map(adapter: Any, selection: Any = None, title: str | None = None
     drawing = figure(NODE_WIDTH if for_node else 10, min(16.0, max(2.4, 1.3 + 0.27 * len(sites))))
     axes = drawing.subplots()
     axes.set_facecolor(MISSING_ON_DARK if for_node else MISSING)
-    top = float(np.nanmax(values)) if kept else 0.0
-    # The square root keeps the many weak atoms apart, which a linear scale shows as one dark field.
-    colours = ScalarMappable(PowerNorm(0.5, vmin=0, vmax=top or 1.0), "viridis")
+    colours = _colours(values)
     # Coloured and placed here, as imshow works on its pixels in floating point: a hundred megabytes for a tall map.
     cells = colours.to_rgba(values.astype(np.float32), bytes=True)
     if selection is not None:

@@ -39,11 +39,11 @@ def register(app: Any) -> None:
         return Response(body, media_type="application/json")
 
     def thumbnail(name: str) -> Any:
-        from ..pictures.charts import importance_map
+        from ..pictures.charts import importance_thumbnail
 
         path = path_of(name)
         try:
-            picture = importance_map(files.read(path))
+            picture = importance_thumbnail(files.read(path))
         except SparseDictError as error:
             raise HTTPException(422, str(error)) from error
         buffer = io.BytesIO()

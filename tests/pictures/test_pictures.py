@@ -6,6 +6,7 @@ from PIL import Image
 from toy_adapters import toy_adapter
 
 from sparsedict import pictures
+from sparsedict.pictures.charts import importance_thumbnail
 from sparsedict.sparsedict_core.errors import FileFormatError
 from sparsedict.sparsedict_core.selection import Selection, select
 
@@ -80,6 +81,19 @@ def test_charts_are_drawn_also_of_adapters_without_importance_and_with_lost_atom
         site.importance.zero_()
     pictures.importance_map(adapter)
     pictures.cumulative_curve(adapter)
+
+
+def test_a_cards_thumbnail_is_the_map_alone():
+    adapter = toy_adapter()
+    for site in adapter.sites.values():
+        site.importance.zero_()
+    first, *_, last = adapter.sites.values()
+    first.importance[0] = 1.0
+    last.atom_ids[-1] += 1  # one is lost before it
+    image = importance_thumbnail(adapter)
+    assert image.size == (256, 384)
+    strongest, weakest, lost = image.getpixel((0, 0)), image.getpixel((0, 383)), image.getpixel((255, 0))
+    assert strongest == (253, 231, 36) and weakest == (68, 1, 84) and lost == (228, 228, 228)
 
 
 def test_in_a_node_charts_are_dark_and_as_wide_as_the_node():
