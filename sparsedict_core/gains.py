@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from .adapter import SparseAdapter
 from .addresses import parse_addresses, resolve
+from .bounds import MOST_STRENGTH
 from .errors import AddressError, SiteError
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?:[,;\n]\s*|$)")
@@ -27,8 +27,8 @@ def parse_gains(text: str) -> list[tuple[str, float]]:
             raise AddressError(f"{rest!r} sets no gain; write addresses and a number, such as L17[137]=1.5, L3=0.")
         parse_addresses(addresses)
         gain = float(number.group(1))
-        if not math.isfinite(gain):
-            raise AddressError(f"the gain {number.group(1)[:40]} of {addresses.strip()} is too large; 1 leaves an atom as it is.")
+        if abs(gain) > MOST_STRENGTH:
+            raise AddressError(f"the gain {number.group(1)[:40]} of {addresses.strip()} is too large; give at most {MOST_STRENGTH:g}, 1 leaves an atom as it is.")
         found.append((addresses.strip(), gain))
         rest = after[number.end() :].strip()
     return found

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.errors import TagError
 from ..sparsedict_core.file_format import load
+from ..sparsedict_core.shown_text import shown
 
 SUFFIX = ".safetensors"
 KEPT = 4  # adapters in memory
 _read: OrderedDict[tuple[str, int, int], SparseAdapter] = OrderedDict()
 _hashes: dict[tuple[str, int, int], str] = {}
+_left_out: set[Path] = set()
 
 
 def default_folder() -> Path:
@@ -29,8 +33,25 @@ def default_folder() -> Path:
 
 def names(folder: Path) -> dict[str, Path]:
     """Name (the path below the folder, with "/", without the ending) → file, sorted."""
-    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()}
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _below(folder) if path.is_file()}
+    for name in [name for name in found if not name.isprintable() or any(sign in name for sign in "<>:")]:
+        path = found.pop(name)
+        if path not in _left_out:
+            _left_out.add(path)
+            print(f"[SparseDict] {shown(path.name)} is left out: no tag can name it; rename it.")
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Adapters' files below a folder, also behind links to folders, each real folder once."""
+    seen = set()
+    for root, folders, found in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root, name) for name in found if name.lower().endswith(SUFFIX))
 
 
 def find(name: str, folder: Path) -> Path:
@@ -48,8 +69,12 @@ def find(name: str, folder: Path) -> Path:
     if matches:
         options = ", ".join(known for known in known if known.rsplit("/", 1)[-1] == wanted)
         raise TagError(f"there are several adapters named {name!r}: {options}; write the folder too.")
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or list(known)[:3]
-    hint = f"near names are {', '.join(near)}" if near else "the folder is empty"
+    written = {text.lower(): name for name in reversed(known) for text in (name, name.rsplit("/", 1)[-1])}
+    near = list(dict.fromkeys(written[text] for text in difflib.get_close_matches(wanted.lower(), written, n=3, cutoff=0.4)))
+    if near:
+        hint = f"near names are {', '.join(near)}"
+    else:
+        hint = f"there is {', '.join(list(known)[:3])}" if known else "the folder is empty"
     raise TagError(f"there is no adapter {name!r} in {folder.name} ({hint}); check the name, or refresh after adding a file.")
 
 

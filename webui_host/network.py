@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..sparsedict_core.errors import SiteError, SparseDictError, TagError
+from ..sparsedict_core.errors import SiteError, SparseDictError, TagError, first_line
 from ..sparsedict_core.prompt_tags import NAME
 from . import files
 from .applied import AppliedTags
@@ -14,6 +14,7 @@ from .applied import AppliedTags
 APPLIED = AppliedTags()
 OPTION, STOP, WITHOUT = "sparsedict_on_mistake", "stop", "make it without"
 INFOTEXT = "SparseDict hashes"
+MISTAKE = "sparsedict_mistake"  # on the host's processing: what is wrong with the script's argument
 CHANGES = "sparsedict_changes"  # on the host's processing: options that an XYZ plot sets
 
 
@@ -36,17 +37,21 @@ def diffusion_model(sd_model: Any) -> nn.Module:
 def activate(p: Any, params_list: list[Any]) -> None:
     """Put on what the prompt asks for; nothing where it asks for nothing. A mistake ends the picture or is said beside it."""
     APPLIED.clear()
-    if not params_list:
+    mistake = getattr(p, MISTAKE, None)
+    if not params_list and mistake is None:
         return
     from modules import shared
 
     model = None
     try:
         model = diffusion_model(getattr(p, "sd_model", None) or shared.sd_model)
+        if mistake is not None:
+            raise TagError(mistake)
         APPLIED.apply(model, [params.items for params in params_list], files.default_folder(), getattr(p, CHANGES, None))
         p.extra_generation_params[INFOTEXT] = APPLIED.description()
-    except SparseDictError as error:
-        message = f"SparseDict: {error}"
+    except Exception as error:  # the host would print any, call again without tags, and draw
+        APPLIED.clear()
+        message = f"SparseDict: {error}" if isinstance(error, SparseDictError) else f"SparseDict: {type(error).__name__}: {first_line(error)}"
         if hasattr(p, "comment"):
             p.comment(message)
         if getattr(shared.opts, OPTION, STOP) != STOP:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..sparsedict_core.errors import TagError
 from ..sparsedict_core.prompt_tags import find_tags
+from .network import MISTAKE
 
 
 def build(tab: str) -> list[Any]:
@@ -17,14 +18,22 @@ def build(tab: str) -> list[Any]:
         return [gr.Textbox(value="", visible=False, label="SparseDict tags")]
 
 
-def add_tags(p: Any, tags: str = "") -> None:
-    """Tags given as the script's argument, as over the API, stand at the end of every prompt. Raises TagError for what is no tag."""
-    tags = (tags or "").strip()
-    if not tags:
+def add_tags(p: Any, tags: Any = "") -> None:
+    """Tags given as the script's argument, as over the API, stand at the end of every prompt. What is no tag is refused when the picture
+    begins, as a mistake in a prompt is: what a script raises the host only prints."""
+    found, mistake = [], None
+    try:
+        rest, found = find_tags(tags or "") if isinstance(tags or "", str) else (repr(tags), [])
+        if rest.strip():
+            mistake = f"{rest.strip()!r:.200} is no tag"
+    except TagError as error:
+        mistake = str(error)
+    if mistake is not None:
+        setattr(p, MISTAKE, f"the script's argument: {mistake}; give it SparseDict tags such as <sparsedict:name:0.8>.")
         return
-    rest, found = find_tags(tags)
-    if rest.strip() or not found:
-        raise TagError(f"{tags!r:.200} are not tags; give the script SparseDict tags such as <sparsedict:name:0.8>.")
+    if not found:
+        return
+    tags = tags.strip()
     for name in ("prompt", "hr_prompt"):
         given = getattr(p, name, None)
         if isinstance(given, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from pathlib import Path
@@ -50,6 +51,14 @@ class WebuiEvents(RunEvents):
         return super().should_stop() or bool(shared.state.interrupted)
 
 
+def whole(name: str, value: Any) -> int:
+    """A field's number. Raises TrainingError for an empty field and for what is no number."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TrainingError(f"{name} is {value!r:.100}; give a whole number.") from error
+
+
 def start(images: str, name: str, word: str, caption: str, preset: str, effort: str, steps: int, resolution: int, seed: int, previews: str, resume: bool, **chosen: Any) -> str:
     """Begin a run in the background; what is said to the user. 0 steps or pixels: by the effort and the model. `chosen` are more of the
     trainer's settings. Raises TrainingError where a run is going on, and SparseDictError for what cannot be trained on."""
@@ -57,15 +66,15 @@ def start(images: str, name: str, word: str, caption: str, preset: str, effort: 
     with _one:
         if _run is not None and _run.is_alive():
             raise TrainingError("a training is going on already; wait for its end, or stop it.")
-        if not images.strip() or not Path(images.strip()).is_dir():
+        if not images.strip() or not os.path.isdir(images.strip()):  # of a name that is too long too
             raise TrainingError(f"{images!r:.200} is no folder on this machine; give the folder of the training pictures.")
         out = file_of_run(target(files.default_folder(), name), resume)
         out.parent.mkdir(parents=True, exist_ok=True)
         values = {
-            **decided(effort, out, word, int(seed), files.default_folder().parent / "SparseDict.cache"),
+            **decided(effort, out, word, whole("seed", seed), files.default_folder().parent / "SparseDict.cache"),
             "images": images.strip(), "caption": caption.strip() or None, "resume": bool(resume),
             "preview_prompts": [line.strip() for line in previews.splitlines() if line.strip()] or None,
-            "steps": int(steps) or None, "resolution": int(resolution) or None, **chosen,
+            "steps": whole("steps", steps) or None, "resolution": whole("resolution", resolution) or None, **chosen,
         }  # fmt: skip
         given = {key: value for key, value in values.items() if value is not None}
         STATE.begin()

@@ -1,5 +1,7 @@
 """Names in the web UI's folder, and what is kept of files between two pictures."""
 
+import os
+
 import pytest
 from webui.models import write
 
@@ -26,6 +28,33 @@ def test_a_name_that_is_none_is_refused(tmp_path, name):
     write(tmp_path, "zorp")
     with pytest.raises(TagError, match="there is no adapter"):
         files.find(name, tmp_path / "models")
+
+
+def test_near_names_are_near(tmp_path):
+    for name in ("aaa", "bbb", "ccc", "zorp", "animals/Cat"):
+        write(tmp_path, name)
+    for wrong, near in (("ZORP", "zorp"), ("ZROP", "zorp"), ("cat", "animals/Cat")):
+        with pytest.raises(TagError, match=f"near names are {near}"):
+            files.find(wrong, tmp_path)
+    with pytest.raises(TagError, match=r"\(there is aaa, animals/Cat, bbb\)"):
+        files.find("1234567", tmp_path)
+
+
+def test_a_name_that_no_tag_can_hold_is_left_out_and_said_once(tmp_path, capsys):
+    write(tmp_path, "zorp")
+    for name in (b"a:b", b"n\xff", b"two\nlines", b"<i>"):
+        os.link(tmp_path / "zorp.safetensors", os.fsencode(tmp_path) + b"/" + name + b".safetensors")
+    assert list(files.names(tmp_path)) == list(files.names(tmp_path)) == ["zorp"]
+    assert capsys.readouterr().out.count("is left out") == 4
+
+
+def test_links_to_folders_are_followed_once_and_endings_may_be_large(tmp_path):
+    write(tmp_path / "elsewhere", "ink")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/styles").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/again").symlink_to(tmp_path / "models")
+    (tmp_path / "elsewhere/ink.safetensors").rename(tmp_path / "elsewhere/INK.SAFETENSORS")
+    assert list(files.names(tmp_path / "models")) == ["styles/INK"]
 
 
 def test_an_empty_folder_says_so(tmp_path):

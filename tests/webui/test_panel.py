@@ -11,11 +11,12 @@ from webui.models import WIDTH
 
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.config import AdapterConfig
-from sparsedict.sparsedict_core.errors import TagError, TrainingError
+from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.sparsedict_core.file_format import save
 from sparsedict.sparsedict_core.prompt_tags import find_tags
 from sparsedict.sparsedict_core.site import SiteName, SparseSite
 from sparsedict.webui_host import api, cards, training, training_tab
+from sparsedict.webui_host.network import MISTAKE
 from sparsedict.webui_host.panel import add_tags
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -45,9 +46,14 @@ def test_the_scripts_argument_adds_tags_to_every_prompt():
     p = types.SimpleNamespace(prompt=["a", "b"], hr_prompt="c")
     add_tags(p, "<sparsedict:x>")
     assert (p.prompt, p.hr_prompt) == (["a <sparsedict:x>", "b <sparsedict:x>"], "c <sparsedict:x>")
-    for wrong in ("zorp", "<sparsedict:x> and more", "<sparsedict:x:keep=9>"):
-        with pytest.raises(TagError):
-            add_tags(p, wrong)
+
+
+@pytest.mark.parametrize("wrong", ["zorp", "<sparsedict:x> and more", "<sparsedict:x:keep=9>", "<SparseDict:x>", 5, ["<sparsedict:x>"]])
+def test_a_wrong_argument_of_the_script_is_a_mistake_of_the_picture(wrong):
+    """What a script raises the host only prints, and then draws."""
+    p = types.SimpleNamespace(prompt="a cat", hr_prompt="")
+    add_tags(p, wrong)
+    assert "the script's argument" in getattr(p, MISTAKE) and p.prompt == "a cat"
 
 
 def test_what_a_card_and_the_training_tab_say_is_text(tmp_path, monkeypatch):

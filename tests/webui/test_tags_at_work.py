@@ -3,6 +3,7 @@
 `test_fake_host.py` checks in the real hosts' sources that these orders and signatures are theirs, `test_real_hosts.py` that they do what is replayed here.
 """
 
+import re
 import types
 
 import pytest
@@ -39,13 +40,27 @@ def test_several_tags_compose_and_names_have_folders(drawn):
     assert not torch.equal(both, drawn("zorp:0.5")) and torch.equal(drawn("cat:0.5"), drawn("animals/cat:0.5"))
 
 
-@pytest.mark.parametrize("tag", ["zrop", "zorp:much", "zorp:atoms=L99", "zorp:keep=7"])
+@pytest.mark.parametrize("tag", ["zrop", "zorp:much", "zorp:atoms=L99", "zorp:keep=7", "zorp:gain=L0*1e39"])
 def test_a_mistake_stops_the_picture_with_the_tag_in_the_sentence(drawn, model, tag):
     base = drawn()
     p = Processing(model)
-    with pytest.raises(TagError, match=f"<sparsedict:{tag}>"):
+    with pytest.raises(TagError, match=re.escape(f"<sparsedict:{tag}>")):
         drawn(tag, p=p)
     assert f"<sparsedict:{tag}>" in next(iter(p.comments))
+    assert torch.equal(drawn(), base)
+
+
+def test_whatever_goes_wrong_stops_the_picture(drawn, model, monkeypatch):
+    """The hosts print what is raised, call again without tags, and draw the base."""
+    base = drawn()
+    p = Processing(model)
+    setattr(p, network.MISTAKE, "the script's argument: 'zorp' is no tag")
+    with pytest.raises(TagError, match="is no tag"):
+        drawn(p=p)
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "default_folder", lambda: (_ for _ in ()).throw(FileExistsError("adapters is a file")))
+        with pytest.raises(TagError, match="FileExistsError: adapters is a file"):
+            drawn("zorp")
     assert torch.equal(drawn(), base)
 
 

@@ -1,5 +1,6 @@
 """The training tab's job without a web UI: one at a time, in the host's queue, and every mistake is a sentence."""
 
+import html
 import sys
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_second_run_is_refused_while_the_first_waits_for_the_hosts_queue(start
 
 
 @pytest.mark.parametrize("change, part", [
+    ({"images": "x" * 5000}, "is no folder"),
     ({"images": ""}, "is no folder"), ({"images": "/nowhere"}, "is no folder on this machine"), ({"name": ""}, "names no file"), ({"name": "../x"}, "leads out"),
 ])  # fmt: skip
 def test_what_cannot_begin_says_why_and_leaves_nothing_running(start, change, part):
@@ -49,6 +51,13 @@ def test_what_cannot_begin_says_why_and_leaves_nothing_running(start, change, pa
 def test_the_tab_shows_a_refusal(start):
     said = training_tab.begin("/nowhere", "x", "zorp", "", "concept", "quick", 1, 64, 0, "", False)
     assert "Not started:" in said and "is no folder on this machine" in said
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", None), ("seed", float("nan")), ("resolution", "")])
+def test_an_empty_number_is_a_refusal_too(start, tmp_path, field, value):
+    numbers = {"steps": 1, "resolution": 64, "seed": 0, field: value}
+    said = training_tab.begin(str(tmp_path), "x", "zorp", "", "concept", "quick", *numbers.values(), "", False)
+    assert "Not started:" in said and f"{field} is {value!r}; give a whole number." in html.unescape(said)
 
 
 def test_tags_are_taken_off_before_it_trains(start, drawn, model):
