@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -134,6 +135,8 @@ def test_what_the_hosts_own_trainer_writes(comfy, tmp_path):
     from safetensors.torch import save_file
 
     host = nodes_train()
+    if "bypass_mode" in inspect.signature(host.TrainLoraNode.execute).parameters:
+        pytest.skip("this host's trainer takes models of its own loaders only, and writes the same files")
     one = {
         "model": tiny_models.load("sd3"), "batch_size": 1, "steps": 1, "grad_accumulation_steps": 1, "learning_rate": 1e-2, "rank": 2, "optimizer": "Adam",
         "loss_function": "MSE", "seed": 1, "training_dtype": "bf16", "lora_dtype": "fp32", "algorithm": next(iter(host.adapter_maps)),
