@@ -25,6 +25,8 @@ from .selection import Selection, select
 NAME = "sparsedict"
 OPTIONS = ("keep", "top", "atoms", "layers", "gain", "start", "end")
 _TAG = re.compile(rf"<{NAME}:([^<>]*)>")
+# As the panel reads it: float() also takes "0_8" for 8.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _OPTION = re.compile(r"([A-Za-z_]+)=(.*)", re.DOTALL)
 Wrong = Callable[[str], TagError]
 _PLUS = re.compile(r"\+(?=\s*(?:[A-Za-z_][\w.\-]*\s*:)?\s*[Ll][0-9])")  # between addresses, never within a number
@@ -118,10 +120,7 @@ def parse_tag(parts: Iterable[str]) -> PromptTag:
 
 
 def _number(text: str, wrong: Wrong, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if not math.isfinite(value):
         raise wrong(f"{what} is {text!r}; give a number such as 0.8")
     return value

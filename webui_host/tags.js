@@ -9,6 +9,7 @@ import { DEFAULT_CHOICE } from "../web/table.js";
 /** @typedef {{name: string, strength: number, options: Record<string, string>, from: number, to: number}} Tag  `from` and `to` are its place in the prompt */
 
 const TAG = /<sparsedict:([^<>]*)>/g;
+const NUMBER = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$/i; // as the parser in Python reads it
 const ADDRESSES = ["atoms", "layers", "gain"];
 const BETWEEN = /,\s*(?=(?:[A-Za-z_][\w.-]*:)?L\d)/gi; // addresses, never within a bracket
 const PLUS = /\+(?=(?:[A-Za-z_][\w.-]*:)?L\d)/gi;
@@ -24,7 +25,7 @@ export function tagsIn(prompt) {
       const option = /^([A-Za-z_]+)=(.*)$/s.exec(part);
       if (option) options[(last = option[1].toLowerCase())] = option[2].trim();
       else if (ADDRESSES.includes(last)) options[last] += `:${part}`; // a member's address
-      else if (place === 0 && Number.isFinite(Number(part))) strength = Number(part);
+      else if (place === 0 && NUMBER.test(part.trim())) strength = Number(part);
     });
     return { name, strength, options, from: found.index, to: found.index + found[0].length };
   });
@@ -33,7 +34,7 @@ export function tagsIn(prompt) {
 /** @param {{name: string, strength: number, options: Record<string, string>}} tag */
 export function tagText({ name, strength, options }) {
   const rest = Object.entries(options).map(([key, value]) => `:${key}=${value}`).join("");
-  return `<sparsedict:${name}:${Number(strength.toFixed(3))}${rest}>`;
+  return `<sparsedict:${name}:${Number(strength.toPrecision(4))}${rest}>`;
 }
 
 /** The prompt with a tag in the place of `old`, or at its end. @param {string} prompt @param {string} text @param {Tag | null} old */

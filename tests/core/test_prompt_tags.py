@@ -36,7 +36,7 @@ def test_a_members_address_survives_the_hosts_colons():
         ("", "no adapter is named"),
         (":0.8", "no adapter is named"),
         ("cat:strong", "the strength is 'strong'"),
-        ("cat:nan", "the strength is 'nan'"),
+        ("cat:nan", "the strength is 'nan'"), ("cat:0_8", "the strength is '0_8'"), ("cat:0x10", "the strength is '0x10'"), ("cat:١", "the strength is"),
         ("cat:inf", "the strength is 'inf'"),
         ("cat:1:2", "'2' is neither"),
         ("cat:kep=0.2", "no option 'kep'"),

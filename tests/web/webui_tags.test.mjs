@@ -16,6 +16,13 @@ test("tags are read with their options, wherever they stand", () => {
   assert.deepEqual([style.name, style.strength, style.options], ["style", 1, { gain: "cat:L1[2]*1.5", start: "0.2" }]);
 });
 
+test("numbers are what the parser in Python takes for numbers, and small ones stay", () => {
+  for (const [written, strength] of [["0.0004", 0.0004], ["-.5", -0.5], ["2e-1", 0.2], ["0x10", 1], ["0_8", 1], ["١", 1], ["", 1], ["Infinity", 1]]) {
+    assert.equal(tagsIn(`<sparsedict:zorp:${written}>`)[0].strength, strength, written);
+  }
+  assert.equal(tagText(tagsIn("<sparsedict:zorp:0.0004>")[0]), "<sparsedict:zorp:0.0004>");
+});
+
 test("a choice becomes the shortest words of the grammar, and what it does not touch stays", () => {
   const rest = { gain: "L1*2", end: "0.9" };
   assert.deepEqual(withChoice({ top: "3", ...rest }, { ...DEFAULT_CHOICE, share: 0.25, layers: "L0, L1" }, table), { keep: "0.25", layers: "L0+L1", ...rest });
