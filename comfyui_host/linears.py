@@ -29,19 +29,19 @@ def host_linears(family: str, model: nn.Module, config: Mapping[str, Any]) -> di
     """Path (without the component) → the host's module and, of a fused one, the rows (start, stop) that are meant."""
     modules = {name: module for name, module in model.named_modules() if widths(Place(module)) is not None}
     found: dict[str, tuple[str, tuple[int, int] | None]] = {}
-    taken: set[tuple[str, tuple[int, int] | None]] = set()
+    taken: dict[str, set[tuple[int, int] | None]] = {}
     for path, target in _key_map(family, config, modules).items():
         # (key, None, function): rows in another order, which no slice is.
         name, rows = (target, None) if isinstance(target, str) else (target[0], target[1]) if len(target) == 2 else ("", None)
         if path.endswith(".weight") and name.removesuffix(".weight") in modules and (rows is None or rows[0] == 0):
-            at = name.removesuffix(".weight"), rows and (rows[1], rows[1] + rows[2])
+            module, part = name.removesuffix(".weight"), rows and (rows[1], rows[1] + rows[2])
+            others = taken.setdefault(module, set())
             # Newer hosts know a module under several names; under the first alone it is a site, else a LoRA would count twice.
-            if at in taken or (at[0], None) in taken or (at[1] is None and any(at[0] == module for module, _ in taken)):
+            if part in others or None in others or (part is None and others):
                 continue
-            taken.add(at)
-            found[path.removesuffix(".weight")] = at
-    named = {name for name, _ in taken}
-    return {**found, **{name: (name, None) for name in modules if name not in named}}
+            others.add(part)
+            found[path.removesuffix(".weight")] = module, part
+    return {**found, **{name: (name, None) for name in modules if name not in taken}}
 
 
 def _key_map(family: str, config: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> dict[str, Any]:

@@ -90,16 +90,16 @@ class LoraImport:
         self.file, self.base, self.rank, self.dtype = file, base, rank, dtype
         self._last: tuple[str, Factors] | None = None
         self.report = ImportReport(str(file.path), base.family)
-        by_module: dict[str, list[Part]] = {}
+        self.by_module: dict[str, list[Part]] = {}
         for part in parts:
-            by_module.setdefault(part.module, []).append(part)
+            self.by_module.setdefault(part.module, []).append(part)
         wanted = [name for name in file.modules if not is_text_encoder(name)]
-        homeless = [name for name in wanted if not all(self._fits(part) for part in by_module.get(name, [])) or name not in by_module]
+        homeless = [name for name in wanted if not all(self._fits(part) for part in self.by_module.get(name, [])) or name not in self.by_module]
         if not wanted or len(homeless) == len(wanted) or (homeless and not allow_part):
-            raise FileFormatError(self._unfit(wanted, homeless, by_module))
+            raise FileFormatError(self._unfit(wanted, homeless))
         self.by_path: dict[str, list[Part]] = {}
         for name in wanted:
-            for part in by_module[name] if name not in homeless else []:
+            for part in self.by_module[name] if name not in homeless else []:
                 self.by_path.setdefault(part.path, []).append(part)
         for name in wanted if not homeless else [name for name in wanted if name not in homeless]:
             module = file.modules[name]
@@ -164,7 +164,7 @@ class LoraImport:
 
     def _weight(self, module: str) -> Tensor | None:
         """The base's weights at a module, put together of those of its parts; None where they are not at hand."""
-        parts = [part for parts in self.by_path.values() for part in parts if part.module == module]
+        parts = self.by_module[module]
         weights = [weight for part in parts if (weight := self.base.weight_of(part.path)) is not None]
         if len(weights) < len(parts):
             return None
@@ -178,12 +178,12 @@ class LoraImport:
         d_in, d_out = widths(self.file, self.file.modules[part.module])
         return self.base.widths.get(part.path) == (d_in, d_out if part.rows is None else len(part.rows))
 
-    def _unfit(self, wanted: list[str], homeless: list[str], by_module: dict[str, list[Part]]) -> str:
+    def _unfit(self, wanted: list[str], homeless: list[str]) -> str:
         path, family = self.file.path, self.base.family
         if not wanted:
             return f"{path} changes text encoders alone ({len(self.file.modules)} modules); there is nothing of the denoiser to look into, load it as a LoRA."
         first = homeless[0]
-        part = next((part for part in by_module.get(first, []) if part.path in self.base.widths and not self._fits(part)), None)
+        part = next((part for part in self.by_module.get(first, []) if part.path in self.base.widths and not self._fits(part)), None)
         if part is None:
             why = f"the first is {first}, which is no Linear or convolution of the base"
         else:

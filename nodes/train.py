@@ -9,8 +9,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..host_shared.file_names import target
-from ..host_shared.run_settings import EFFORTS, PRESETS, config_of, decided, file_of_run
+from ..host_shared.run_settings import EFFORTS, config_of, decided, file_of_run
 from ..trainer.options import Option, widgets
+from ..trainer.presets import PRESETS
 from . import files
 from .schema import image_tensor, schema
 from .socket import SparseDict, SparseDictSocket

@@ -13,7 +13,8 @@ from .addresses import parse_addresses, resolve
 from .bounds import MOST_STRENGTH
 from .errors import AddressError, SiteError
 
-_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?:[,;\n]\s*|$)")
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(rf"\s*({NUMBER})\s*(?:[,;\n]\s*|$)")
 
 
 def parse_gains(text: str) -> list[tuple[str, float]]:

@@ -19,14 +19,14 @@ from torch import Tensor
 from .adapter import SparseAdapter
 from .addresses import parse_addresses
 from .errors import AddressError, TagError
-from .gains import resolve_gains
+from .gains import NUMBER, resolve_gains
 from .selection import Selection, select
 
 NAME = "sparsedict"
 OPTIONS = ("keep", "top", "atoms", "layers", "gain", "start", "end")
 _TAG = re.compile(rf"<{NAME}:([^<>]*)>")
 # As the panel reads it: float() also takes "0_8" for 8.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(NUMBER, re.ASCII)
 _OPTION = re.compile(r"([A-Za-z_]+)=(.*)", re.DOTALL)
 Wrong = Callable[[str], TagError]
 _PLUS = re.compile(r"\+(?=\s*(?:[A-Za-z_][\w.\-]*\s*:)?\s*[Ll][0-9])")  # between addresses, never within a number

@@ -63,13 +63,13 @@ def find(name: str, folder: Path) -> Path:
     wanted = name.replace("\\", "/").removesuffix(SUFFIX)
     if wanted in known:
         return known[wanted]
-    matches = [path for known, path in known.items() if known.rsplit("/", 1)[-1] == wanted]
+    own = {path: path.rsplit("/", 1)[-1] for path in known}
+    matches = [path for path in known if own[path] == wanted]
     if len(matches) == 1:
-        return matches[0]
+        return known[matches[0]]
     if matches:
-        options = ", ".join(known for known in known if known.rsplit("/", 1)[-1] == wanted)
-        raise TagError(f"there are several adapters named {name!r}: {options}; write the folder too.")
-    written = {text.lower(): name for name in reversed(known) for text in (name, name.rsplit("/", 1)[-1])}
+        raise TagError(f"there are several adapters named {name!r}: {', '.join(matches)}; write the folder too.")
+    written = {text.lower(): path for path in reversed(known) for text in (path, own[path])}
     near = list(dict.fromkeys(written[text] for text in difflib.get_close_matches(wanted.lower(), written, n=3, cutoff=0.4)))
     if near:
         hint = f"near names are {', '.join(near)}"

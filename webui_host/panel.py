@@ -21,15 +21,13 @@ def build(tab: str) -> list[Any]:
 def add_tags(p: Any, tags: Any = "") -> None:
     """Tags given as the script's argument, as over the API, stand at the end of every prompt. What is no tag is refused when the picture
     begins, as a mistake in a prompt is: what a script raises the host only prints."""
-    found, mistake = [], None
+    tags = tags or ""
     try:
-        rest, found = find_tags(tags or "") if isinstance(tags or "", str) else (repr(tags), [])
+        rest, found = find_tags(tags) if isinstance(tags, str) else (repr(tags), [])
         if rest.strip():
-            mistake = f"{rest.strip()!r:.200} is no tag"
+            raise TagError(f"{rest.strip()!r:.200} is no tag")
     except TagError as error:
-        mistake = str(error)
-    if mistake is not None:
-        setattr(p, MISTAKE, f"the script's argument: {mistake}; give it SparseDict tags such as <sparsedict:name:0.8>.")
+        setattr(p, MISTAKE, f"the script's argument: {error}; give it SparseDict tags such as <sparsedict:name:0.8>.")
         return
     if not found:
         return

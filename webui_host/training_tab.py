@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from ..host_shared.run_settings import EFFORTS, PRESETS
+from ..host_shared.run_settings import EFFORTS
 from ..sparsedict_core.errors import SparseDictError
+from ..trainer.presets import PRESETS
 from . import training
 
 
