@@ -48,19 +48,22 @@ def choices(gains: Tensor, sizes: Sequence[int]) -> list[Choice | None]:
     return made
 
 
+def leave_out(tensors: SiteTensors, choice: Choice) -> SiteTensors:
+    """Without the atoms of gain 0, so that they cost nothing; `tensors` are of all atoms or of a prefix."""
+    atoms = tensors.encoder_weight.shape[0]
+    kept = choice.kept if atoms == len(choice.gains) else choice.kept[choice.kept < atoms]
+    return tensors if len(kept) == atoms else tensors.select(kept.to(tensors.encoder_weight.device))
+
+
 def apply_gains(tensors: SiteTensors, choice: Choice) -> SiteTensors:
-    """Gains go into the dictionary's rows; atoms of gain 0 are left out, so they cost nothing."""
-    atoms, (gains, kept, weighted) = tensors.encoder_weight.shape[0], choice
-    if atoms < len(gains):
-        kept = kept[kept < atoms]  # of a prefix
-    if len(kept) < atoms:
-        tensors = tensors.select(kept.to(tensors.encoder_weight.device))
-    if weighted:
-        weight = tensors.dictionary_weight
-        # A half holds a gain only roughly, so the product is made in float32.
-        weight = (weight * gains[kept].to(weight.device, torch.promote_types(weight.dtype, torch.float32))[:, None]).to(weight.dtype)
-        tensors = tensors._replace(dictionary_weight=weight)
-    return tensors
+    """Gains go into the dictionary's rows; `tensors` are those that `leave_out` left."""
+    if not choice.weighted:
+        return tensors
+    weight = tensors.dictionary_weight
+    gains = choice.gains[choice.kept[: len(weight)]]
+    # A half holds a gain only roughly, so the product is made in float32.
+    weight = (weight * gains.to(weight.device, torch.promote_types(weight.dtype, torch.float32))[:, None]).to(weight.dtype)
+    return tensors._replace(dictionary_weight=weight)
 
 
 @torch.no_grad()
@@ -161,11 +164,11 @@ class PreparedSite:
         with the threshold in the bias, ready for `functional.rectified`. `keep`: for later calls too."""
         raw = self._raw()
         if not keep or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw)):
-            return self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms)
+            return self._made(raw, dtype, device, prefix, all_atoms, rectified)
         key = (dtype, device, prefix, all_atoms, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
         if self._cached is None or self._cache_key != key:
             # The originals are kept alive, so that no new tensor can get their addresses.
-            self._cached, self._cached_from, self._cache_key = self._finish(self._absorb(raw, device, rectified), dtype, prefix, all_atoms), raw, key
+            self._cached, self._cached_from, self._cache_key = self._made(raw, dtype, device, prefix, all_atoms, rectified), raw, key
         return self._cached
 
     def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
@@ -193,11 +196,16 @@ class PreparedSite:
         tensors = prepare(cast._replace(encoder_mean=mean, encoder_scale=scale))
         return absorb_threshold(tensors) if rectified else tensors
 
-    def _finish(self, tensors: SiteTensors, dtype: torch.dtype, prefix: int | None, all_atoms: bool) -> SiteTensors:
+    def _made(self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool, rectified: bool) -> SiteTensors:
+        tensors, choice = raw, None if all_atoms else self.choice
         if prefix is not None and prefix < self.site.atoms:
             tensors = tensors.prefix(prefix)
-        if self.choice is not None and not all_atoms:
-            tensors = apply_gains(tensors, self.choice)
+        # First of all, so that a new selection makes only its own atoms ready.
+        if choice is not None:
+            tensors = leave_out(tensors, choice)
+        tensors = self._absorb(tensors, device, rectified)
+        if choice is not None:
+            tensors = apply_gains(tensors, choice)
             if not torch.is_grad_enabled():
                 tensors = fold_tensors(tensors)
-        return tensors.cast(dtype, tensors.encoder_weight.device)
+        return tensors.cast(dtype, device)
