@@ -115,8 +115,10 @@ class PreparedSite:
         self._moved_key: Any = None
         self.choice: Choice | None = None
         self.silent = site.atoms == 0
+        self._from: SiteTensors | None = None
+        self._from_key: Any = None
+        self._absorbed: SiteTensors | None = None
         self._cached: SiteTensors | None = None
-        self._cached_from: SiteTensors | None = None
         self._cache_key: Any = None
 
     @property
@@ -142,7 +144,7 @@ class PreparedSite:
 
     def release(self) -> None:
         """Let go of what was made for calls."""
-        self._moved = self._cached = self._cached_from = self._cache_key = None
+        self._moved = self._from = self._from_key = self._absorbed = self._cached = self._cache_key = None
         self.scale = self.scale.to("cpu")
 
     def choose(self, choice: Choice | None) -> None:
@@ -150,6 +152,8 @@ class PreparedSite:
         self.choice = choice
         self.silent = self.site.atoms == 0 or (choice is not None and len(choice.kept) == 0)
         self._cached = self._cache_key = None
+        if choice is None:
+            self._absorbed = None
 
     def tensors(
         self,
@@ -164,11 +168,15 @@ class PreparedSite:
         with the threshold in the bias, ready for `functional.rectified`. `keep`: for later calls too."""
         raw = self._raw()
         if not keep or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in raw)):
-            return self._made(raw, dtype, device, prefix, all_atoms, rectified)
-        key = (dtype, device, prefix, all_atoms, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
-        if self._cached is None or self._cache_key != key:
+            return self._made(raw, dtype, device, prefix, all_atoms, rectified, keep=False)
+        from_key = (device, rectified, torch.is_inference_mode_enabled(), *map(_version, raw))
+        if self._from_key != from_key:
             # The originals are kept alive, so that no new tensor can get their addresses.
-            self._cached, self._cached_from, self._cache_key = self._made(raw, dtype, device, prefix, all_atoms, rectified), raw, key
+            self._from, self._from_key = raw, from_key
+            self._absorbed = self._cached = None
+        key = (dtype, prefix, all_atoms)
+        if self._cached is None or self._cache_key != key:
+            self._cached, self._cache_key = self._made(raw, dtype, device, prefix, all_atoms, rectified, keep=True), key
         return self._cached
 
     def traced(self, dtype: torch.dtype, device: torch.device) -> SiteTensors:
@@ -196,16 +204,22 @@ class PreparedSite:
         tensors = prepare(cast._replace(encoder_mean=mean, encoder_scale=scale))
         return absorb_threshold(tensors) if rectified else tensors
 
-    def _made(self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool, rectified: bool) -> SiteTensors:
-        tensors, choice = raw, None if all_atoms else self.choice
-        if prefix is not None and prefix < self.site.atoms:
-            tensors = tensors.prefix(prefix)
-        # First of all, so that a new selection makes only its own atoms ready.
-        if choice is not None:
-            tensors = leave_out(tensors, choice)
-        tensors = self._absorb(tensors, device, rectified)
-        if choice is not None:
-            tensors = apply_gains(tensors, choice)
-            if not torch.is_grad_enabled():
-                tensors = fold_tensors(tensors)
-        return tensors.cast(dtype, device)
+    def _made(
+        self, raw: SiteTensors, dtype: torch.dtype, device: torch.device, prefix: int | None, all_atoms: bool, rectified: bool, keep: bool
+    ) -> SiteTensors:
+        choice = None if all_atoms else self.choice
+        if choice is None:
+            return self._of_prefix(self._absorb(raw, device, rectified), prefix).cast(dtype, device)
+        if raw.encoder_basis is None:
+            tensors = self._absorb(leave_out(self._of_prefix(raw, prefix), choice), device, rectified)
+        else:
+            # Most of it is the basis, which no selection changes. Without a selection nothing is held twice.
+            absorbed = self._absorb(raw, device, rectified) if self._absorbed is None or not keep else self._absorbed
+            if keep:
+                self._absorbed = absorbed
+            tensors = leave_out(self._of_prefix(absorbed, prefix), choice)
+        tensors = apply_gains(tensors, choice)
+        return (tensors if torch.is_grad_enabled() else fold_tensors(tensors)).cast(dtype, device)
+
+    def _of_prefix(self, tensors: SiteTensors, prefix: int | None) -> SiteTensors:
+        return tensors if prefix is None or prefix >= self.site.atoms else tensors.prefix(prefix)
