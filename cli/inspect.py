@@ -121,32 +121,16 @@ def bytes_by_form(adapter: SparseAdapter, site: SparseSite) -> dict[str, int]:
 
 
 def as_text(report: dict[str, Any], adapter: SparseAdapter, strongest: int) -> list[str]:
-    from ..sparsedict_core.shown_text import shown
+    from ..host_shared.describe import STRONGEST, facts, strongest_rows
 
-    lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}"]
-    metadata = report["metadata"]
-    lines.append(f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {metadata['encoder']}, moments {'yes' if report['moments'] else 'no'}")
-    if adapter.trigger_words:
-        lines.append(f"trigger words: {shown(', '.join(adapter.trigger_words))}")
-    for member in adapter.members:
-        lines.append(f"member {shown(member.name)}: strength {member.strength:g}")
+    lines = [f"{report['file']}: {report['atoms']} atoms at {len(report['sites'])} sites, {bytes_text(report['bytes'])}", *facts(adapter)]
     rows = [
         [site["address"], str(site["atoms"]), f"{site['importance_share']:.1%}", site["form"], bytes_text(site["bytes"]), site["path"]]
         for site in report["sites"]
     ]
     lines += ["", *table(rows, ["site", "atoms", "importance", "form", "size", "module"])]
-    if strongest and report["atoms"]:
-        lines += ["", *table(strongest_rows(adapter, strongest), ["strongest", "importance", "fires at"])]
+    if atoms := strongest_rows(adapter, strongest):
+        lines += ["", *table(atoms, list(STRONGEST))]
     if "selection" in report:
         lines += ["", f"selection {report['selection']['text']}", report["selection"]["addresses"]]
     return lines
-
-
-def strongest_rows(adapter: SparseAdapter, count: int) -> list[list[str]]:
-    from ..sparsedict_core.addresses import atom_addresses
-    from ..sparsedict_core.selection import strongest_atoms
-    from ..sparsedict_core.site import firing_text
-
-    atoms = strongest_atoms(adapter, count)
-    addresses = atom_addresses(adapter, [(key, row) for key, row, _ in atoms])
-    return [[address, f"{value:.4g}", firing_text(adapter.sites[key], row)] for address, (key, row, value) in zip(addresses, atoms)]

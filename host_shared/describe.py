@@ -14,6 +14,7 @@ from ..sparsedict_core.shown_text import shown
 from ..sparsedict_core.site import firing_text
 
 MOST_STEPS, LONGEST = 20, 600  # lines on what was done to a file, and characters of one
+STRONGEST = ("strongest", "importance", "fires at")  # what `strongest_rows` gives
 
 
 Gains = Mapping[str, Tensor] | None
@@ -43,15 +44,7 @@ def as_text(adapter: SparseAdapter, gains: Gains, name: str, strongest: int = 12
     result = kept(adapter, gains)
     if result is not None:
         lines.append(f"the selection {result.text}")
-    moments = any(site.moments is not None for site in adapter.sites.values())
-    lines.append(
-        f"base {shown(metadata.get('base_family', 'unknown'))}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
-        f"moments {'yes' if moments else 'no'}"
-    )
-    if adapter.trigger_words:
-        lines.append(f"trigger words: {shown(', '.join(adapter.trigger_words))}")
-    for member in adapter.members:
-        lines.append(f"member {shown(member.name)}: strength {member.strength:g}")
+    lines += facts(adapter)
     training = metadata.get("training")
     if isinstance(training, dict):
         lines.append(f"training: {in_words(training)}")
@@ -65,12 +58,31 @@ def as_text(adapter: SparseAdapter, gains: Gains, name: str, strongest: int = 12
         share = float(site.importance.sum()) / whole if whole > 0 else 0.0
         rows.append([labels[key], f"{int(masks[key].sum())}/{site.atoms}", f"{share:.1%}", f"{site.d_in}→{site.d_out}"])
     lines += ["", table(rows, ["site", "atoms", "importance", "widths"])]
-    atoms = strongest_atoms(adapter, strongest, masks)
-    if atoms and atoms[0][2] > 0:
-        addresses = atom_addresses(adapter, [(key, row) for key, row, _ in atoms])
-        rows = [[address, f"{x:.4g}", firing_text(adapter.sites[key], row)] for address, (key, row, x) in zip(addresses, atoms)]
-        lines += ["", table(rows, ["strongest", "importance", "fires at"])]
+    atoms = strongest_rows(adapter, strongest, masks)
+    if atoms:
+        lines += ["", table(atoms, STRONGEST)]
     return "\n".join(lines)
+
+
+def facts(adapter: SparseAdapter) -> list[str]:
+    """Base, encoder, trigger words and members, a line each."""
+    moments = any(site.moments is not None for site in adapter.sites.values())
+    lines = [
+        f"base {shown(adapter.metadata.get('base_family', 'unknown'))}, encoder {adapter.config.encoder}, density {adapter.config.density:.0%}, "
+        f"moments {'yes' if moments else 'no'}"
+    ]
+    if adapter.trigger_words:
+        lines.append(f"trigger words: {shown(', '.join(adapter.trigger_words))}")
+    return lines + [f"member {shown(member.name)}: strength {member.strength:g}" for member in adapter.members]
+
+
+def strongest_rows(adapter: SparseAdapter, count: int, masks: Mapping[str, Tensor] | None = None) -> list[list[str]]:
+    """Address, importance and firing of the `count` strongest atoms, those that `masks` leave; none where nothing is known of any."""
+    atoms = strongest_atoms(adapter, count, masks)
+    if not atoms or atoms[0][2] <= 0:
+        return []
+    addresses = atom_addresses(adapter, [(key, row) for key, row, _ in atoms])
+    return [[address, f"{value:.4g}", firing_text(adapter.sites[key], row)] for address, (key, row, value) in zip(addresses, atoms)]
 
 
 def in_words(values: dict[str, object]) -> str:
