@@ -19,7 +19,8 @@ from sparsedict.trainer.backends import open_backend
 
 
 def test_two_processes_with_half_of_the_base_each_train_to_the_same_as_one(tmp_path):
-    """Flux, whose captions are all of one length; Z-Image, whose are not, and whose sites are seen in a step, before its class is another."""
+    """Flux, whose captions are all of one length; Z-Image, whose are not (what that does to the quiet term: docs/method.md), and whose sites are
+    seen in a step, before its class is another."""
     models = {name: tiny_pipelines.save_tiny(name, tmp_path / name) for name in ("flux", "z_image")}
     # As in `test_two_processes_train_to_the_same_as_one`.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
