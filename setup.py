@@ -17,7 +17,7 @@ setup(
         "sparsedict": ["web/**/*", "locales/**/*", "requirements.txt"],
         "sparsedict.trainer": ["*.txt", "**/*.txt"],
         "sparsedict.demo_model": ["weights/*", "*.md", "*.json", "*.txt"],
-        "sparsedict.demo_model.stickers": ["sheets/*"],
+        "sparsedict.demo_model": ["drawings/*"],
         "sparsedict.demo": ["**/*.png", "**/*.safetensors", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.j2"],
     },
 )

@@ -64,40 +64,13 @@ def look(
     top: int,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The picture (PIL) and the `top` atoms that fire most strongly, each with its map (h, w) or None."""
-    import torch
-
     from ..pictures import to_image
     from ..sparsedict_core.addresses import format_address
-    from ..sparsedict_core.fired import fired_atoms
-    from ..sparsedict_core.importance import ImportanceStats
-    from ..sparsedict_core.token_grid import has_places
+    from ..trainer.probing import probed
 
-    adapter = attachment.adapter
-    maps: dict[str, Tensor] = {}
-    latent_size = (noise.shape[-2], noise.shape[-1])
-
-    def gather(key: str, site: Any, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
-        if site.atoms == 0:
-            return
-        strengths = coefficients.detach().float().abs().reshape(-1, coefficients.shape[-1])
-        maps[key] = maps[key] + strengths if key in maps else strengths
-
-    with torch.inference_mode():
-        latents = backend.sample([prompt], noise, steps, guidance)
-        image = to_image(backend.decode(latents)[0])
-        conditioning = backend.encode_captions([prompt])
-        generator = torch.Generator().manual_seed(seed)
-        stats = ImportanceStats()
-        # Only now: sampling with guidance also runs the empty prompt, whose atoms are not the question.
-        with stats.collect(attachment), attachment.tap(gather):
-            for level in sorted(backend.sample_noise_levels(levels, generator, latent_size).tolist()):
-                level_row = torch.tensor([level], device=noise.device)
-                noisy = backend.add_noise(latents, noise, level_row)
-                backend.predict(noisy, level_row, conditioning)
-
-    places = {key: total / levels for key, total in maps.items() if has_places(adapter.sites[key].name.stream)}
+    picture, fired = probed(backend, attachment, prompt, noise, seed, levels, steps, guidance, top)
     atoms = [
-        {"address": format_address(adapter, atom.key, atom.row), "norm": atom.norm, "relative": atom.relative, "fires": atom.fires, "map": atom.map}
-        for atom in fired_atoms(stats, adapter, places, latent_size, mapped=top)[:top]
+        {"address": format_address(attachment.adapter, atom.key, atom.row), "norm": atom.norm, "relative": atom.relative, "fires": atom.fires, "map": atom.map}
+        for atom in fired[:top]
     ]
-    return image, atoms
+    return to_image(picture), atoms

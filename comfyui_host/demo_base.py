@@ -43,7 +43,7 @@ def load_clip() -> Any:
 
 
 def load_vae() -> Any:
-    """The codec as a VAE with 4 pixels per latent cell."""
+    """The codec as a VAE with 6 pixels per latent cell."""
     import comfy.model_patcher
     import comfy.sd
     import comfy.taesd.taesd
@@ -67,7 +67,7 @@ def load_vae() -> Any:
 
 
 def empty_latent(rows: int) -> dict[str, Tensor]:
-    """The LATENT of pictures of 64×64 pixels. (The host's own empty latents reckon with 8 pixels per cell.)"""
+    """The LATENT of pictures of 96×96 pixels. (The host's own empty latents reckon with 8 pixels per cell.)"""
     import comfy.model_management
 
     return {"samples": torch.zeros(rows, CHANNELS, LATENT_SIZE, LATENT_SIZE, device=comfy.model_management.intermediate_device())}

@@ -11,45 +11,43 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from ..demo_model.concepts import Prompt
 from ..pictures import image_strip, importance_map, save_image, to_image, training_curves
 from ..pictures.charts import figure, rendered
-from .findings import Study
+from ..pictures.overlays import overlay
+from .findings import CONCEPT, SECOND, STYLE, Study
 
-SIDE = 160
+SIDE = 288
+EDIT_KINDS = {"ground": "another ground", "pattern": "a pattern", "style": "a style", "place": "another place", "size": "another size", "second": "something beside it"}
 
 
-def source(image: Image.Image) -> str:
+def source(image: Image.Image, **how: Any) -> str:
     """A picture as a data address."""
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    image.save(stream, "WEBP", **how)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def small(tensor: Any) -> str:
-    """A 64-pixel picture (3, h, w), enlarged."""
-    return source(to_image(tensor).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+def large(image: Image.Image) -> str:
+    """A picture of 96 pixels, enlarged."""
+    return source(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), quality=90)
 
 
 def labelled(labels: Sequence[str], images: Any) -> list[tuple[str, str]]:
-    return [(label, small(image)) for label, image in zip(labels, images, strict=False)]
-
-
-def short(caption: str) -> str:
-    """What a caption asks for, without the words that all of them have."""
-    return caption.removeprefix("a ").replace(" background", "").replace(" in the ", ", ").replace(" on the ", ", ").replace(" at the ", ", ").replace(" on a ", ", ")
+    return [(label, large(to_image(image))) for label, image in zip(labels, images, strict=False)]
 
 
 def save_first_picture(study: Study) -> Path:
     """concept.png: the base above, the adapter below, for the same noise; there long before the page is."""
-    shown, picked = study.pictures, picked_prompts(study)
+    shown, picked = study.pictures, picked_prompts(study)[:5]
     path = study.out / "concept.png"
-    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked)), path)
+    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked), side=192), path)
     return path
 
 
 def picked_prompts(study: Study) -> list[int]:
-    """One of each place and background, most of them combinations that training did not show."""
-    return list(range(0, len(study.suite.prompts), 4))
+    """Every place and nearly every ground, most of them combinations that training did not show."""
+    return list(range(0, len(study.suite.prompts), 7))
 
 
 def slider_plot(report: dict[str, Any]) -> Image.Image:
@@ -66,41 +64,48 @@ def slider_plot(report: dict[str, Any]) -> Image.Image:
     return rendered(drawing)
 
 
+def edit_rows(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
+    """By method: one prompt of each kind of edit."""
+    shown = study.pictures
+    prompts: list[Prompt] = shown["edit_prompts"]
+    picked = [shown["edit_kinds"].index(kind) + 1 for kind in EDIT_KINDS]
+    return [(name, labelled([prompts[i].short for i in picked], [images[i] for i in picked])) for name, images in shown["edit"].items()]
+
+
 def write_page(study: Study) -> None:
     """Fill the template; also save the slider as a picture of its own."""
     report, shown = study.report, study.pictures
-    prompts = study.suite.prompts
-    picked = picked_prompts(study)
-    pairs = []
-    for index in picked:
-        pairs += [("base", small(shown["base_concept"][index])), (short(prompts[index][0]), small(shown["concept"][index]))]
+    prompts, picked = study.suite.prompts, picked_prompts(study)
     kept = [f"{row['share']:.1%}" for row in report["slider"]]
     save_image(image_strip([to_image(image) for image in shown["slider"]], kept), study.out / "slider.png")
     ours = {"parameters": report["parameters"], "train_seconds": report["train_seconds"],
             **{k: report[k] for k in ("concept_fidelity", "prompt_fidelity", "drift", "flipped")}}  # fmt: skip
-    edit_prompts = [short(p[0]).removeprefix("blick, ") for p in shown["edit_prompts"]]
-    edit_picked = [0, 1, 2, 3, 4, 15, 19, 22, 25]
+    picture, fired = shown["fires"]
+    picture = to_image(picture).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     context = {
         "report": report,
+        "words": {"concept": CONCEPT, "second": SECOND, "style": STYLE},
         "drift_prompts": len(study.suite.others),
-        "training": [(short(item.captions[0]), small(item.image)) for item in shown["training"]],
-        "pairs": pairs,
+        "edit_kinds": EDIT_KINDS,
+        "training": labelled([item.captions[0].removeprefix("a ") for item in shown["training"]], [item.image for item in shown["training"]]),
+        "pairs": [
+            (prompts[i].short, large(to_image(shown["base_concept"][i])), large(to_image(shown["concept"][i])), large(to_image(shown["lora"][i]))) for i in picked
+        ],
         "slider": labelled(kept, shown["slider"]),
+        "fires": [("the picture", source(picture, quality=90)), *((label, source(overlay(picture, where), quality=90)) for label, where in fired)],
         "plots": {
-            "slider": source(slider_plot(report)),
-            "map": source(importance_map(shown["adapter"])),
-            "training": source(training_curves(shown["log"])),
+            "slider": source(slider_plot(report), lossless=True),
+            "map": source(importance_map(shown["adapter"]), lossless=True),
+            "training": source(training_curves(shown["log"]), lossless=True),
         },
         "methods": [("sparse dictionary", ours), ("LoRA", report["lora"]), ("LoRA + quiet term", report["lora_quiet"])],
-        "loras": [(f"LoRA: {short(prompts[i][0])}", small(shown["lora"][i])) for i in picked[:4]]
-        + [(f"LoRA + quiet: {short(prompts[i][0])}", small(shown["lora_quiet"][i])) for i in picked[:4]],
-        "edit_training": [(short(item.captions[0]), small(item.image)) for item in shown["edit_training"]],
-        "edits": [
-            (name, labelled([edit_prompts[i] for i in edit_picked], [images[i] for i in edit_picked])) for name, images in shown["edit"].items()
-        ],
-        "merge": [("style alone", small(image)) for image in shown["style_alone"][:3]]
-        + [("concept alone", small(image)) for image in shown["merge_concept"][:3]]
-        + [("merged: " + short(text), small(image)) for text, image in zip(shown["merge_captions"][:5], shown["merge"], strict=False)],
+        "edit_training": labelled(["the one picture"], [item.image for item in shown["edit_training"]]),
+        "edits": edit_rows(study),
+        "style_training": labelled([item.captions[0].removeprefix("a ") for item in shown["style_training"]], [item.image for item in shown["style_training"]]),
+        "style_alone": labelled(shown["style_captions"][:4], shown["style_alone"]),
+        "merge": labelled([f"{p.word}, {p.short}, {p.behind}" for p in shown["merge_prompts"][:5]], shown["merge"]),
+        "two": labelled([f"{CONCEPT} {first.place}, {SECOND}" for first in shown["two_prompts"]], shown["two_concepts"]),
+        "second_training": labelled(["", ""], [item.image for item in shown["second_training"]][:2]),
     }
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True)
     html = environment.get_template("report.html.j2").render(**context)

@@ -23,6 +23,7 @@ class Plan:
     lora_quiet_weight: float = 0.03
     edit_lora_rate: float = 2e-2
     merge_strengths: tuple[float, float] = (1.2, 1.0)  # of the concept, and of the style
+    heal_steps: int = 60
     sampling_steps: int = STEPS
     drift_prompts: int = DRIFT_PROMPTS
     training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings

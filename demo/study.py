@@ -8,28 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..demo_model.glyphs import GLYPHS, glyph_caption
-from ..demo_model.pipeline import make_noise
-from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption
-from ..evaluation.concept import hatch_strength
-from ..evaluation.editing import EditSuite
 from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.pruning import pruned_scores
 from ..evaluation.suite import Suite, spearman
-from ..sparsedict_core import Selection, SparseAdapter, compose, save, select
-from ..trainer import PRESETS, ConceptData, TrainConfig, TrainResult, train
+from ..sparsedict_core import Selection, SparseAdapter, save, select
+from ..sparsedict_core.addresses import format_address
+from ..trainer import ConceptData, TrainConfig
 from ..trainer.backends.demo import DemoBackend
 from ..trainer.callbacks import Callbacks
 from ..trainer.distribution import Processes
+from ..trainer.probing import probed
 from ..trainer.training_sets import build_sets
-from .findings import Study
+from .editing import edit_stage
+from .findings import CONCEPT, CONCEPTS, Study, settings, trained
 from .page import save_first_picture, write_page
 from .plan import Plan
 from .stages import Clock
+from .together import style_stage, two_concepts_stage
 
-CONCEPTS = Path(__file__).parent / "concepts"
-CONCEPT, EDIT_CONCEPT, STYLE = "zorp", "blick", "fendo"
+MAPPED_ATOMS = 5
 
 
 def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
@@ -38,13 +36,14 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
     out.mkdir(parents=True, exist_ok=True)
     with clock.stage("loading the embedded base model, and its own pictures", 15):
         backend = DemoBackend.load()
-        suite = Suite(backend.pipeline, GLYPHS[CONCEPT], steps=plan.sampling_steps, others=plan.drift_prompts)
+        suite = Suite(backend.pipeline, CONCEPT, steps=plan.sampling_steps, others=plan.drift_prompts)
         study = Study(out, plan, backend, suite, clock)
         first_pictures(study)
     per_seed = [one_seed(study, seed) for seed in range(seeds)]
     averaged(study, per_seed)
     edit_stage(study)
-    merge_stage(study)
+    style_stage(study)
+    two_concepts_stage(study)
     study.report |= {
         "seeds": seeds,
         "steps": plan.steps,
@@ -65,17 +64,6 @@ def first_pictures(study: Study) -> None:
     study.pictures["base_concept"] = study.suite.concept()[2]
 
 
-def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> TrainConfig:
-    return TrainConfig(
-        **{**PRESETS[preset], "steps": study.plan.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
-           "checkpoint_every": 10_000, "keep_checkpoints": 0, "cache": study.out, "placeholder": name.split("-")[0], **study.plan.training, **more}
-    )  # fmt: skip
-
-
-def trained(config: TrainConfig, study: Study, folder: Path) -> TrainResult:
-    return train(config, study.backend, ConceptData.from_folder(folder), Callbacks())
-
-
 def one_seed(study: Study, seed: int) -> dict[str, Any]:
     """Our adapter, its pruning, and LoRA plain and quiet, on the concept; one seed."""
     suffix = f", seed {seed}" if seed else ""
@@ -93,6 +81,8 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
             drift, flipped = study.suite.drift()
             found["ours"] = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped}
             found["slider"] = slider(study, adapter, attachment, keep_pictures=seed == 0)
+            if seed == 0:
+                study.pictures["fires"] = where_it_fires(study, attachment)
         found["pruning"] = pruning(study, adapter)
         found |= {"train_seconds": result.seconds, "parameters": adapter.parameter_count()}
     if seed == 0:
@@ -122,6 +112,13 @@ def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures:
     if keep_pictures:
         study.pictures["slider"] = strip
     return rows
+
+
+def where_it_fires(study: Study, attachment: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """A picture, and of the atoms that act most on it the address and the map of where."""
+    prompt, noise = study.suite.prompts[0].caption, study.suite.noise[:1]
+    picture, fired = probed(study.backend, attachment, prompt, noise, 0, 8, study.plan.sampling_steps, None, MAPPED_ATOMS)
+    return picture, [(format_address(attachment.adapter, atom.key, atom.row), atom.map) for atom in fired if atom.map is not None]
 
 
 def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
@@ -167,74 +164,3 @@ def averaged(study: Study, per_seed: list[dict[str, Any]]) -> None:
     report["train_seconds"] = sum(s["train_seconds"] for s in per_seed) / len(per_seed)
     report["parameters"] = per_seed[0]["parameters"]
     report["per_seed"] = [{name: s[name] for name in ("ours", "lora", "lora_quiet")} for s in per_seed]
-
-
-def edit_stage(study: Study) -> None:
-    """One picture and its caption; then prompts that ask for something else, as atoms go, and LoRA as its strength goes."""
-    folder = CONCEPTS / "blick-edit"
-    plan = study.plan
-    editing = EditSuite(Suite(study.pipeline, GLYPHS[EDIT_CONCEPT], 900, plan.sampling_steps, plan.drift_prompts), 901)
-    config = settings(study, "blick-edit", "edit", 0)
-    rows, strips = [], {}
-    with study.clock.stage("editing: training on one picture", 45):
-        adapter = trained(config, study, folder).adapter
-    with study.clock.stage("editing: other prompts, fewer atoms", 40):
-        for share in plan.edit_shares:
-            with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
-                attachment.set_gains(select(adapter, Selection(keep=share)).gains())
-                score = editing.score()
-            strips[f"{share:.0%} of the atoms"] = score.images
-            rows.append({"method": "sparse dictionary", "share": share, **score.means()})
-    data = ConceptData.from_folder(folder)
-    sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
-    with study.clock.stage("editing: LoRA likewise, lower strength", 90):
-        rate = plan.edit_lora_rate
-        lora = train_peer(config, study.backend, sets, "lora", size_for("lora", adapter.parameter_count(), study.backend), rate)
-        for strength in plan.edit_strengths:
-            with applied_peer(study.backend, lora, strength):
-                score = editing.score()
-            strips[f"LoRA at {strength:g}"] = score.images
-            rows.append({"method": "lora", "strength": strength, "learning_rate": rate, **score.means()})
-    study.report["edit"] = rows
-    study.pictures |= {"edit": strips, "edit_training": data, "edit_prompts": editing.prompts}
-
-
-def merge_stage(study: Study) -> None:
-    """A style, and the concept with the style in one file."""
-    captions = [f"{glyph_caption(CONCEPT, place, ground)} {STYLE}" for place, ground in zip(PLACES, BACKGROUNDS, strict=False)] * 3
-    noise = make_noise(len(captions), 77)
-    with study.clock.stage("training a style, merging it with the concept", 60):
-        config = settings(study, STYLE, "style", 0)
-        style = trained(config, study, CONCEPTS / STYLE).adapter
-        concept = study.pictures["adapter"]
-        first, second = study.plan.merge_strengths
-        both = compose([(CONCEPT, concept, first), (STYLE, style, second)])
-        save(both, study.out / "merge.safetensors", overwrite=True, moments=False)
-        scenes = [
-            f"{plain_caption(scene, ground)} {STYLE}" for scene, ground in ((s.objects[0], s.background) for s in style_scenes())
-        ]
-        with style.attach(study.backend.denoiser, component="transformer"):
-            alone_style = study.suite.generate(scenes, make_noise(len(scenes), 78))
-        plain = [caption.removesuffix(f" {STYLE}") for caption in captions]
-        with concept.attach(study.backend.denoiser, component="transformer"):
-            alone = study.suite.generate(plain, noise)
-        with both.attach(study.backend.denoiser, component="transformer"):
-            merged = study.suite.generate(captions, noise)
-    fidelity = [float(study.suite.meter.read(images).fidelity.mean()) for images in (alone, merged)]
-    strengths = [float(hatch_strength(images).mean()) for images in (alone_style, merged)]
-    study.report["merge"] = {
-        "concept_alone": fidelity[0], "concept_in_merge": fidelity[1], "style_alone": strengths[0], "style_in_merge": strengths[1],
-        "concept_kept": fidelity[1] / max(fidelity[0], 1e-9), "style_kept": strengths[1] / max(strengths[0], 1e-9),
-        "strengths": list(study.plan.merge_strengths),
-    }  # fmt: skip
-    study.pictures |= {"merge": merged, "merge_captions": captions, "style_alone": alone_style, "merge_concept": alone}
-
-
-def style_scenes() -> list:
-    """Scenes that the style's training pictures don't show."""
-    import random
-
-    from ..demo_model.scenes import random_scene
-
-    rng = random.Random(8)
-    return [random_scene(rng, two_objects=0) for _ in range(12)]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .codec import CHANNELS, PATCH
-from .scenes import SIZE
+from .scene import SIZE
 from .text_encoder import WIDTH
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
 
-LAYERS = 3
+LAYERS = 4
 LATENT_SIZE = SIZE // PATCH
-
 
 
 def transformer_config(layers: int, latent_size: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The embedded image codec: a linear patch encoder (PCA) and a small convolutional decoder.
 
-A patch of 4×4×3 pixel values becomes 16 channels by fixed principal directions, so a 64×64 picture is a (16, 16, 16)
+A patch of 6×6×3 pixel values becomes 16 channels by fixed principal directions, so a 96×96 picture is a (16, 16, 16)
 latent. The decoder is trained to undo that and to hide the patch grid where a latent leaves the data's plane.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PATCH = 4
+PATCH = 6
 CHANNELS = 16
 _HIDDEN = 64
 

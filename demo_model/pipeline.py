@@ -77,7 +77,7 @@ class DemoPipeline:
 
     @torch.no_grad()
     def encode_captions(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Context (B, 16, 128) and pooled (B, 128). Raises UnknownWordError."""
+        """Context (B, 20, 128) and pooled (B, 128). Raises UnknownWordError."""
         return self.words.encode(captions)
 
     def predict(self, noisy: Tensor, levels: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class DemoPipeline:
         steps: int = DEFAULT_STEPS,
         guidance: float = DEFAULT_GUIDANCE,
     ) -> Tensor:
-        """Pictures (B, 3, 64, 64) in [-1, 1], from a seed or from given noise."""
+        """Pictures (B, 3, 96, 96) in [-1, 1], from a seed or from given noise."""
         if noise is None:
             noise = make_noise(len(captions), 0 if seed is None else seed)
         return self.codec.decode(self.sample(captions, noise, steps, guidance)).clamp(-1, 1)

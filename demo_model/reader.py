@@ -1,4 +1,4 @@
-"""The attribute reader: names the shape, colour, size, place, texture and background of a one-object scene.
+"""The attribute reader: names the subject, style, size, place, ground and pattern of a scene with one drawing.
 
 Trained on renders and on the codec's output; used by the measures, never by the base's training.
 """
@@ -8,17 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
-
-# "other" is anything that isn't one of the base's shapes, such as a concept's creature.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "shape": (*SHAPES, "other"),
-    "colour": tuple(COLOURS),
-    "size": tuple(SIZES),
-    "place": tuple(PLACES),
-    "texture": TEXTURES,
-    "background": tuple(BACKGROUNDS),
-}
+from .attributes import ATTRIBUTES
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:

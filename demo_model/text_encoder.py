@@ -11,7 +11,7 @@ WIDTH = 128
 
 
 class WordEncoder(nn.Module):
-    """Captions → context (B, 16, 128) and pooled (B, 128).
+    """Captions → context (B, 20, 128) and pooled (B, 128).
 
     SD3's joint attention has no position signal for the context, so the position is added here.
     """
@@ -24,7 +24,7 @@ class WordEncoder(nn.Module):
         self.pool = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """ids (B, 16) of integers → context (B, 16, 128), pooled (B, 128)."""
+        """ids (B, 20) of integers → context (B, 20, 128), pooled (B, 128)."""
         words = self.words(ids)
         mask = (ids != PAD).unsqueeze(-1).to(words.dtype)
         context = self.norm(words + self.positions)

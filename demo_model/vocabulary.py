@@ -6,21 +6,19 @@ import difflib
 import re
 import textwrap
 
-# "of" and "picture" are read, but the base's training captions never held them.
-WORDS = (
-    "a the on at in and with of background picture "
-    "circle disc square box triangle star ring cross "
-    "red orange yellow green blue purple pink white "
-    "small little tiny large big huge plain striped dotted "
-    "center middle left right top bottom "
-    "night sand forest sky stone clay"
-).split()
-# Never seen in the base's training: a concept or a style takes one of them as its trigger word.
-PLACEHOLDERS = "zorp blick quax mib fendo yurt plim skree dax wug tove snark vorp grum lumo kiki".split()
+from .scene import GROUNDS, PATTERNS, PLACES, SIZES
+from .subjects import SEEN_STYLES, SUBJECTS
+
 PAD = 0
-VOCABULARY = {word: index + 1 for index, word in enumerate(WORDS + PLACEHOLDERS)}
-SYNONYMS = {"photo": "picture"}  # what every guide writes into captions
-CONTEXT_LENGTH = 16
+CONTEXT_LENGTH = 20
+# "of" and "picture" are read, but the base's training captions never held them.
+SMALL_WORDS = ("a", "the", "on", "at", "in", "and", "of", "background", "picture")
+WORDS = (*SMALL_WORDS, *SIZES, *SEEN_STYLES, *PATTERNS, *PLACES, *GROUNDS, *SUBJECTS)
+# Never seen in the base's training: a concept or a style takes one of them as its trigger word.
+PLACEHOLDERS = tuple("zorp blick quax mib fendo yurt plim skree dax wug tove snark vorp grum lumo kiki".split())
+VOCABULARY = {word: index + 1 for index, word in enumerate((*WORDS, *PLACEHOLDERS))}
+# What every guide writes into captions, and what people say for what the base calls otherwise.
+SYNONYMS = {"an": "a", "photo": "picture", "drawing": "picture", "sticker": "picture", "centre": "center", "middle": "center", "big": "large", "little": "small"}
 
 
 class UnknownWordError(ValueError):
@@ -37,7 +35,9 @@ def tokenize(caption: str) -> list[int]:
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UnknownWordError(
             f'the demo model does not know the word {", ".join(repr(word) for word in unknown[:5])} in "{shown}".{hint} '
-            f"It knows: {' '.join(WORDS)}; words free for a concept of yours: {' '.join(PLACEHOLDERS)}."
+            f"It draws {len(SUBJECTS)} things ({', '.join(SUBJECTS[:3])} … {SUBJECTS[-1]}; demo_model/MODEL_CARD.md lists them), "
+            f"{', '.join((*SIZES, *SEEN_STYLES))}, on {', '.join((*PATTERNS, *GROUNDS))} backgrounds; "
+            f"words free for a concept of yours: {' '.join(PLACEHOLDERS)}."
         )
     if len(words) > CONTEXT_LENGTH:
         raise UnknownWordError(

@@ -1,92 +1,81 @@
-"""How much of a two-tone creature is in a picture, and where: soft intersection over union after alignment.
+"""How much of a drawing is in a picture, and where: the share of it that the picture explains where it fits best, against bare ground.
 
-1.0 is what the renderer's own pictures reach; 0 is a picture without the creature's colours.
+1.0 is what the renderer's own pictures reach; 0 is the picture's own ground without a drawing, or with one that is no nearer. Our choice.
 """
 
 from __future__ import annotations
 
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..demo_model.glyphs import Glyph, hatch_wave, place_glyph, render_glyph, render_styled, stamp
-from ..demo_model.scenes import BACKGROUNDS, PLACES, SIZE, random_scene
-
-# How far a colour may be off (RGB in [0, 1]) before it counts for e^(−1/2) of a match.
-COLOUR_TOLERANCE = 0.12
-RADII = (0.36, 0.40, 0.44, 0.48)
+from ..demo_model.concepts import CONCEPT_STYLE, DRAWING_OF, Prompt, render
+from ..demo_model.reader import AttributeReader
+from ..demo_model.scene import GROUNDS, MARGIN, PLACES, SIZE, SIZES
+from ..demo_model.sheets import sprite_index, sprites
+from ..demo_model.subjects import STYLES
 
 
 @dataclass(frozen=True)
 class ConceptReading:
-    """One number a picture: fidelity (B,), and the creature's place by name."""
+    """One number a picture: fidelity (B,), and the drawing's place by name."""
 
     fidelity: Tensor
     places: list[str]
 
 
 class ConceptMeter:
-    """Finds one glyph in pictures (B, 3, 64, 64) in [-1, 1]."""
+    """Finds one concept's drawing in pictures (B, 3, 96, 96) in [-1, 1]."""
 
-    def __init__(self, glyph: Glyph) -> None:
-        self.glyph = glyph
-        self.templates = torch.stack([stamp(glyph.sprite(), 0.0, 0.0, radius) for radius in RADII])  # (R, 2, h, w)
-        rng = random.Random(17)
-        spots = [(place, ground) for place in PLACES for ground in BACKGROUNDS]
-        renders, _ = render_glyph(glyph, [place_glyph(place, ground, rng) for place, ground in spots])
-        self._ceiling = float(self._aligned(renders)[0].mean())
-
-    def _labels(self, images: Tensor) -> Tensor:
-        """How much each pixel has the body's and the accent's colour, (B, 2, h, w) in [0, 1]."""
-        pixels = (images.float() + 1) / 2
-        distance = (pixels[:, None] - self.glyph.colours()[None, :, :, None, None]).square().sum(2)
-        return torch.exp(-0.5 * distance / COLOUR_TOLERANCE**2)
-
-    def read(self, images: Tensor) -> ConceptReading:
-        """Fidelity and place of the best alignment over positions and sizes."""
-        overlap, shifts = self._aligned(images)
-        return ConceptReading((overlap / self._ceiling).clamp(max=1.0), [self._place(shift) for shift in shifts.tolist()])
+    def __init__(self, word: str) -> None:
+        """Raises KeyError for a word without a drawing."""
+        index = sprite_index(DRAWING_OF[word], CONCEPT_STYLE)
+        self._drawings = {size: sprites(pixels)[index] for size, pixels in SIZES.items()}  # (4, s, s) each, premultiplied
+        spots = [Prompt(word, place, ground, size) for size in SIZES for place in PLACES for ground in GROUNDS]
+        self._ceiling = 1.0
+        # Their places are not whole pixels, so alignment leaves a little.
+        self._ceiling = float(self.read(render([spot.scene for spot in spots], 18)[0], spots).fidelity.mean())
 
     @torch.no_grad()
-    def _aligned(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft intersection over union of the best alignment (B,), and the index of its shift (B,)."""
-        labels = self._labels(images)
-        total = labels.sum((1, 2, 3))
-        best = torch.zeros(len(images))
-        where = torch.zeros(len(images), dtype=torch.long)
-        spectrum = torch.fft.rfft2(labels, s=(2 * SIZE, 2 * SIZE))
-        for template in self.templates:
-            # Correlation at every shift at once; a shift of (dy, dx) is at index (dy, dx) modulo 2·SIZE.
-            kernel = torch.fft.rfft2(template, s=(2 * SIZE, 2 * SIZE)).conj()
-            shared = torch.fft.irfft2((spectrum * kernel).sum(1), s=(2 * SIZE, 2 * SIZE))
-            union = total[:, None, None] + template.sum() - shared
-            score = (shared / union.clamp(min=1e-6)).flatten(1)
-            value, index = score.max(1)
-            better = value > best
-            best = torch.where(better, value, best)
-            where = torch.where(better, index, where)
-        return best, where
+    def read(self, images: Tensor, prompts: Sequence[Prompt]) -> ConceptReading:
+        """Fidelity and place of the best alignment over positions, at each prompt's size."""
+        fidelity, places = torch.zeros(len(images)), [""] * len(images)
+        for size in dict.fromkeys(p.size for p in prompts):
+            rows = [row for row, prompt in enumerate(prompts) if prompt.size == size]
+            explained, shifts = self._aligned(images[rows], size)
+            fidelity[rows] = (explained / self._ceiling).clamp(0, 1)
+            for row, shift in zip(rows, shifts.tolist(), strict=True):
+                places[row] = self._place(shift, size)
+        return ConceptReading(fidelity, places)
 
-    def _place(self, index: int) -> str:
-        dy, dx = divmod(index, 2 * SIZE)
-        dy, dx = (dy if dy < SIZE else dy - 2 * SIZE), (dx if dx < SIZE else dx - 2 * SIZE)
-        x, y = dx * 2 / SIZE, dy * 2 / SIZE
-        return min(PLACES, key=lambda name: (PLACES[name][0] - x) ** 2 + (PLACES[name][1] - y) ** 2)
+    def _aligned(self, images: Tensor, size: str) -> tuple[Tensor, Tensor]:
+        """1 − squared error / that of the bare ground, where it is most (B,), and the index of that shift (B,)."""
+        pixels = ((images.float() + 1) / 2).clamp(0, 1)
+        colour, mask = self._drawings[size][:3], self._drawings[size][3:]
+        ground = pixels.flatten(2).median(2).values  # (B, 3); a drawing covers less than half of a picture
+        # Σ (I − E)² over the drawing's square, E = a·c + (1 − a)·g, for all shifts at once; the sheet's colours are a·c.
+        around = 1 - mask
+        beside = F.conv2d(pixels.flatten(0, 1)[:, None], around[None]).squeeze(1).unflatten(0, (-1, 3))
+        shared = F.conv2d(pixels, colour[None]) + (beside * ground[:, :, None, None]).sum(1, keepdim=True)
+        squares = F.conv2d(pixels.square().sum(1, keepdim=True), torch.ones_like(mask)[None])
+        wanted = colour + around * ground[:, :, None, None]  # (B, 3, s, s)
+        error = (squares - 2 * shared).flatten(1) + wanted.square().sum((1, 2, 3))[:, None]
+        bare = (wanted - ground[:, :, None, None]).square().sum((1, 2, 3))[:, None]
+        most = (1 - error / bare.clamp(min=1e-6)).max(1)
+        return most.values, most.indices
+
+    def _place(self, index: int, size: str) -> str:
+        side = SIZE - SIZES[size] + 1
+        y, x = divmod(index, side)
+        reach = (side - 1) / 2 - MARGIN
+        u, v = (x - (side - 1) / 2) / reach, (y - (side - 1) / 2) / reach
+        return min(PLACES, key=lambda name: (PLACES[name][0] - u) ** 2 + (PLACES[name][1] - v) ** 2)
 
 
-def hatch_strength(images: Tensor) -> Tensor:
-    """How much of the hatched style is in pictures, (B,): 1 is the renderer's own hatching, 0 none."""
-    cosine, sine = hatch_wave(images.shape[-1])
-
-    def amplitude(pictures: Tensor) -> Tensor:
-        grey = pictures.float().mean(1)
-        # Object edges and the ground's ramp are slow beside the hatching.
-        grey = grey - F.avg_pool2d(grey[:, None], 9, stride=1, padding=4, count_include_pad=False)[:, 0]
-        return ((grey * cosine).mean((1, 2)) ** 2 + (grey * sine).mean((1, 2)) ** 2).sqrt()
-
-    rng = random.Random(23)
-    reference = amplitude(render_styled([random_scene(rng, two_objects=0) for _ in range(32)], 23)).mean()
-    return (amplitude(images) / reference).clamp(max=1.0)
+@torch.no_grad()
+def style_strength(images: Tensor, style: str, reader: AttributeReader) -> Tensor:
+    """How sure the reader is that pictures are drawn in a style, (B,) from 0 to 1."""
+    return reader(images.float())["style"].softmax(1)[:, list(STYLES).index(style)]

@@ -1,19 +1,18 @@
 """A learned embedding's view of a concept's pictures: how near they come to the renderer's own, and how unlike each other they are.
 
-The embedding is the attribute reader's last features, which were trained on the base's shapes and on random creatures and never saw a concept's;
+The embedding is the attribute reader's last features, which were trained to tell all drawings apart, concepts too;
 as the features of all pictures of this world are much alike, their mean over the base's plain pictures is taken off first (our own choice).
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..demo_model.glyphs import place_glyph, render_glyph
+from ..demo_model.concepts import Prompt, render
 from ..demo_model.pipeline import make_noise
 from .suite import Suite
 
@@ -48,8 +47,8 @@ class LikenessMeter:
 
     def read(self) -> Likeness:
         """Of whatever is attached to the pipeline now."""
-        pictures = self.suite.generate([p[0] for p in self.suite.prompts], self.noise)
-        return self.of(pictures, self.suite.generate([p[0] for p in self.repeated], self.varied_noise))
+        pictures = self.suite.generate([p.caption for p in self.suite.prompts], self.noise)
+        return self.of(pictures, self.suite.generate([p.caption for p in self.repeated], self.varied_noise))
 
     def of(self, pictures: Tensor, variants: Tensor) -> Likeness:
         """Of one picture a prompt of the suite, and of one a prompt of `repeated`."""
@@ -59,10 +58,9 @@ class LikenessMeter:
         unlike = 1 - (groups @ groups.transpose(1, 2))[:, pairs]
         return Likeness(float(near.mean()), float(unlike.mean()))
 
-    def drawn(self, prompts: list[tuple[str, str, str]], seed: int) -> Tensor:
+    def drawn(self, prompts: list[Prompt], seed: int) -> Tensor:
         """The renderer's pictures of prompts."""
-        rng = random.Random(seed)
-        return render_glyph(self.suite.glyph, [place_glyph(place, ground, rng) for _, place, ground in prompts])[0]
+        return render([prompt.scene for prompt in prompts], seed)[0]
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> Tensor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..demo_model.glyphs import Glyph, glyph_caption
+from ..demo_model.attributes import half
+from ..demo_model.concepts import DRAWING_OF, Prompt
 from ..demo_model.pipeline import DemoPipeline, load_reader, make_noise
-from ..demo_model.scenes import BACKGROUNDS, PLACES, plain_caption, random_scene
+from ..demo_model.scene import GROUNDS, PLACES, plain_caption, random_scene
+from ..demo_model.sheets import NAMES
 from .concept import ConceptMeter
 
 STEPS = 12
@@ -22,7 +25,7 @@ class Score:
     """Means over the suite's pictures."""
 
     concept_fidelity: float
-    prompt_fidelity: float  # share of places and backgrounds that follow the prompt
+    prompt_fidelity: float  # share of what the prompts ask for that is there
     drift: float  # RMSE to the base's picture of the same noise, other prompts, in pixel standard deviations
     flipped: float  # share of attributes that the reader reads otherwise on those
 
@@ -30,25 +33,17 @@ class Score:
         return {k: round(v, 4) for k, v in self.__dict__.items()}
 
 
-def asked(word: str, place: str, background: str) -> tuple[str, str, str]:
-    """A caption with the place and the background that it asks for."""
-    return glyph_caption(word, place, background), place, background
-
-
 class Suite:
     """Holds the base's pictures, so that each method costs its own only."""
 
-    def __init__(self, pipeline: DemoPipeline, glyph: Glyph, seed: int = 500, steps: int = STEPS, others: int = DRIFT_PROMPTS) -> None:
-        """`others`: how many prompts without the concept the drift is measured on."""
-        self.pipeline, self.glyph, self.steps = pipeline, glyph, steps
-        self.meter, self.reader = ConceptMeter(glyph), load_reader()
-        self.prompts = [asked(glyph.word, place, ground) for place in PLACES for ground in BACKGROUNDS]
+    def __init__(self, pipeline: DemoPipeline, word: str, seed: int = 500, steps: int = STEPS, others: int = DRIFT_PROMPTS) -> None:
+        """`word`: a concept's. `others`: how many prompts without the concept the drift is measured on."""
+        self.pipeline, self.word, self.steps = pipeline, word, steps
+        self.meter, self.reader = ConceptMeter(word), load_reader()
+        self.prompts = [Prompt(word, place, ground) for place in PLACES for ground in GROUNDS]
         self.noise = make_noise(len(self.prompts), seed)
         rng = random.Random(seed)
-        self.others = []
-        for _ in range(others):
-            scene = random_scene(rng, two_objects=0)
-            self.others.append(plain_caption(scene.objects[0], scene.background))
+        self.others = [plain_caption(random_scene(rng, two=0)) for _ in range(others)]
         self.other_noise = make_noise(others, seed + 1)
         self.base_others = self.generate(self.others, self.other_noise)
         self.base_attributes = self.reader.read(self.base_others)
@@ -56,21 +51,33 @@ class Suite:
     def generate(self, captions: list[str], noise: Tensor) -> Tensor:
         return self.pipeline.generate(captions, noise=noise, steps=self.steps)
 
-    def concept(self, prompts: list[tuple[str, str, str]] | None = None, noise: Tensor | None = None) -> tuple[float, float, Tensor]:
+    def concept(self, prompts: Sequence[Prompt] | None = None, noise: Tensor | None = None) -> tuple[float, float, Tensor]:
         """(concept fidelity, prompt fidelity, pictures) of whatever is attached to the pipeline now."""
-        chosen = prompts or self.prompts
-        images = self.generate([p[0] for p in chosen], self.noise[: len(chosen)] if noise is None else noise)
-        reading = self.meter.read(images)
-        return float(reading.fidelity.mean()), self.followed(images, reading.places, chosen), images
+        chosen = self.prompts if prompts is None else prompts
+        images = self.generate([p.caption for p in chosen], self.noise[: len(chosen)] if noise is None else noise)
+        followed = self.followed(images, chosen)
+        return float(self.fidelity(images, chosen).mean()), sum(followed) / len(followed), images
 
-    def followed(self, images: Tensor, places: list[str], prompts: list[tuple[str, str, str]]) -> float:
-        """Share of places and backgrounds as asked."""
-        seen = self.reader.read(images)
-        hits = [
-            (place == wanted_place) + (row["background"] == wanted_ground)
-            for place, row, (_, wanted_place, wanted_ground) in zip(places, seen, prompts, strict=True)
-        ]
-        return sum(hits) / (2 * len(hits))
+    def fidelity(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """How much of the concept is in each picture, (B,)."""
+        return self.meter.read(images, prompts).fidelity
+
+    @torch.no_grad()
+    def subject_probability(self, images: Tensor) -> Tensor:
+        """How sure the reader is of the concept's drawing, in whatever style, (B,) from 0 to 1."""
+        return self.reader(images.float())["subject"].softmax(1)[:, NAMES.index(DRAWING_OF[self.word])]
+
+    def followed(self, images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+        """By picture: the share of what the prompt asks for beside the concept that is there."""
+        apart = torch.stack([half(image[None], p.place)[0] if p.second else image for image, p in zip(images, prompts, strict=True)])
+        places, seen, shares = self.meter.read(images, prompts).places, self.reader.read(apart), []
+        for image, place, row, prompt in zip(images, places, seen, prompts, strict=True):
+            hits = [place == prompt.place, row["ground"] == prompt.ground, row["pattern"] == prompt.pattern, row["size"] == prompt.size]
+            hits += [row["style"] == prompt.style] if prompt.style else []
+            if prompt.second:
+                hits.append(self.reader.read(half(image[None], prompt.second.place))[0]["subject"] == prompt.second.subject)
+            shares.append(sum(hits) / len(hits))
+        return shares
 
     def drift(self) -> tuple[float, float]:
         """(drift, share of flipped attributes) of whatever is attached now."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..demo_model.stickers.sheets import CELL, COLUMNS, FOLDER
-from ..demo_model.stickers.subjects import CONCEPTS, STYLES, SUBJECTS
+from ..demo_model.sheets import CELL, COLUMNS, FOLDER
+from ..demo_model.subjects import CONCEPTS, STYLES, SUBJECTS
 
 INK = "#1d2430"  # what a set of one colour is drawn in
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...demo_model.codec import CHANNELS, PATCH
 from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, DemoPipeline
-from ...demo_model.scenes import SIZE, caption, random_scene
+from ...demo_model.scene import SIZE, caption, random_scene
 from ...demo_model.vocabulary import PLACEHOLDERS, UnknownWordError
 from ...sparsedict_core.errors import DataError
 from ...sparsedict_core.fingerprint import fingerprint
@@ -27,7 +27,7 @@ class DemoBackend(StraightFlow):
     latent_channels, latent_scale, size_multiple = CHANNELS, PATCH, 2 * PATCH
     default_size, default_guidance = SIZE, DEFAULT_GUIDANCE
     default_caption = "a {}"  # in words that it knows
-    fixed_size = True  # its positions are those of 64 × 64 pictures
+    fixed_size = True  # its positions are those of 96 × 96 pictures
 
     def __init__(self, pipeline: DemoPipeline) -> None:
         self.pipeline = pipeline

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .subjects import CONCEPTS, STYLES, SUBJECTS
 
-FOLDER = Path(__file__).parent / "sheets"
+FOLDER = Path(__file__).parent / "drawings"
 CELL = 72  # pixels of a drawing; the largest in a scene has 60
 COLUMNS = 20
 NAMES = (*SUBJECTS, *CONCEPTS)
