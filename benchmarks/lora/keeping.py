@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ...demo_model.glyphs import GLYPHS
 from ...demo_model.pipeline import make_noise
-from ...demo_model.scenes import BACKGROUNDS, PLACES
+from ...demo_model.scene import GROUNDS, PLACES
 from ...evaluation.machine import machine
 from ...evaluation.suite import Score, Suite
 from ...lora.at_work import order_by_prompts, sampled_coefficients
@@ -42,7 +41,7 @@ PROMPTS = 4
 # A row's pictures: a third of the suite's places and backgrounds, two of each place, a few of its other prompts, and fewer steps, as a
 # cell has 33 rows.
 OTHERS, SAMPLING_STEPS = 8, 8
-PICTURES = len(PLACES) * len(BACKGROUNDS) // 3 + OTHERS
+PICTURES = len(PLACES) * len(GROUNDS) // 3 + OTHERS
 # The most important atoms, whose own changes of two pictures are compared.
 LOOKED_AT = 12
 
@@ -118,7 +117,7 @@ PARTS = {"kept": taken_apart, "gated": with_thresholds}
 
 
 def suite_of(backend: DemoBackend, concept: str) -> Suite:
-    return Suite(backend.pipeline, GLYPHS[concept], steps=SAMPLING_STEPS, others=OTHERS)
+    return Suite(backend.pipeline, concept, steps=SAMPLING_STEPS, others=OTHERS)
 
 
 def through_peft(backend: DemoBackend, file: Path, suite: Suite) -> dict[str, float]:
@@ -132,7 +131,7 @@ def through_peft(backend: DemoBackend, file: Path, suite: Suite) -> dict[str, fl
 
 def score(suite: Suite) -> dict[str, float]:
     """As the suite's own, on fewer pictures."""
-    chosen = [number for number in range(len(suite.prompts)) if (number % len(BACKGROUNDS) - number // len(BACKGROUNDS)) % 3 == 0]
+    chosen = [number for number in range(len(suite.prompts)) if (number % len(GROUNDS) - number // len(GROUNDS)) % 3 == 0]
     fidelity, prompt, _ = suite.concept([suite.prompts[number] for number in chosen], suite.noise[chosen])
     return Score(fidelity, prompt, *suite.drift()).to_dict()
 

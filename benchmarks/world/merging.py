@@ -10,22 +10,22 @@ from typing import Any
 
 from torch import Tensor
 
-from ...demo.study import CONCEPTS as SHIPPED
-from ...demo_model.glyphs import glyph_caption
+from ...demo_model.concepts import STYLE as STYLE_NAME
+from ...demo_model.concepts import STYLE_WORD as STYLE
+from ...demo_model.concepts import Prompt
 from ...demo_model.pipeline import make_noise
-from ...demo_model.scenes import BACKGROUNDS, PLACES
-from ...evaluation.concept import hatch_strength
+from ...demo_model.scene import GROUNDS, PLACES
+from ...evaluation.concept import style_strength
 from ...evaluation.merged_lora import merged_loras
 from ...evaluation.peers import TrainedPeer
 from ...sparsedict_core import SparseAdapter, compose
-from ...tools.make_demo_images import concept_data
+from ...tools.make_demo_images import concept_data, style_data
 from ...trainer import PRESETS, ConceptData
 from ...trainer.callbacks import Callbacks
 from ...trainer.merge import HEAL_STEPS, Part, merge
 from ..runs import Run, digest_of_set_fields
 from .training import Fitted, World, fit
 
-STYLE = "fendo"
 # Each concept in two pairs and once with the style.
 PAIRS = (
     ("zorp", "quax"), ("blick", "mib"), ("quax", "blick"), ("mib", "zorp"),
@@ -123,7 +123,7 @@ def best_strengths(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str]
 
 
 def data_of(word: str) -> ConceptData:
-    return ConceptData.from_folder(SHIPPED / STYLE) if word == STYLE else concept_data(word)
+    return style_data() if word == STYLE else concept_data(word)
 
 
 def measure(run: MergeRun, world: World) -> dict[str, Any]:
@@ -150,17 +150,16 @@ def probe(world: World, run: MergeRun, word: str, other: str) -> Callable[[], fl
     if STYLE not in (word, other):
         return lambda: round(suite.concept()[0], 4)
     seed = NOISE[run.split]
-    spots = [(place, ground) for place, ground in zip(PLACES, BACKGROUNDS, strict=False)] * 3
-    noise = make_noise(len(spots), seed)
-    concept = run.first
-    captions = [f"{glyph_caption(concept, place, ground)} {STYLE}" for place, ground in spots]
+    captions = [Prompt(run.first, place, ground, behind=STYLE).caption for place, ground in zip(PLACES, GROUNDS, strict=False)] * 3
+    noise = make_noise(len(captions), seed)
 
     def pictures() -> Tensor:
         return suite.generate(captions, noise)
 
     if word == STYLE:
-        return lambda: round(float(hatch_strength(pictures()).mean()), 4)
-    return lambda: round(float(suite.meter.read(pictures()).fidelity.mean()), 4)
+        return lambda: round(float(style_strength(pictures(), STYLE_NAME, suite.reader).mean()), 4)
+    # In another style it is no longer drawn as its training pictures are.
+    return lambda: round(float(suite.subject_probability(pictures()).mean()), 4)
 
 
 def together(run: MergeRun, fitted: Sequence[Fitted], world: World) -> AbstractContextManager[Any]:

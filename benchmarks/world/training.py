@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
-from ...demo_model.glyphs import GLYPHS
 from ...evaluation.likeness import LikenessMeter
 from ...evaluation.peers import TrainedPeer, applied_peer, size_for, train_peer
 from ...evaluation.suite import Suite
@@ -47,7 +46,7 @@ class World:
     def suite(self, concept: str, split: str) -> Suite:
         """A concept's prompts and noise, with the base's own pictures."""
         if (concept, split) not in self._suites:
-            suite = Suite(self.backend.pipeline, GLYPHS[concept], SUITE_SEEDS[split])
+            suite = Suite(self.backend.pipeline, concept, SUITE_SEEDS[split])
             if split == "search":
                 suite.prompts = suite.prompts[::SEARCH_PROMPTS]
             self._suites[concept, split] = suite

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...demo_model.stickers.compositor import Atlas, Rows, rows_of
-from ...demo_model.stickers.scene import JITTER, caption, random_scene
-from ...demo_model.stickers.words import CONTEXT_LENGTH, PAD, VOCABULARY
+from ...demo_model.compositor import Atlas, Rows, rows_of
+from ...demo_model.scene import JITTER, caption, random_scene
+from ...demo_model.vocabulary import tokenize
 
 _CHUNK = 4096
 
@@ -29,16 +29,10 @@ class Pool(NamedTuple):
         return atlas.draw(rows._replace(centre=moved))[0], self.ids[index]
 
 
-def token_ids(text: str) -> list[int]:
-    """Ids (CONTEXT_LENGTH), padded. Raises KeyError for an unknown word."""
-    ids = [VOCABULARY[word] for word in text.split()]
-    return ids + [PAD] * (CONTEXT_LENGTH - len(ids))
-
-
 def _chunk(seed: int) -> tuple[Rows, Tensor]:
     rng = random.Random(seed)
     scenes = [random_scene(rng) for _ in range(_CHUNK)]
-    return rows_of(scenes, seed), torch.tensor([token_ids(caption(scene, rng)) for scene in scenes])
+    return rows_of(scenes, seed), torch.tensor([tokenize(caption(scene, rng)) for scene in scenes])
 
 
 def make_pool(scenes: int, device: torch.device | str, seed: int = 0, processes: int = 1) -> Pool:

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...demo_model.attributes import ATTRIBUTES, accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
+from ...demo_model.compositor import Atlas, rows_of
 from ...demo_model.reader import AttributeReader
-from ...demo_model.stickers.attributes import ATTRIBUTES, accuracy, half, labels_of
-from ...demo_model.stickers.compositor import Atlas, rows_of
-from ...demo_model.stickers.scene import GROUNDS, PATTERNS, PLACES, SIZES, Scene, Sticker
-from ...demo_model.stickers.sheets import NAMES, STYLE_NAMES
+from ...demo_model.scene import GROUNDS, PATTERNS, PLACES, SIZES, Scene, Sticker
+from ...demo_model.sheets import NAMES, STYLE_NAMES
 from .parts import store
 
 BATCH = 128

@@ -1,4 +1,4 @@
-"""The sizes of the base's parts, and how they are stored while they are in training."""
+"""The base's parts, and how they are stored while they are in training."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import nn
 
-from ...demo_model.architecture import build_transformer, transformer_config
+from ...demo_model.architecture import build_transformer
 from ...demo_model.codec import PatchCodec
-from ...demo_model.stickers.scene import SIZE
-from ...demo_model.stickers.words import CONTEXT_LENGTH, VOCABULARY
 from ...demo_model.text_encoder import WordEncoder
 from ...sparsedict_core.atomic_write import write_atomically
-
-PATCH = 6
-LATENT_SIZE = SIZE // PATCH
-LAYERS = 4
 
 
 def make_model() -> nn.ModuleList:
     """Transformer and word encoder, randomly initialised."""
-    return nn.ModuleList([build_transformer(transformer_config(LAYERS, LATENT_SIZE)), WordEncoder(len(VOCABULARY), CONTEXT_LENGTH)])
+    return nn.ModuleList([build_transformer(), WordEncoder()])
 
 
 def load_codec(work: Path, device: torch.device | str = "cpu") -> PatchCodec:
     """The codec as far as it is trained."""
-    codec = PatchCodec(PATCH)
+    codec = PatchCodec()
     codec.load_state_dict(load_file(str(work / "codec.safetensors")))
     return codec.eval().requires_grad_(False).to(device)
 

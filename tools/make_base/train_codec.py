@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ...demo_model.codec import PatchCodec
-from ...demo_model.stickers.compositor import Atlas
-from .parts import PATCH, store
+from ...demo_model.compositor import Atlas
+from .parts import store
 from .pool import Pool
 
 BATCH = 64
@@ -22,7 +22,7 @@ FIT_ON = 4096
 
 def fit_codec(work: Path, atlas: Atlas, pool: Pool) -> PatchCodec:
     """Principal directions alone; the base's training needs no more."""
-    codec = PatchCodec(PATCH)
+    codec = PatchCodec()
     images = torch.cat([pool.draw(atlas, torch.arange(i, i + 256))[0].cpu() for i in range(0, min(FIT_ON, len(pool.ids)), 256)])
     codec.fit(images)
     store(codec.state_dict(), work / "codec.safetensors")

@@ -1,10 +1,10 @@
-"""Train the sticker world's base from nothing: codec, transformer and words, reader; then measure what it draws.
+"""Train the embedded base from nothing: codec, transformer and words, reader; measure what it draws, and write it into demo_model/.
 
-    python -m sparsedict.tools.sticker_base --work .work/stickers --minutes 150            on a CPU, goes on where it stopped
-    python -m sparsedict.tools.sticker_base --work $OUT --minutes 7 --device cuda          on a GPU
+    python -m sparsedict.tools.make_base --work .work/base --minutes 150            on a CPU, goes on where it stopped
+    python -m sparsedict.tools.make_base --work $OUT --minutes 7 --device cuda          on a GPU
 
 The minutes are the base's own; decoder and reader take `--more` each. Writes state, codec and reader (.safetensors, in fp32),
-report.json and a contact sheet of each kind of scene.
+report.json and a contact sheet of each kind of scene into the folder; the fp16 files and the model card into demo_model/ (`--stage export` alone too).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from ...demo_model.stickers.compositor import Atlas
+from ...demo_model.compositor import Atlas
 from .check_base import check_base
+from .export import export
 from .parts import load_codec
 from .pool import make_pool
 from .train_base import train_base
@@ -29,14 +30,14 @@ BATCH = {"cpu": 64, "cuda": 512}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="sticker_base", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path(".work/stickers"))
+    parser = argparse.ArgumentParser(prog="make_base", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(".work/base"))
     parser.add_argument("--minutes", type=float, default=150, help="of the base's training, over all calls")
     parser.add_argument("--more", type=float, help="minutes for the decoder and for the reader; a seventh of --minutes without it")
     parser.add_argument("--device", default="cpu", choices=list(SCENES))
     parser.add_argument("--scenes", type=int, help="how many are drawn from")
     parser.add_argument("--samples", type=int, default=512, help="of each kind, for the measures")
-    parser.add_argument("--stage", choices=("base", "decoder", "reader", "check"), help="this one alone")
+    parser.add_argument("--stage", choices=("base", "decoder", "reader", "check", "export"), help="this one alone")
     arguments = parser.parse_args()
     work, device = arguments.work, torch.device(arguments.device)
     more = arguments.minutes / 7 if arguments.more is None else arguments.more
@@ -61,6 +62,8 @@ def main() -> None:
         report["reader"] = check_reader(reader, codec, atlas, device)
         report["drawn"] = check_base(work, codec, reader, device, arguments.samples)
     path.write_text(json.dumps(report, indent=1))
+    if wanted("export"):
+        export(work)
     print(json.dumps(report, indent=1))
 
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...demo_model.attributes import accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
 from ...demo_model.pipeline import DemoPipeline, make_noise
 from ...demo_model.reader import AttributeReader
-from ...demo_model.stickers.attributes import accuracy, half, labels_of
-from ...demo_model.stickers.scene import (
+from ...demo_model.scene import (
     GROUNDS,
     PATTERNS,
     PLACES,
@@ -25,19 +25,11 @@ from ...demo_model.stickers.scene import (
     plain_caption,
     random_scene,
 )
-from ...demo_model.stickers.subjects import SUBJECTS
-from .parts import LATENT_SIZE, load_base
-from .pool import token_ids
+from ...demo_model.subjects import SUBJECTS
+from .parts import load_base
 
 STEPS = 24
 BATCH = 128
-
-
-class Sampler(DemoPipeline):
-    """The demo's pipeline on the sticker world's words."""
-
-    def encode_captions(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        return self.words(torch.tensor([token_ids(caption) for caption in captions], device=self.device))
 
 
 def prompts(kind: str, count: int, seed: int = 0) -> list[Scene]:
@@ -61,9 +53,9 @@ def prompts(kind: str, count: int, seed: int = 0) -> list[Scene]:
 
 
 @torch.no_grad()
-def check(sampler: Sampler, reader: AttributeReader, scenes: list[Scene], seed: int = 0) -> tuple[dict[str, float], Tensor]:
+def check(sampler: DemoPipeline, reader: AttributeReader, scenes: list[Scene], seed: int = 0) -> tuple[dict[str, float], Tensor]:
     """Accuracy by attribute, and the pictures (B, 3, 96, 96). For two drawings, `both` is the share with both subjects right."""
-    noise = make_noise(len(scenes), seed, LATENT_SIZE)
+    noise = make_noise(len(scenes), seed)
     pictures = torch.cat(
         [
             sampler.generate([plain_caption(s) for s in scenes[i : i + BATCH]], noise=noise[i : i + BATCH], steps=STEPS).float()
@@ -94,7 +86,7 @@ def contact_sheet(pictures: Tensor, columns: int, path: Path) -> None:
 def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, device: torch.device, count: int) -> dict[str, dict[str, float]]:
     """All kinds of scenes; writes a contact sheet of each into `work`."""
     model = load_base(work, device)
-    sampler = Sampler(model[0], codec.to(device), model[1])
+    sampler = DemoPipeline(model[0], codec.to(device), model[1])
     report = {}
     for kind in ("seen", "held_out_style", "two", "two_held_out"):
         report[kind], pictures = check(sampler, reader, prompts(kind, count))

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ...demo_model.architecture import LATENT_SIZE
 from ...demo_model.codec import CHANNELS, PatchCodec
-from ...demo_model.stickers.compositor import Atlas
-from ...demo_model.stickers.words import PAD
-from .parts import LATENT_SIZE, make_model, store
+from ...demo_model.compositor import Atlas
+from ...demo_model.vocabulary import PAD
+from .parts import make_model, store
 from .pool import Pool
 
 CAPTION_DROPOUT = 0.1

@@ -1,1 +1,0 @@
-"""Trains the base of the sticker world. `python -m sparsedict.tools.sticker_base --help`."""
