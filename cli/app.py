@@ -66,7 +66,7 @@ def group(debug: bool) -> None:
     Start here:
       sparsedict demo
       sparsedict train photos/ --out zorp.safetensors
-      sparsedict generate "a zorp on a blue background" --adapter zorp.safetensors --out picture.png
+      sparsedict generate "a zorp on a sky background" --adapter zorp.safetensors --out picture.png
 
     `sparsedict COMMAND --help` explains a command and shows examples.
     """

@@ -33,8 +33,8 @@ def command(
 
     \b
     Examples:
-      sparsedict generate "a large red circle" --out base.png
-      sparsedict generate "a zorp on a blue background" -a zorp.safetensors:0.8 --count 4 --compare --out zorp.png
+      sparsedict generate "a large flat fox" --out base.png
+      sparsedict generate "a zorp on a sky background" -a zorp.safetensors:0.8 --count 4 --compare --out zorp.png
       sparsedict generate "a zorp" -a zorp.safetensors --keep 10% --out edited.png
       sparsedict generate "a zorp" -a zorp.safetensors --gain "L3[17]=0,L2=1.5" --out pictures/
     """

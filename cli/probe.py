@@ -37,8 +37,8 @@ def command(
 
     \b
     Examples:
-      sparsedict probe zorp.safetensors "a zorp on a blue background" --out where.png
-      sparsedict probe zorp.safetensors "a red circle" --top 5 --json --out where.png
+      sparsedict probe zorp.safetensors "a zorp on a sky background" --out where.png
+      sparsedict probe zorp.safetensors "a flat fox" --top 5 --json --out where.png
     """
     from ..pictures import coefficient_map, save_image
     from .sampling import AdapterSpec, attached, seeded_noise

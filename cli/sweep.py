@@ -48,7 +48,7 @@ def command(
 
     \b
     Examples:
-      sparsedict sweep zorp.safetensors "a zorp on a blue background" --out slider.png
+      sparsedict sweep zorp.safetensors "a zorp on a sky background" --out slider.png
       sparsedict sweep zorp.safetensors "a zorp" --shares 0,10%,100% --seed 3 --no-gif --out slider.png
     """
     from ..pictures import gif, image_strip, save_image

@@ -15,7 +15,7 @@ class DemoModel(io.ComfyNode):
             display_name="Demo Model",
             description=(
                 "The small image model that comes with SparseDict: 64×64 pictures of simple scenes, in a second on a CPU, nothing to download. "
-                "It knows about fifty words, such as “small red circle top left on forest”. Use Demo Latent, KSampler with euler and simple, "
+                "It knows 264 words, such as “small flat fox top left on forest”. Use Demo Latent, KSampler with euler and simple, "
                 "16 steps, cfg 3.5."
             ),
             aliases=["sparsedict base", "embedded model", "test model", "zorp"],

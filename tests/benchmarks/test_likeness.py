@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from sparsedict.demo_model.glyphs import GLYPHS
 from sparsedict.demo_model.pipeline import DemoPipeline
 from sparsedict.evaluation.editing import structure_kept
 from sparsedict.evaluation.likeness import VARIANTS, LikenessMeter
@@ -12,7 +11,7 @@ from sparsedict.evaluation.suite import Suite
 
 @pytest.fixture(scope="module")
 def meter():
-    return LikenessMeter(Suite(DemoPipeline.load(), GLYPHS["zorp"], steps=4, others=12), seed=3)
+    return LikenessMeter(Suite(DemoPipeline.load(), "zorp", steps=4, others=12), seed=3)
 
 
 def test_the_renderer_is_nearer_than_the_base_and_the_same_picture_twice_has_no_diversity(meter):
@@ -24,7 +23,7 @@ def test_the_renderer_is_nearer_than_the_base_and_the_same_picture_twice_has_no_
 
 
 def test_another_creature_is_further_away(meter):
-    other = LikenessMeter(Suite(meter.suite.pipeline, GLYPHS["mib"], steps=4, others=12), seed=3)
+    other = LikenessMeter(Suite(meter.suite.pipeline, "mib", steps=4, others=12), seed=3)
     near, far = (meter.of(m.drawn(meter.suite.prompts, 5), m.drawn(meter.repeated, 5)).cosine for m in (meter, other))
     assert far < near - 0.1
 

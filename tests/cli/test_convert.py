@@ -50,7 +50,7 @@ def test_prune_and_compose_to_a_lora(cli, dictionary, tmp_path):
 
 def test_atoms_ordered_and_turned_by_a_prompt(cli, lora, tmp_path):
     out = tmp_path / "turned.safetensors"
-    result = cli("convert", lora, "--prompt", "a red circle", "--rotation", "varimax", "--out", out)
+    result = cli("convert", lora, "--prompt", "a flat fox", "--rotation", "varimax", "--out", out)
     assert result.code == 0, result.err
     site = next(iter(load(out).sites.values()))
     assert site.moments is not None and bool((site.importance > 0).all())
@@ -60,7 +60,7 @@ def test_sites_without_atoms_can_be_probed(cli, dictionary, tmp_path):
     """A LoRA may change nothing at a Linear that it names, and pruning may take all atoms of one."""
     few = tmp_path / "few.safetensors"
     assert cli("prune", dictionary, "--top", "1", "--out", few).code == 0
-    result = cli("probe", few, "a red circle", "--out", tmp_path / "probe.png")
+    result = cli("probe", few, "a flat fox", "--out", tmp_path / "probe.png")
     assert result.code == 0, result.err
 
 

@@ -49,7 +49,7 @@ def test_a_training_goes_on_without_its_terminal(tmp_path):
 
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "photos" / "1.png")
-    (tmp_path / "photos" / "1.txt").write_text("a large red circle")
+    (tmp_path / "photos" / "1.txt").write_text("a large flat fox")
     train = 'sparsedict train "$1" --steps 2 --batch-size 2 --atoms 8 --rank 2 --quiet-samples 0 --out "$2"'
     line = f"{{ {train} 2>&1 1>/dev/full; echo $? >\"$3\"; }} | true"
     shell(line, tmp_path / "photos", tmp_path / "a.safetensors", tmp_path / "code")

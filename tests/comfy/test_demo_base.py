@@ -8,7 +8,7 @@ import torch
 from sparsedict.demo_model.pipeline import DemoPipeline
 from sparsedict.demo_model.vocabulary import UnknownWordError
 
-CAPTIONS = ["a small red circle top left on forest", "a big blue star on sand"]
+CAPTIONS = ["a small flat fox top left on forest", "a large glossy star on sand"]
 
 
 @pytest.fixture(scope="module")

@@ -219,7 +219,7 @@ PROBE = {
     "2": made("SparseDictLoad", file=FILE),
     "3": made("SparseDictScaleAtoms", sparse_dict=["2", 0], gains="L0=0"),
     "4": made("SparseDictApply", model=["1", 0], sparse_dict=["3", 0], strength=1.0, start_percent=0.0, end_percent=1.0),
-    "5": made("CLIPTextEncode", text="a red circle", clip=["1", 1]),
+    "5": made("CLIPTextEncode", text="a flat fox", clip=["1", 1]),
     "6": made("SparseDictDemoLatent", batch_size=1),
     "7": made("SparseDictProbe", model=["4", 0], positive=["5", 0], latent_image=["6", 0], seed=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
               denoise=1.0, top=3, which=-1),

@@ -34,7 +34,7 @@ def test_the_pack_loads_without_a_word_of_complaint(server):
 
 def test_a_stock_graph_on_the_demo_model_gives_a_picture(server):
     with server.listen() as client:
-        outputs = server.run(demo_graph("a small red circle top left on forest"), client.id)
+        outputs = server.run(demo_graph("a small flat fox top left on forest"), client.id)
     picture = Image.open(server.file(outputs["save"]["images"][0]))
     assert picture.size == (64, 64)
     assert [data["max"] for kind, data in client.events if kind == "progress"][-1] == 16
@@ -48,7 +48,7 @@ def test_an_unknown_word_turns_the_text_node_red_with_one_sentence(server):
 
 def test_two_clients_at_once_get_their_own_pictures(server):
     with server.listen() as first, server.listen() as second:
-        graphs = [demo_graph("a big blue star on sand", seed=11), demo_graph("a small red circle on forest", seed=12)]
+        graphs = [demo_graph("a large glossy star on sand", seed=11), demo_graph("a small flat fox on forest", seed=12)]
         ids = [server.queue(graph, client.id) for graph, client in zip(graphs, (first, second))]
         results = [server.result(prompt_id) for prompt_id in ids]
         for client in (first, second):
@@ -62,17 +62,17 @@ def test_two_clients_at_once_get_their_own_pictures(server):
 
 def test_an_interrupted_sampling_leaves_the_host_ready(server):
     with server.listen() as client:
-        prompt_id = server.queue(demo_graph("a big blue star on sand", seed=13, steps=2000), client.id)
+        prompt_id = server.queue(demo_graph("a large glossy star on sand", seed=13, steps=2000), client.id)
         client.wait_for("progress")
         server.interrupt()
         with pytest.raises(PromptFailed) as failure:
             server.result(prompt_id, timeout=30)
     assert failure.value.interrupted
-    assert server.run(demo_graph("a big blue star on sand", seed=14, steps=2))["save"]["images"]
+    assert server.run(demo_graph("a large glossy star on sand", seed=14, steps=2))["save"]["images"]
 
 
 def test_a_missing_file_is_refused_in_one_sentence_before_anything_runs(server):
-    graph = demo_graph("a big blue star on sand", seed=15)
+    graph = demo_graph("a large glossy star on sand", seed=15)
     graph["dict"] = {
         "class_type": "SparseDictLoader", "inputs": {"model": ["demo", 0], "file": "friends/gone.safetensors", "strength": 1.0, "share": 1.0},
     }  # fmt: skip

@@ -50,7 +50,7 @@ def graph(nodes, model, prefix):
     """`nodes`, and a picture made with `model` (a link)."""
     return {
         "base": {"class_type": "SparseDictDemoModel", "inputs": {}},
-        "words": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red circle", "clip": ["base", 1]}},
+        "words": {"class_type": "CLIPTextEncode", "inputs": {"text": "a flat fox", "clip": ["base", 1]}},
         "none": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["base", 1]}},
         "latent": {"class_type": "SparseDictDemoLatent", "inputs": {"batch_size": 1}},
         **nodes,

@@ -226,7 +226,7 @@ def test_the_embedded_base_learns_as_from_the_command_line(comfy, tmp_path):
     assert [row["loss"] for row in one.log] == pytest.approx([row["loss"] for row in two.log], rel=1e-5)
     assert list(one.adapter.sites) == list(two.adapter.sites) and one.adapter.metadata["base_family"] == two.adapter.metadata["base_family"]
     noise = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(4))
-    captions = ["a zorp in the center, night", "a circle in the center, night"]
+    captions = ["a zorp in the center, night", "a fox in the center, night"]
     with host.session(), load(two.path).attach(host.denoiser, component="transformer"):
         here = host.sample(captions, noise)
     with load(two.path).attach(command_line.denoiser, component="transformer"):

@@ -9,7 +9,7 @@ from sparsedict.demo.plan import Plan
 from sparsedict.demo.study import run_study
 
 SMALL = Plan(
-    steps=4, shares=(1.0, 0.1), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4,
+    steps=4, shares=(1.0, 0.1), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4, heal_steps=2,
     training={"quiet_samples": 8, "quiet_sampling_steps": 2},
 )  # fmt: skip
 
@@ -24,7 +24,7 @@ def demo(tmp_path_factory):
 def test_report_has_what_the_readme_promises(demo):
     report = json.loads((demo / "report.json").read_text())
     measures = {"concept_fidelity", "prompt_fidelity", "drift"}
-    assert measures | {"atoms_total", "train_seconds", "adapter_bytes", "slider_spearman", "merge", "peak_memory_bytes"} <= report.keys()
+    assert measures | {"atoms_total", "train_seconds", "adapter_bytes", "slider_spearman", "merge", "style", "two_concepts", "peak_memory_bytes"} <= report.keys()
     assert measures <= report["lora"].keys() and measures <= report["lora_quiet"].keys()
     assert {(row["share"], row["order"]) for row in report["pruning"]} == {(s, o) for s in SMALL.shares for o in ("importance", "greedy")}
     assert [row["importance"] for row in report["slider"]] == [0.0, 0.5, 1.0]

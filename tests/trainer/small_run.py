@@ -1,12 +1,11 @@
 """A few training steps on the embedded base, as a function and as a program that can be killed."""
 
-import random
 import sys
 from pathlib import Path
 
 import torch
 
-from sparsedict.demo_model.glyphs import GLYPHS, glyph_caption, place_glyph, render_glyph
+from sparsedict.demo_model.concepts import Prompt, render
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
 from sparsedict.trainer.backends import open_backend
 
@@ -14,9 +13,8 @@ SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"))
 
 
 def creature_data() -> ConceptData:
-    rng = random.Random(0)
-    images, _ = render_glyph(GLYPHS["zorp"], [place_glyph(place, ground, rng) for place, ground in SPOTS])
-    return ConceptData.from_tensors(list(images), [[glyph_caption("zorp", place, ground)] for place, ground in SPOTS])
+    prompts = [Prompt("zorp", place, ground) for place, ground in SPOTS]
+    return ConceptData.from_tensors(list(render([prompt.scene for prompt in prompts], 0)[0]), [[prompt.caption] for prompt in prompts])
 
 
 def settings(folder: Path, **more) -> TrainConfig:

@@ -241,7 +241,7 @@ def prior_folder(folder: Path, value: int) -> Path:
 
 
 def test_other_prior_images_are_no_continuation_wherever_they_are(tmp_path, backend):
-    prior = {"prior_caption": "a red circle", "steps": 2, "batch_size": 8}
+    prior = {"prior_caption": "a flat fox", "steps": 2, "batch_size": 8}
     run(tmp_path, backend, prior_images=prior_folder(tmp_path / "one", 9), **prior)
     with pytest.raises(TrainingError, match="other prior images or captions"):
         run(tmp_path, backend, prior_images=prior_folder(tmp_path / "two", 200), resume=True, **prior)

@@ -35,7 +35,7 @@ def test_a_gated_lora(backend, tmp_path, monkeypatch):
     result = gate.gate(lora, backend, data=concept_data("zorp"), steps=5, callbacks=Callbacks(), batch=TrainConfig(batch_size=4))
     gated = result.adapter
     assert gated.config.encoder == "quantile" and gated.atom_count > lora.atom_count and gated.aside == lora.aside
-    own, other = "a zorp in the center on a night background", "a red circle in the center on a night background"
+    own, other = "a zorp in the center on a night background", "a flat fox in the center on a night background"
     wanted, made = change(backend, lora, own), change(backend, gated, own)
     assert float((made - wanted).square().mean()) < 0.7 * float(wanted.square().mean())
     assert float(change(backend, gated, other).square().mean()) < 0.6 * float(change(backend, lora, other).square().mean())

@@ -31,7 +31,7 @@ class SmallTraining:
         self.backend: Backend = open_backend("demo")
         generator = torch.Generator().manual_seed(0)
         pictures = [torch.rand(3, 64, 64, generator=generator) * 2 - 1 for _ in range(2)]
-        self.data = ConceptData.from_tensors(pictures, [["a red circle"], ["a blue square"]])
+        self.data = ConceptData.from_tensors(pictures, [["a flat fox"], ["a glossy star"]])
 
     def config(self, folder: Path, **more: Any) -> TrainConfig:
         chosen = {"steps": STEPS, "batch_size": 2, "atoms": 4, "rank": 2, "quiet_samples": 2, "quiet_sampling_steps": 1, "checkpoint_every": 1, **more}

@@ -1,13 +1,13 @@
-"""The sticker world: pictures whose content is known exactly, in words that the base's encoder can read."""
+"""The base's world: pictures whose content is known exactly, in words that the base's encoder can read."""
 
 import random
 
 import pytest
 import torch
 
-from sparsedict.demo_model.stickers.attributes import ATTRIBUTES, half, labels_of
-from sparsedict.demo_model.stickers.compositor import Atlas, rows_of
-from sparsedict.demo_model.stickers.scene import (
+from sparsedict.demo_model.attributes import ATTRIBUTES, half, labels_of
+from sparsedict.demo_model.compositor import Atlas, rows_of
+from sparsedict.demo_model.scene import (
     PATTERNS,
     SIZE,
     SIZES,
@@ -19,12 +19,12 @@ from sparsedict.demo_model.stickers.scene import (
     plain_caption,
     random_scene,
 )
-from sparsedict.demo_model.stickers.sheets import NAMES, STYLE_NAMES, sprites
-from sparsedict.demo_model.stickers.subjects import CONCEPTS, SUBJECTS
-from sparsedict.demo_model.stickers.words import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY
-from sparsedict.tools.sticker_base.pool import make_pool, token_ids
-from sparsedict.tools.sticker_base.train_base import train_base
-from sparsedict.tools.sticker_base.train_codec import fit_codec
+from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, sprites
+from sparsedict.demo_model.subjects import CONCEPTS, SUBJECTS
+from sparsedict.demo_model.vocabulary import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY, tokenize
+from sparsedict.tools.make_base.pool import make_pool
+from sparsedict.tools.make_base.train_base import train_base
+from sparsedict.tools.make_base.train_codec import fit_codec
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_words_are_known_and_fit_the_context():
     rng = random.Random(0)
     for scene in (random_scene(rng, two=0.5) for _ in range(2000)):
         for text in (caption(scene, rng), plain_caption(scene)):
-            assert len(token_ids(text)) == CONTEXT_LENGTH
+            assert len(tokenize(text)) == CONTEXT_LENGTH
     assert not {VOCABULARY[word] for word in PLACEHOLDERS} & {VOCABULARY[word] for word in SUBJECTS}
 
 
