@@ -16,8 +16,7 @@ setup(
     package_data={
         "sparsedict": ["web/**/*", "locales/**/*", "requirements.txt"],
         "sparsedict.trainer": ["*.txt", "**/*.txt"],
-        "sparsedict.demo_model": ["weights/*", "*.md", "*.json", "*.txt"],
-        "sparsedict.demo_model": ["drawings/*"],
+        "sparsedict.demo_model": ["weights/*", "drawings/*", "*.md", "*.json", "*.txt"],
         "sparsedict.demo": ["**/*.png", "**/*.safetensors", "**/*.txt", "**/*.html", "**/*.css", "**/*.js", "**/*.j2"],
     },
 )
