@@ -125,7 +125,7 @@ def style(flow: Example) -> None:
 Six pictures in one look are learned under the word *fendo*, with the preset **style**. Any prompt that ends with the word is then drawn in that look, as
 much of it as *strength* of **Apply Sparse Dict** says.
 """,
-        "fendo", "style", "a red circle on the left on a sand background fendo", 4, "quick",
+        "fendo", "style", "a large fox on the left on a sand background fendo", 4, "quick",
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ uses most: **base · all atoms · that tenth**.
     )
     value = flow.trained_zorp("zorp_probe")
     with flow.group("Probe", "use"):
-        words = flow.prompts("a zorp at the top on a stone background")
+        words = flow.prompts("a zorp at the top on a lilac background")
         whole = flow.applied(value)
         flow.column()
         probed = flow.add(
