@@ -96,7 +96,7 @@ def example(name: str) -> dict[str, Any]:
 def train(page: Any, host: Any) -> None:
     """Example 1 as it is, with the monitor in the middle of the run; leaves its file behind."""
     open_workflow(page, example("1 From five pictures to a prompt"))
-    set_field(page, "preview_prompts", "a zorp at the top on a sky background\na red circle on the left on a sand background")
+    set_field(page, "preview_prompts", "a zorp at the top on a sky background\na flat fox on the left on a sand background")
     bring(page, "SparseDictTrain")
     queue(page)
     monitor = "app.graph._nodes.find(node => node.type === 'SparseDictTrain').sparsedictMonitor"

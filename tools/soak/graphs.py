@@ -23,7 +23,7 @@ from ...sparsedict_core.site_discovery import discover_sites
 FILES = {"cat": 0, "dog": 1, "style": 2}  # and their seeds
 STEPS, GUIDANCE = 4, 3.5  # noise levels that the host's scheduler has exactly
 TAKE = "SoakTake"  # the node at the end, which hands the picture over
-_CAPTIONS = ["a small red circle top left on forest", "a big blue star on sand", ""]
+_CAPTIONS = ["a small flat fox top left on forest", "a large glossy star on sand", ""]
 
 
 def write_files(folder: Path, pipeline: DemoPipeline) -> None:
