@@ -10,11 +10,13 @@ report.json and a contact sheet of each kind of scene into the folder; the fp16 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...demo_model.compositor import Atlas
 from .check_base import check_base
@@ -26,7 +28,7 @@ from .train_codec import fit_codec, train_decoder
 from .train_reader import check_reader, load_reader, train_reader
 
 SCENES = {"cpu": 200_000, "cuda": 2_000_000}
-BATCH = {"cpu": 64, "cuda": 512}
+BATCH = {"cpu": 128, "cuda": 512}
 
 
 def main() -> None:
@@ -52,7 +54,9 @@ def main() -> None:
     path = work / "report.json"
     report = json.loads(path.read_text()) if path.exists() else {}
     if pool is not None and wanted("base"):
-        report["base"] = train_base(work, codec, atlas, pool, arguments.minutes, device, BATCH[device.type], compiled=device.type == "cuda")
+        # On a processor the backward of the fused attention is slow for so few tokens.
+        with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext():
+            report["base"] = train_base(work, codec, atlas, pool, arguments.minutes, device, BATCH[device.type], compiled=device.type == "cuda")
     if pool is not None and wanted("decoder"):
         report["codec"] = train_decoder(work, codec, atlas, pool, more, device)
     if wanted("reader"):

@@ -22,11 +22,11 @@ class Pool(NamedTuple):
     rows: Rows
     ids: Tensor
 
-    def draw(self, atlas: Atlas, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, 96, 96) of the scenes at `index`, moved a little anew, and their captions' ids."""
+    def draw(self, atlas: Atlas, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (B, 3, 96, 96) of the scenes at `index`, moved a little anew, the drawings' masks (B, 2, 96, 96) and the captions' ids."""
         rows = self.rows.at(index)
         moved = rows.centre + (torch.rand_like(rows.centre[:, :, :1]) - 0.5) * JITTER
-        return atlas.draw(rows._replace(centre=moved))[0], self.ids[index]
+        return *atlas.draw(rows._replace(centre=moved)), self.ids[index]
 
 
 def _chunk(seed: int) -> tuple[Rows, Tensor]:
