@@ -155,11 +155,14 @@ def file_speed(before: Path | None, repeats: int) -> None:
 
 
 @main.command()
+@click.option("--demo", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A report.json of dev.py demo, to show in the README until E1 is measured.")
 @click.pass_obj
-def tables(paths: tuple[Path, Path]) -> None:
-    """RESULTS.md from the result files."""
-    from .page import write_tables
+def tables(paths: tuple[Path, Path], demo: Path | None) -> None:
+    """RESULTS.md and the README's tables, from the result files."""
+    from .page import keep_demo, write_tables
 
+    if demo:
+        keep_demo(demo, paths[0])
     click.echo(write_tables(paths[0]))
 
 

@@ -17,7 +17,7 @@ class Plan:
     edit_shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
     edit_strengths: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5)
     slider_parts: int = 10
-    # The best of searches on other prompts: python3 dev.py bench --full --only E1,E3,E4
+    # What searches chose, or what is taken until there is one on this base: benchmarks/world (bench --full --only E1,E3,E4).
     lora_rate: float = 1e-2
     lora_quiet_rate: float = 3e-2
     lora_quiet_weight: float = 0.03

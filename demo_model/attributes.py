@@ -1,4 +1,4 @@
-"""What a reader tells of a picture of the sticker world, and how two drawings in one picture are read apart."""
+"""What a reader tells of a picture of the world of drawings, and how two drawings in one picture are read apart."""
 
 from __future__ import annotations
 

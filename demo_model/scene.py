@@ -1,4 +1,4 @@
-"""What a picture of the sticker world is, and how it is said in words."""
+"""What a picture of the world of drawings is, and how it is said in words."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The drawings as sheets of pixels: one lossless picture a style, subjects and then concepts in the order of `subjects`.
 
-Sources and licences: NOTICE. Made by `tools/make_sticker_sheets.py`.
+Sources and licences: NOTICE. Made by `tools/make_drawing_sheets.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the sticker world holds: subjects that the base learns, concepts that it never sees, styles and their sources.
+"""What the world of drawings holds: subjects that the base learns, concepts that it never sees, styles and their sources.
 
 Every name is one word and is the drawing's own name in both emoji sets.
 """

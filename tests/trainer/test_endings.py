@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_run import creature_data, run, settings
+from small_run import zorp_data, run, settings
 
 from sparsedict.sparsedict_core import load
 from sparsedict.sparsedict_core.errors import DataError, FileFormatError, TrainingError
@@ -191,7 +191,7 @@ def test_preview_prompts_are_checked_before_any_work(tmp_path, backend, monkeypa
 
 
 def test_previews_of_the_console_are_files_beside_the_adapter(tmp_path, backend):
-    train(settings(tmp_path, steps=4, preview_prompts=["a zorp"], preview_every=2), backend, creature_data())
+    train(settings(tmp_path, steps=4, preview_prompts=["a zorp"], preview_every=2), backend, zorp_data())
     assert sorted(path.name for path in (tmp_path / "a.previews").iterdir()) == ["step-000002.png", "step-000004.png"]
 
 
@@ -261,7 +261,7 @@ def test_the_last_steps_are_in_the_tensorboard_log_also_of_a_run_that_fails(tmp_
 
     failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(TrainingError):
-        train(settings(tmp_path, steps=3, tensorboard=tmp_path / "log"), backend, creature_data())
+        train(settings(tmp_path, steps=3, tensorboard=tmp_path / "log"), backend, zorp_data())
     log = EventAccumulator(str(tmp_path / "log")).Reload()
     assert [event.step for event in log.Scalars("loss")] == [1, 2, 3]
 

@@ -19,7 +19,7 @@ FEW = {"pictures": 6, "quiet_samples": 8}
 
 @pytest.fixture(scope="module")
 def members(backend, tmp_path_factory):
-    """Two adapters of one creature under two words."""
+    """Two adapters of one drawing under two words."""
     found = []
     for seed, word in enumerate(("zorp", "quax")):
         adapter = run(tmp_path_factory.mktemp(word), backend, steps=25, seed=seed, learning_rate=2e-2, quiet_weight=0.0).adapter

@@ -15,7 +15,7 @@ from tiny_pipelines import save_tiny
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import creature_data, run
+from small_run import zorp_data, run
 
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
@@ -222,7 +222,7 @@ def test_min_snr_weights():
 
 
 def test_views_of_a_picture_are_rows_with_its_caption(backend):
-    data = creature_data()
+    data = zorp_data()
     bucket = make_buckets(data, 64, backend.size_multiple)[0]
     plain, more = concept_rows(backend, data, bucket), concept_rows(backend, data, bucket, flip=True, crops=2, seed=1)
     assert len(more.latents) == 6 * len(plain.latents) and [row[0] for row in more.captions] == [i for i in range(3) for _ in range(6)]
@@ -251,7 +251,7 @@ def test_quiet_samples_are_shared_out_to_the_buckets(tmp_path):
 def test_a_base_of_one_size_gets_every_picture_at_that_size(tmp_path, backend):
     data = ConceptData.from_tensors([torch.zeros(3, 64, 64), torch.zeros(3, 48, 80)], "a zorp")
     assert [bucket.indices for bucket in buckets_for(backend, data, 64)] == [[0, 1]]
-    with pytest.raises(TrainingError, match="64×64 only"):
+    with pytest.raises(TrainingError, match="96×96 only"):
         train(small_run.settings(tmp_path, resolution=128), backend, data, Callbacks())
 
 
@@ -324,7 +324,7 @@ def test_other_errors_stay_as_they_are(tmp_path, backend, monkeypatch):
 
 def test_resuming_with_other_images_or_another_base_is_refused(tmp_path, backend, monkeypatch):
     run(tmp_path, backend, steps=2)
-    other = ConceptData.from_tensors([item.image * 0.5 for item in creature_data()], [item.captions for item in creature_data()])
+    other = ConceptData.from_tensors([item.image * 0.5 for item in zorp_data()], [item.captions for item in zorp_data()])
     with pytest.raises(TrainingError, match="other training images"):
         train(small_run.settings(tmp_path, steps=2, resume=True), backend, other, Callbacks())
     monkeypatch.setattr(type(backend), "fingerprint", lambda self: "another")

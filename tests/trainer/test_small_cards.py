@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import creature_data, run
+from small_run import zorp_data, run
 
 from sparsedict.sparsedict_core.attachment import Attachment
 from sparsedict.sparsedict_core.errors import TrainingError
@@ -57,7 +57,7 @@ def test_samples_and_statistics_are_the_same_in_parts(tmp_path, backend):
 
 def test_healing_in_parts_with_recomputed_blocks_is_the_same_healing(backend, adapter, rows):
     def healed(batch):
-        return shrink(adapter, backend, 0.3, data=creature_data(), heal_steps=3, callbacks=Callbacks(), batch=batch)
+        return shrink(adapter, backend, 0.3, data=zorp_data(), heal_steps=3, callbacks=Callbacks(), batch=batch)
 
     whole = healed(TrainConfig(batch_size=4))
     rows["predict"].clear()
@@ -91,7 +91,7 @@ def test_out_of_memory_in_healing_names_what_can_be_set_there(backend, adapter, 
     monkeypatch.setattr(type(backend), "predict", full)
     with pytest.raises(TrainingError, match=r"out of memory.*gradient_checkpointing.*gradient_accumulation.*dtype") as told:
         if heal == "shrink":
-            shrink(adapter, backend, 0.3, data=creature_data(), callbacks=Callbacks())
+            shrink(adapter, backend, 0.3, data=zorp_data(), callbacks=Callbacks())
         else:
             merge([Part("a", adapter), Part("b", adapter)], backend, 2, Callbacks(), pictures=2, quiet_samples=2)
     assert "resolution" not in str(told.value) and "heckpoints that" not in str(told.value)
@@ -99,7 +99,7 @@ def test_out_of_memory_in_healing_names_what_can_be_set_there(backend, adapter, 
 
 def test_of_large_pictures_folding_sees_some_tokens_of_each_row(backend, adapter, tmp_path, monkeypatch):
     config = small_run.settings(tmp_path)
-    sets = training_sets(config, backend, adapter, creature_data(), Callbacks())
+    sets = training_sets(config, backend, adapter, zorp_data(), Callbacks())
     whole = collected(adapter, backend, config, sets)
     monkeypatch.setattr(shrinking, "TOKENS", 20)
     few, again = collected(adapter, backend, config, sets), collected(adapter, backend, config, sets)

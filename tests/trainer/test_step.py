@@ -12,7 +12,7 @@ from waiting import waits
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import creature_data
+from small_run import zorp_data
 
 from sparsedict.sparsedict_core.functional import decode, row_energies
 from sparsedict.trainer import Callbacks, ConceptData
@@ -41,7 +41,7 @@ def begun(folder, backend, processes=None, data=None, **more):
     """(step, draw a plan, step's attachment) of a run that is about to take its first step."""
     config = small_run.settings(folder, **more)
     processes = processes or Processes(backend.device)
-    sets, _ = build_sets(config, backend, data or creature_data(), Processes(backend.device), Callbacks())
+    sets, _ = build_sets(config, backend, data or zorp_data(), Processes(backend.device), Callbacks())
     adapter = new_adapter(config, backend).trainable().to(backend.device)
     attachment = adapter.attach(backend.denoiser, component=backend.component)
     optimiser, dead = make_optimiser(config, [p for _, p in adapter.trainable_parameters()]), DeadAtoms(adapter)

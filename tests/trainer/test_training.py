@@ -261,7 +261,7 @@ def test_an_fp16_base_is_refused_with_the_way_out(tmp_path, backend, monkeypatch
     adapter = run(tmp_path / "whole", backend, steps=1).adapter
     monkeypatch.setattr(type(backend), "dtype", torch.float16)
     monkeypatch.setattr(type(backend), "predict", lambda *a: pytest.fail("worked for nothing"))
-    for call in (lambda: run(tmp_path, backend), lambda: shrink(adapter, backend, 0.5, data=small_run.creature_data(), callbacks=Callbacks())):
+    for call in (lambda: run(tmp_path, backend), lambda: shrink(adapter, backend, 0.5, data=small_run.zorp_data(), callbacks=Callbacks())):
         with pytest.raises(TrainingError, match="fp16, in which gradients vanish; load it in bf16 or fp32"):
             call()
 
@@ -309,10 +309,10 @@ def test_two_processes_train_to_the_same_as_one(tmp_path, accumulation):
 
 def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
     adapter = load(run(tmp_path, backend, steps=12, atoms=128, rank=16).path)
-    result = shrink(adapter, backend, 0.12, data=small_run.creature_data(), heal_steps=2, callbacks=Callbacks())
+    result = shrink(adapter, backend, 0.12, data=small_run.zorp_data(), heal_steps=2, callbacks=Callbacks())
     assert result.size <= 0.12 * size_of(adapter) and "keeps" in result.text and result.adapter.atom_count > 0
     # Pictures without captions of their own, as `train --word --caption` reads them.
-    for number, item in enumerate(small_run.creature_data()):
+    for number, item in enumerate(small_run.zorp_data()):
         save_image(to_image(item.image), tmp_path / f"{number}.png")
     result = shrink(adapter, backend, 0.12, images=tmp_path, heal_steps=0, callbacks=Callbacks(), unit="parameters")
     assert 0 < result.size == result.adapter.parameter_count() <= 0.12 * adapter.parameter_count()
@@ -328,7 +328,7 @@ def test_shrink_makes_a_tenth_and_says_what_it_keeps(tmp_path, backend):
     ],
 )
 def test_pictures_are_read_as_the_training_read_them(tmp_path, backend, training, wanted):
-    save_image(to_image(small_run.creature_data()[0].image), tmp_path / "1.png")
+    save_image(to_image(small_run.zorp_data()[0].image), tmp_path / "1.png")
     adapter = toy_adapter()
     adapter.metadata["training"] = training
     assert pictures_of(adapter, tmp_path, backend)[0].captions == [wanted]
@@ -348,7 +348,7 @@ def test_shrinking_orders_once_and_writes_nothing(tmp_path, backend, monkeypatch
     counted(folding, "_candidates")
     counted(folding, "_ridge")
     counted(file_format, "write_atomically")
-    shrink(adapter, backend, 0.2, data=small_run.creature_data(), heal_steps=0, callbacks=Callbacks())
+    shrink(adapter, backend, 0.2, data=small_run.zorp_data(), heal_steps=0, callbacks=Callbacks())
     sites = len(adapter.sites)
     assert calls.count("greedy_order") == 1 and calls.count("_candidates") == sites and "write_atomically" not in calls
     assert calls.count("_ridge") <= 2 * sites  # and not at every size that is looked at

@@ -1,1 +1,1 @@
-"""Trains the base of the sticker world. `python -m sparsedict.tools.make_base --help`."""
+"""Trains the embedded base. `python -m sparsedict.tools.make_base --help`."""

@@ -1,8 +1,8 @@
-"""Draw the sticker world's sheets, one picture a style, from icon sets of the npm registry. Needs the package resvg-py.
+"""Draw the world's sheets, one picture a style, from icon sets of the npm registry. Needs the package resvg-py.
 
     npm pack @iconify-json/noto @iconify-json/fluent-emoji-flat @iconify-json/fluent-emoji-high-contrast
     (unpack each into ICONS/<set>/)
-    python -m sparsedict.tools.make_sticker_sheets ICONS
+    python -m sparsedict.tools.make_drawing_sheets ICONS
 """
 
 from __future__ import annotations
