@@ -24,12 +24,12 @@ class AttributeReader(nn.Module):
         super().__init__()
         self.attributes = attributes
         self.body = nn.Sequential(
-            _block(5, 32, 2), _block(32, 48, 1), _block(48, 96, 2), _block(96, 96, 1), _block(96, 160, 2), _block(160, 160, 1)
+            _block(5, 32, 2), _block(32, 64, 2), _block(64, 64, 1), _block(64, 128, 2), _block(128, 128, 1), _block(128, 256, 2), _block(256, 256, 1)
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(320, len(values)) for name, values in attributes.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(512, len(values)) for name, values in attributes.items()})
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, 320): the mean and the maximum over the picture."""
+        """(B, 3, h, w) → (B, 512): the mean and the maximum over the picture."""
         b, _, h, w = images.shape
         y = torch.linspace(-1, 1, h, device=images.device, dtype=images.dtype).view(1, 1, h, 1).expand(b, 1, h, w)
         x = torch.linspace(-1, 1, w, device=images.device, dtype=images.dtype).view(1, 1, 1, w).expand(b, 1, h, w)

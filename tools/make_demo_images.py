@@ -21,7 +21,7 @@ EDITED = Prompt("blick", "center", "sky")
 SEED = 1
 STYLE_SCENES = (
     ("fox", "large", "center", "sand"),
-    ("tulip", "large", "left", "sky"),
+    ("rose", "large", "left", "sky"),
     ("airplane", "medium", "right", "clay"),
     ("owl", "large", "top", "mint"),
     ("bicycle", "medium", "bottom", "lilac"),

@@ -18,7 +18,7 @@ from ...tools.comfy_host import PROJECT, default_root
 from ...tools.host_in_process import make_base, start
 
 IMAGES = 8
-PROMPTS = ["a large flat fox", "a small glossy star", "a flat tulip", "a glossy owl on the left"]
+PROMPTS = ["a large flat fox", "a small glossy star", "a flat rose", "a glossy owl on the left"]
 
 
 def find_host() -> Path:

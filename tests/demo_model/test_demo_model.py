@@ -27,7 +27,7 @@ def suite(pipeline):
 
 
 def test_an_unknown_word_is_named_with_near_ones_and_what_there_is():
-    with pytest.raises(UnknownWordError, match=r"'foxx'.*Did you mean.*fox.*240 things.*zorp"):
+    with pytest.raises(UnknownWordError, match=r"'foxx'.*Did you mean.*fox.*120 things.*zorp"):
         tokenize("a foxx")
     assert tokenize("A big fox, in the middle.") == tokenize("a large fox in the center")
 
@@ -58,7 +58,7 @@ def test_the_reader_reads_renders_through_the_codec(pipeline):
 
 
 def test_the_shipped_model_draws_what_it_is_asked_for(pipeline):
-    scenes = [Scene((Sticker(subject, style, "large", "center"),), ground) for subject, style, ground in (("fox", "flat", "night"), ("tulip", "glossy", "sand"), ("bus", "flat", "mint"), ("owl", "glossy", "clay"))]
+    scenes = [Scene((Sticker(subject, style, "large", "center"),), ground) for subject, style, ground in (("fox", "flat", "night"), ("rose", "glossy", "sand"), ("bus", "flat", "mint"), ("owl", "glossy", "clay"))]
     found = load_reader().read(pipeline.generate([plain_caption(scene) for scene in scenes], seed=1, steps=12))
     right = [(row["subject"] == s.stickers[0].subject) + (row["style"] == s.stickers[0].style) + (row["ground"] == s.ground) for row, s in zip(found, scenes, strict=True)]
     assert sum(right) >= 11

@@ -22,8 +22,9 @@ from sparsedict.demo_model.scene import (
 from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, sprites
 from sparsedict.demo_model.subjects import CONCEPTS, SUBJECTS
 from sparsedict.demo_model.vocabulary import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY, tokenize
+from sparsedict.tools.make_base.parts import make_model
 from sparsedict.tools.make_base.pool import make_pool
-from sparsedict.tools.make_base.train_base import train_base
+from sparsedict.tools.make_base.train_base import TOKENS_KEPT, FlowLoss, drawn_tokens, train_base
 from sparsedict.tools.make_base.train_codec import fit_codec
 
 
@@ -94,3 +95,19 @@ def test_training_goes_on_from_its_checkpoint(tmp_path, atlas):
     first = train_base(tmp_path, codec, atlas, pool, 1e-4, torch.device("cpu"), batch=2, compiled=False)
     second = train_base(tmp_path, codec, atlas, pool, first["seconds"] / 60 + 1e-4, torch.device("cpu"), batch=2, compiled=False)
     assert first["images"] == 2 and second["images"] == 4 and second["seconds"] > first["seconds"]
+
+
+def test_the_loss_of_all_tokens_by_number_is_the_pictures():
+    torch.manual_seed(0)
+    loss, clean, noise = FlowLoss(make_model()), torch.randn(2, 16, 16, 16), torch.randn(2, 16, 16, 16)
+    levels, ids = torch.tensor([0.2, 0.9]), torch.tensor([tokenize("a flat fox"), tokenize("a glossy owl")])
+    everything = torch.stack([torch.randperm(64) for _ in range(2)])
+    with torch.no_grad():
+        assert loss(clean, noise, levels, ids, everything).item() == pytest.approx(loss(clean, noise, levels, ids, None).item(), rel=1e-5)
+
+
+def test_a_drawings_tokens_are_computed_first():
+    masks = torch.zeros(1, 2, SIZE, SIZE)
+    masks[0, 0, 24:48, 60:72], masks[0, 1, 90:, :6] = 1, 0.01  # 12 pixels a token: rows 2 and 3 of column 5, and the lower left one
+    kept = drawn_tokens(masks)[0].tolist()
+    assert {21, 29, 56} <= set(kept) and len(set(kept)) == TOKENS_KEPT
