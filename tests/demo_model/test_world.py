@@ -70,7 +70,7 @@ def test_words_are_known_and_fit_the_context():
 def test_what_is_held_out_is_never_drawn():
     rng = random.Random(4)
     hidden = {subject: style for subject in SUBJECTS if (style := held_out_style(subject))}
-    assert len(hidden) == 20 and 0.05 < sum(held_out_pair(a, b) for a in SUBJECTS[:60] for b in SUBJECTS[60:120]) / 3600 < 0.15
+    assert len(hidden) == 10 and 0.05 < sum(held_out_pair(a, b) for a in SUBJECTS[:60] for b in SUBJECTS[60:120]) / 3600 < 0.15
     for scene in (random_scene(rng, two=0.5) for _ in range(3000)):
         assert all(hidden.get(s.subject) != s.style and s.subject in SUBJECTS for s in scene.stickers)
         assert len(scene.stickers) == 1 or not held_out_pair(*(s.subject for s in scene.stickers))
@@ -79,7 +79,7 @@ def test_what_is_held_out_is_never_drawn():
 @pytest.mark.parametrize("places", [("left", "right"), ("top", "bottom")])
 def test_a_half_shows_one_drawing_and_nothing_of_the_other(atlas, places):
     first, second = Sticker("tiger", "flat", "medium", places[0]), Sticker("key", "flat", "medium", places[1])
-    both, other = Scene((first, second), "mint"), Scene((first, Sticker("egg", "glossy", "small", places[1])), "mint")
+    both, other = Scene((first, second), "mint"), Scene((first, Sticker("pear", "glossy", "small", places[1])), "mint")
     (a, b), masks = atlas.draw(rows_of([both, other], 0)._replace(centre=rows_of([both, both], 0).centre[:1].expand(2, -1, -1)))
     assert masks.shape == (2, 2, SIZE, SIZE) and not torch.equal(a, b)
     assert torch.equal(half(a[None], places[0]), half(b[None], places[0]))
