@@ -23,8 +23,9 @@ CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.9995
 MUON_RATE = 2e-3
 ADAM_RATE = 1.5e-3
-DECAY_SHARE = 0.4  # of the time: crisp drawings come with the decay
-# Before the decay only half of a picture's tokens are computed: the drawings' own first. Grounds are learned in a tenth of the time.
+DECAY_SHARE = 0.3  # of the time: crisp drawings come with the decay
+# At first only half of a picture's tokens are computed: the drawings' own first. Grounds are learned in a tenth of the time.
+WHOLE_SHARE = 0.1
 TOKENS_KEPT = 32
 TOKENS_SIDE = LATENT_SIZE // 2
 SAVE_EVERY = 120.0  # seconds
@@ -128,7 +129,7 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
             spread = (torch.arange(chunk, device=device) + torch.rand(chunk, device=device)) / chunk
             levels = torch.sigmoid(torch.special.ndtri(spread.clamp(1e-6, 1 - 1e-6)))
             noise = torch.randn(chunk, CHANNELS, LATENT_SIZE, LATENT_SIZE, device=device)
-            kept = drawn_tokens(masks) if done < 1 - DECAY_SHARE else None
+            kept = drawn_tokens(masks) if done < 1 - WHOLE_SHARE else None
             with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
                 loss = flow_loss(codec.encode(images), noise, levels, ids.masked_fill(dropped, PAD), kept)
             (loss * chunk / batch).backward()
