@@ -12,6 +12,7 @@ import jinja2
 from PIL import Image
 
 from ..demo_model.concepts import Prompt
+from ..demo_model.scene import PLACES
 from ..pictures import image_strip, importance_map, save_image, to_image, training_curves
 from ..pictures.charts import figure, rendered
 from ..pictures.overlays import overlay
@@ -39,15 +40,16 @@ def labelled(labels: Sequence[str], images: Any) -> list[tuple[str, str]]:
 
 def save_first_picture(study: Study) -> Path:
     """concept.png: the base above, the adapter below, for the same noise; there long before the page is."""
-    shown, picked = study.pictures, picked_prompts(study)[:5]
+    shown, picked = study.pictures, picked_prompts(study)
     path = study.out / "concept.png"
     save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked), side=192), path)
     return path
 
 
 def picked_prompts(study: Study) -> list[int]:
-    """Every place and nearly every ground, most of them combinations that training did not show."""
-    return list(range(0, len(study.suite.prompts), 7))
+    """Every place, on one ground after another."""
+    count = len(study.plan.grounds)
+    return [number * count + number % count for number in range(len(PLACES))]
 
 
 def slider_plot(report: dict[str, Any]) -> Image.Image:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..evaluation.suite import DRIFT_PROMPTS, STEPS
+from ..evaluation.suite import STEPS
 
 
 @dataclass(frozen=True)
 class Plan:
     """Shares, strengths and rates of the demo's stages."""
 
-    steps: int = 300
-    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05, 0.02)
-    edit_shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
-    edit_strengths: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5)
+    steps: int = 200
+    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
+    edit_shares: tuple[float, ...] = (1.0, 0.25, 0.10)
+    edit_strengths: tuple[float, ...] = (1.0, 0.7, 0.5)
     slider_parts: int = 10
     # What searches chose, or what is taken until there is one on this base: benchmarks/world (bench --full --only E1,E3,E4).
     lora_rate: float = 1e-2
@@ -25,5 +25,6 @@ class Plan:
     merge_strengths: tuple[float, float] = (1.2, 1.0)  # of the concept, and of the style
     heal_steps: int = 60
     sampling_steps: int = STEPS
-    drift_prompts: int = DRIFT_PROMPTS
+    drift_prompts: int = 24
+    grounds: tuple[str, ...] = ("night", "sky", "clay", "mint")  # that the concept is asked for on
     training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings

@@ -36,7 +36,7 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
     out.mkdir(parents=True, exist_ok=True)
     with clock.stage("loading the embedded base model, and its own pictures", 15):
         backend = DemoBackend.load()
-        suite = Suite(backend.pipeline, CONCEPT, steps=plan.sampling_steps, others=plan.drift_prompts)
+        suite = Suite(backend.pipeline, CONCEPT, steps=plan.sampling_steps, others=plan.drift_prompts, grounds=plan.grounds)
         study = Study(out, plan, backend, suite, clock)
         first_pictures(study)
     per_seed = [one_seed(study, seed) for seed in range(seeds)]

@@ -36,11 +36,13 @@ class Score:
 class Suite:
     """Holds the base's pictures, so that each method costs its own only."""
 
-    def __init__(self, pipeline: DemoPipeline, word: str, seed: int = 500, steps: int = STEPS, others: int = DRIFT_PROMPTS) -> None:
-        """`word`: a concept's. `others`: how many prompts without the concept the drift is measured on."""
+    def __init__(
+        self, pipeline: DemoPipeline, word: str, seed: int = 500, steps: int = STEPS, others: int = DRIFT_PROMPTS, grounds: Sequence[str] = tuple(GROUNDS)
+    ) -> None:
+        """`word`: a concept's, asked for at each place on each of the `grounds`. `others`: how many prompts without it the drift is measured on."""
         self.pipeline, self.word, self.steps = pipeline, word, steps
         self.meter, self.reader = ConceptMeter(word), load_reader()
-        self.prompts = [Prompt(word, place, ground) for place in PLACES for ground in GROUNDS]
+        self.prompts = [Prompt(word, place, ground) for place in PLACES for ground in grounds]
         self.noise = make_noise(len(self.prompts), seed)
         rng = random.Random(seed)
         self.others = [plain_caption(random_scene(rng, two=0)) for _ in range(others)]
