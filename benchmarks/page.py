@@ -123,8 +123,10 @@ def demo_part(results: Path) -> str:
         ("LoRA + quiet term", f"{found['lora_quiet']['parameters']:,} numbers", found["lora_quiet"]),
     ]
     rows = [[name, size, *(f"{row[key]:.3f}" for key in ("concept_fidelity", "prompt_fidelity", "drift"))] for name, size, row in named]
+    seeds = found["seeds"]
+    trainings, command = ("One training", "demo") if seeds == 1 else (f"Means of {seeds} trainings", f"demo --seeds {seeds}")
     said = (
-        f"Means of {found['seeds']} trainings of one concept, {found['steps']} steps each, from `python3 dev.py demo --seeds {found['seeds']}`. "
+        f"{trainings} of one concept, {found['steps']} steps each, from `python3 dev.py {command}`. "
         "Rates are those that searches chose on the base before this one; E1 to E5 are not measured on this base yet."
     )
     return f"{table(['adapter', 'size', 'concept fidelity ↑', 'prompt fidelity ↑', 'drift ↓'], rows)}\n\n{said}\n"
