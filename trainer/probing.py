@@ -24,7 +24,8 @@ def probed(
     The picture is made from noise (1, c, h, w), noised again to `levels` levels and shown to the model with the prompt. An atom of a text
     stream acts on words, not on places, and has no map.
     """
-    adapter, maps, latent_size = attachment.adapter, {}, (noise.shape[-2], noise.shape[-1])
+    adapter, latent_size = attachment.adapter, (noise.shape[-2], noise.shape[-1])
+    maps: dict[str, Tensor] = {}
 
     def gather(key: str, site: SparseSite, x: Tensor, coefficients: Tensor, update: Tensor, output: Tensor) -> None:
         if site.atoms == 0:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_run import zorp_data, run, settings
+from small_run import run, settings, zorp_data
 
 from sparsedict.sparsedict_core import load
 from sparsedict.sparsedict_core.errors import DataError, FileFormatError, TrainingError

@@ -15,7 +15,7 @@ from tiny_pipelines import save_tiny
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import zorp_data, run
+from small_run import run, zorp_data
 
 from sparsedict.sparsedict_core.errors import TrainingError
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train

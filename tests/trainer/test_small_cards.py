@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_run
-from small_run import zorp_data, run
+from small_run import run, zorp_data
 
 from sparsedict.sparsedict_core.attachment import Attachment
 from sparsedict.sparsedict_core.errors import TrainingError
