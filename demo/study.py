@@ -27,7 +27,7 @@ from .plan import Plan
 from .stages import Clock
 from .together import style_stage, two_concepts_stage
 
-MAPPED_ATOMS = 5
+MAPPED_ATOMS = 4
 
 
 def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
