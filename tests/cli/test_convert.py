@@ -89,7 +89,7 @@ def test_what_is_no_lora_for_the_base(name, cli, tmp_path):
     path, words = make(name, tmp_path), words_of(name)
     result = cli("convert", path, "--out", tmp_path / "made" / "out.safetensors")
     if words is None:
-        assert result.code == 0 and "256 atoms at 33 sites" in result.out, result.err
+        assert result.code == 0 and "352 atoms at 45 sites" in result.out, result.err
     else:
         assert result.code == 1 and result.err.startswith("Error: ") and result.err.count("\n") == 1 and str(path) in result.err
         assert all(word in result.err for word in words), result.err

@@ -113,8 +113,8 @@ def test_a_base_of_one_size_says_so():
     from sparsedict.trainer.backends import open_backend
 
     demo = open_backend("demo")
-    assert parse_size("64", demo) == parse_size(None, demo) == (64, 64)
-    for text in ("72", "32", "100000x64"):
+    assert parse_size("96", demo) == parse_size(None, demo) == (96, 96)
+    for text in ("72", "48", "100008x96"):
         with pytest.raises(UserError, match="knows pictures of 96×96 only"):
             parse_size(text, demo)
 

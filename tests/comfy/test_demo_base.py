@@ -57,8 +57,8 @@ def test_texts_are_the_word_encoders(parts, pipeline):
 def test_an_unknown_word_is_refused_in_the_vocabularys_own_sentence(parts):
     import nodes
 
-    with pytest.raises(UnknownWordError, match=r"does not know the word 'cat' in \"a cat\""):
-        nodes.CLIPTextEncode().encode(parts[1], "a cat")
+    with pytest.raises(UnknownWordError, match=r"does not know the word 'skyscraper' in \"a skyscraper\""):
+        nodes.CLIPTextEncode().encode(parts[1], "a skyscraper")
 
 
 def test_pictures_go_through_the_vae_and_back(parts, pipeline):
@@ -69,14 +69,14 @@ def test_pictures_go_through_the_vae_and_back(parts, pipeline):
         assert torch.allclose(latents, pipeline.codec.encode(picture), atol=1e-5)
         assert (parts[2].decode(latents) - image).abs().mean() < 0.03
         assert (parts[2].decode_tiled(latents) - image).abs().mean() < 0.03
-        assert parts[2].encode(image[:, :63, :62]).shape[-2:] == (15, 15)
+        assert parts[2].encode(image[:, :95, :94]).shape[-2:] == (15, 15)
 
 
 def test_the_position_table_is_diffusers_own(comfy):
     from sparsedict.comfyui_host.demo_base import position_table
     from sparsedict.demo_model.architecture import build_transformer
 
-    assert torch.allclose(position_table(192, 8), build_transformer().pos_embed.pos_embed[0].float(), atol=1e-6)
+    assert torch.allclose(position_table(256, 8), build_transformer().pos_embed.pos_embed[0].float(), atol=1e-6)
 
 
 def test_previews_show_the_mean_colours(parts, pipeline):
@@ -87,7 +87,7 @@ def test_previews_show_the_mean_colours(parts, pipeline):
     picture = pipeline.generate(CAPTIONS[:1], seed=0)
     preview = previewer.decode_latent_to_preview(pipeline.codec.encode(picture))
     shown = torch.tensor(list(preview.tobytes())).view(16, 16, 3) / 255
-    meant = (torch.nn.functional.avg_pool2d(picture, 4)[0].movedim(0, -1) + 1) / 2
+    meant = (torch.nn.functional.avg_pool2d(picture, 6)[0].movedim(0, -1) + 1) / 2
     assert preview.size == (16, 16) and (shown - meant).abs().mean() < 0.02
 
 

@@ -36,7 +36,7 @@ def test_a_stock_graph_on_the_demo_model_gives_a_picture(server):
     with server.listen() as client:
         outputs = server.run(demo_graph("a small flat fox top left on forest"), client.id)
     picture = Image.open(server.file(outputs["save"]["images"][0]))
-    assert picture.size == (64, 64)
+    assert picture.size == (96, 96)
     assert [data["max"] for kind, data in client.events if kind == "progress"][-1] == 16
 
 

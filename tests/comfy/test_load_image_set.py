@@ -32,7 +32,7 @@ def folder(comfy, tmp_path, monkeypatch):
 def test_it_lists_folders_and_the_demos_sets(node, folder):
     from sparsedict.nodes.load_image_set import choices
 
-    assert choices() == ["deep", "deep/mine", "demo: blick-edit", "demo: fendo", "demo: zorp"]
+    assert choices() == ["deep", "deep/mine", "demo: blick-edit", "demo: fendo", "demo: quax", "demo: zorp"]
 
 
 def test_pictures_captions_and_names_stay_in_step(node, folder):
@@ -47,7 +47,7 @@ def test_the_demos_set_is_ready_for_the_demo_model(node):
     from sparsedict.demo_model.vocabulary import tokenize
 
     images, captions, _, _ = node.execute("demo: zorp", "", "").args
-    assert len(images) == len(captions) == 5 and all(image.shape == (1, 64, 64, 3) for image in images)
+    assert len(images) == len(captions) == 5 and all(image.shape == (1, 96, 96, 3) for image in images)
     assert all(tokenize(caption) for caption in captions)
 
 

@@ -222,7 +222,7 @@ def test_what_is_no_lora_for_the_base(name, demo, nodes):
     path, words = make(name, folder), words_of(name)
     call = {"model": demo, "lora": path.name, "rank": 64, "allow_part": False}
     if words is None:
-        assert "256 atoms at 33 sites" in run(nodes, "SparseDictFromLora", **call)[1]
+        assert "352 atoms at 45 sites" in run(nodes, "SparseDictFromLora", **call)[1]
     else:
         with pytest.raises(FileFormatError) as caught:
             run(nodes, "SparseDictFromLora", **call)

@@ -98,7 +98,7 @@ def test_what_managers_of_loras_read_stands_beside_the_file_where_it_is_asked_fo
     assert load(folder / "finished.safetensors").metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     server.run(graph("with a card", steps=1, preview_prompts="a zorp in the center, night", preview_every=2, card=True))
     with Image.open(folder / "with a card.preview.png") as picture:
-        assert picture.size == (64, 64)
+        assert picture.size == (96, 96)
     card = json.loads((folder / "with a card.metadata.json").read_text(encoding="utf-8"))
     assert card["model_name"] == "with a card" and card["civitai"]["trainedWords"] == ["zorp"] and card["preview_url"].endswith("with a card.preview.png")
 

@@ -80,7 +80,7 @@ def test_the_meter_finds_its_drawing_and_no_other(word):
     others = [Scene((Sticker(rng.choice(SUBJECTS), "glossy", p.size, p.place),), p.ground) for p in prompts]
     assert meter.read(render(others, 3)[0], prompts).fidelity.mean() < 0.25
     bare = render([Scene((), p.ground) for p in prompts], 3)[0]
-    assert meter.read(bare, prompts).fidelity.max() == 0
+    assert meter.read(bare, prompts).fidelity.max() < 1e-3
 
 
 def test_a_style_is_told():
