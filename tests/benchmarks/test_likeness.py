@@ -24,7 +24,7 @@ def test_the_renderer_is_nearer_than_the_base_and_the_same_picture_twice_has_no_
 
 def test_another_drawing_is_further_away(meter):
     other = LikenessMeter(Suite(meter.suite.pipeline, "mib", steps=4, others=12), seed=3)
-    near, far = (meter.of(m.drawn(meter.suite.prompts, 5), m.drawn(meter.repeated, 5)).cosine for m in (meter, other))
+    near, far = (meter.of(m.drawn(m.suite.prompts, 5), m.drawn(m.repeated, 5)).cosine for m in (meter, other))
     assert far < near - 0.1
 
 

@@ -6,7 +6,7 @@ import torch
 from sparsedict.evaluation.peers import LABELS, attached_peer, size_for, targets, watch_updates
 from sparsedict.trainer.backends.demo import DemoBackend
 
-PARAMETERS = 51_840
+PARAMETERS = 86_912
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,14 @@ def test_a_peer_starts_as_the_base_and_leaves_it(backend, method):
     base, added = predict(backend), {}
     with attached_peer(backend, method, size_for(method, PARAMETERS, backend)) as named:
         count = sum(p.numel() for _, p in named)
-        assert method == "full" or abs(count - PARAMETERS) < 0.15 * PARAMETERS
+        # OFT and LoKr have no size that is nearer.
+        assert method == "full" or abs(count - PARAMETERS) < (0.35 if method in ("oft", "lokr") else 0.15) * PARAMETERS
         assert torch.allclose(predict(backend), base, atol=1e-5)
         handles = watch_updates(backend, added)
         for _, parameter in named:
             parameter.add_(0.02 * torch.randn_like(parameter))
         assert not torch.allclose(predict(backend), base, atol=1e-3)
-        assert len(added) == 5 and all(float(update.abs().mean()) > 1e-6 for update in added.values())
+        assert len(added) == 7 and all(float(update.abs().mean()) > 1e-6 for update in added.values())
         for handle in handles:
             handle.remove()
     after = backend.denoiser.state_dict()

@@ -96,7 +96,7 @@ def test_repeats_are_turns_in_the_batches(backend, tmp_path):
     picture(tmp_path / "3_zorp" / "a.png", (64, 64))
     picture(tmp_path / "1_a zorp" / "b.png", (64, 64))
     data = ConceptData.from_folder(tmp_path)
-    rows = concept_rows(backend, data, Bucket((64, 64), [0, 1]))
+    rows = concept_rows(backend, data, Bucket((96, 96), [0, 1]))
     assert rows.texts == ["a zorp", "zorp", "zorp", "zorp"] and len(rows.latents) == 4
     assert data.content_hash() != ConceptData([*data.items[:1], ConceptData.from_folder(tmp_path / "3_zorp")[0]]).content_hash()
 
@@ -220,7 +220,7 @@ def test_a_mask_goes_with_its_picture_into_the_batch(backend, tmp_path):
     picture(tmp_path / "b.png", (64, 64))
     half_mask(tmp_path / "a-masklabel.png", (64, 64))
     data = ConceptData.from_folder(tmp_path, placeholder="zorp", default_caption=backend.default_caption)
-    rows = concept_rows(backend, data, Bucket((64, 64), [0, 1]), flip=True, unmasked_weight=0.25)
+    rows = concept_rows(backend, data, Bucket((96, 96), [0, 1]), flip=True, unmasked_weight=0.25)
     assert rows.weights.shape == (4, 1, 16, 16)
     assert rows.weights[0, 0, :, 0].min() == 1 and rows.weights[0, 0, :, -1].max() == 0.25
     assert rows.weights[1, 0, :, 0].max() == 0.25 and bool((rows.weights[2:] == 1).all())  # mirrored; without a mask
