@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .finish import finished
 from .subjects import CONCEPTS, STYLES, SUBJECTS
 
 FOLDER = Path(__file__).parent / "drawings"
@@ -29,13 +30,16 @@ def sprite_index(subject: str, style: str) -> int:
 
 @cache
 def sprites(size: int) -> Tensor:
-    """All drawings at `size` pixels, premultiplied RGBA, (styles · names, 4, size, size) in [0, 1]. Do not write to it."""
-    rows = []
+    """All drawings at `size` pixels, cut as their style is, premultiplied RGBA, (styles · names, 4, side, side) in [0, 1] with side =
+    size + 2 · `finish.PAD`. Do not write to it."""
+    styles = []
     for style in STYLE_NAMES:
+        rows = []
         sheet = Image.open(FOLDER / f"{style}.webp").convert("RGBA")
         for index in range(len(NAMES)):
             left, top = (index % COLUMNS) * CELL, (index // COLUMNS) * CELL
             # Pillow averages over the pixels that a smaller one covers, and weighs colours by alpha in RGBa.
             cell = sheet.crop((left, top, left + CELL, top + CELL)).convert("RGBa").resize((size, size), Image.Resampling.LANCZOS)
             rows.append(torch.from_numpy(np.frombuffer(cell.tobytes(), np.uint8).copy()).view(size, size, 4))
-    return torch.stack(rows).permute(0, 3, 1, 2).float() / 255
+        styles.append(finished(torch.stack(rows).permute(0, 3, 1, 2).float() / 255, style))
+    return torch.cat(styles)

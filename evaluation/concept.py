@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..demo_model.concepts import CONCEPT_STYLE, DRAWING_OF, Prompt, render
+from ..demo_model.finish import PAD
 from ..demo_model.reader import AttributeReader
 from ..demo_model.scene import GROUNDS, MARGIN, PLACES, SIZE, SIZES
 from ..demo_model.sheets import sprite_index, sprites
@@ -33,7 +34,8 @@ class ConceptMeter:
     def __init__(self, word: str) -> None:
         """Raises KeyError for a word without a drawing."""
         index = sprite_index(DRAWING_OF[word], CONCEPT_STYLE)
-        self._drawings = {size: sprites(pixels)[index] for size, pixels in SIZES.items()}  # (4, s, s) each, premultiplied
+        # (4, s, s) each, premultiplied. What lies around a drawing would leave the picture at some of its places.
+        self._drawings = {size: sprites(pixels)[index, :, PAD:-PAD, PAD:-PAD] for size, pixels in SIZES.items()}
         spots = [Prompt(word, place, ground, size) for size in SIZES for place in PLACES for ground in GROUNDS]
         self._ceiling = 1.0
         # Their places are not whole pixels, so alignment leaves a little.
