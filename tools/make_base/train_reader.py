@@ -58,10 +58,13 @@ def disturbed(images: Tensor, codec: PatchCodec) -> Tensor:
 
 
 def train_reader(work: Path, codec: PatchCodec, atlas: Atlas, minutes: float, device: torch.device) -> dict[str, dict[str, float]]:
-    """Train for `minutes` of wall time; returns its accuracy on fresh renders and on the same through the codec."""
+    """Train for `minutes` of wall time, from where an earlier call ended; returns its accuracy on fresh renders and on the same through the codec."""
     torch.manual_seed(2)
     rng = random.Random(5)
-    reader = AttributeReader(ATTRIBUTES).to(device)
+    reader = AttributeReader(ATTRIBUTES)
+    if (work / "reader.safetensors").exists():
+        reader.load_state_dict(load_file(str(work / "reader.safetensors")))
+    reader.to(device)
     optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=0.01)
     began, step = time.time(), 0
     scenes: list[Scene] = []
