@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.config import AdapterConfig
@@ -70,11 +71,14 @@ def made(shapes: ModelShapes, device: torch.device, dtype: torch.dtype, weights:
     """The backend with random weights, on the device."""
     with no_initialisation(), torch.device(device):
         backend = shapes.backend(dtype, contextlib.nullcontext())
-    fill(backend.denoiser)
-    if weights == "int8":
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    # Memory that nothing was written to is not there yet, so a model that fits only in int8 is made part by part.
+    for child in backend.denoiser.children():
+        for part in child if isinstance(child, nn.ModuleList) else (child,):
+            fill(part)
+            if weights == "int8":
+                from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-        quantize_(backend.denoiser, Int8WeightOnlyConfig())
+                quantize_(part, Int8WeightOnlyConfig())
     backend.denoiser.requires_grad_(False)
     backend.device = device
     return backend

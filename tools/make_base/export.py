@@ -53,6 +53,7 @@ def card(facts: dict[str, Any]) -> str:
 A small text-to-image diffusion transformer for drawings on grounds, {SIZE}×{SIZE} pixels: {len(SUBJECTS)} subjects in two styles, three sizes, five
 places, eight grounds in three patterns, one drawing or two. It shows the mechanism; it says nothing about the quality on SDXL or Flux. Apache-2.0,
 trained from scratch on the compositor in `compositor.py`. The drawings are Noto Emoji (*glossy*, Apache-2.0) and Fluent Emoji (*flat* and *ink*, MIT); NOTICE has both.
+Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white paper (`finish.py`).
 
 - transformer: `SD3Transformer2DModel`, {TRANSFORMER_CONFIG['num_layers']} layers of {width}, patch 2, 16 latent channels; {base['images']:,} images in {base['seconds'] / 60:.0f} minutes, flow
   matching, caption dropout 10 %
