@@ -14,7 +14,7 @@ class Plan:
 
     steps: int = 200
     shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.10, 0.05)
-    edit_shares: tuple[float, ...] = (1.0, 0.25, 0.10)
+    edit_shares: tuple[float, ...] = (1.0, 0.25)
     edit_strengths: tuple[float, ...] = (1.0, 0.5)
     slider_parts: int = 7
     # What searches chose, or what is taken until there is one on this base: benchmarks/world (bench --full --only E1,E3,E4).
@@ -27,4 +27,4 @@ class Plan:
     sampling_steps: int = STEPS
     drift_prompts: int = 24
     grounds: tuple[str, ...] = ("night", "sky", "clay", "mint")  # that the concept is asked for on
-    training: dict[str, Any] = field(default_factory=dict)  # more of TrainConfig, for all trainings
+    training: dict[str, Any] = field(default_factory=lambda: {"batch_size": 8})  # more of TrainConfig, for all trainings; six minutes are the promise
