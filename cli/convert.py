@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,4 +132,12 @@ def export(
         check_base(adapter, backend.family, backend.fingerprint(), backend.denoiser)
         return inputs_of(adapter, backend, ConsoleProgress(), images)
 
-    return export_lora(adapter, out, style, rank, dtype or torch.float16, overwrite, None if model is None else samples).text.split("\n")
+    @functools.cache
+    def heights() -> dict[str, int]:
+        assert model is not None
+        from ..lora.base import open_base
+
+        base = open_base(model[0])
+        return {path: wide[1] for path, wide in base.places().widths.items()} if base.family == adapter.metadata.get("base_family") else {}
+
+    return export_lora(adapter, out, style, rank, dtype or torch.float16, overwrite, None if model is None else samples, None, None if model is None else heights).text.split("\n")

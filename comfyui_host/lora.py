@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..lora.exporting import HostModule
 from ..lora.importing import BasePlaces, ImportReport, LoraImport
 from ..lora.lora_file import LoraFile
 from ..lora.names import Part, named_by_path
+from ..lora.original_names import PIECE, original_name
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.folding import SiteSamples
 from ..sparsedict_core.places import widths
@@ -46,6 +48,12 @@ def named_by_host(names: list[str], patcher: Any) -> list[Part]:
     parts = []
     for name in names:
         target = key_map.get(name) or key_map.get(name.replace("lora_unet__", "lora_unet_", 1))  # Wan Fun's own prefix
+        original = original_name(name)
+        piece = PIECE.fullmatch(original)
+        target = target or key_map.get(f"diffusion_model.{original}")
+        if target is None and piece is not None:
+            slices = sorted((rows, path) for path, rows in paths.get(piece[1], []) if rows is not None)
+            parts += [Part(name, path) for _, path in slices[int(piece[2]) : int(piece[2]) + 1]]
         if target is None:
             continue
         key, rows = (target, None) if isinstance(target, str) else (target[0], target[1] and (target[1][1], target[1][1] + target[1][2]))
@@ -80,16 +88,11 @@ def base_places(patcher: Any) -> BasePlaces:
     return BasePlaces(sites.family, sites.component, found, sites.names, weight_of, patches, other_way)
 
 
-def host_names(patcher: Any) -> Callable[[str], str]:
-    """From a site's path (without the component) to kohya's name of the host's module, for `export_lora`."""
-    linears = _linears(patcher)
-
-    def name(path: str) -> str:
-        module, rows = linears.get(path, (path, None))
-        # A part of a fused module goes under diffusers' own name, which the host and diffusers map to the same rows.
-        return f"lora_unet_{module.replace('.', '_')}" if rows is None else f"lora_transformer_{path.replace('.', '_')}"
-
-    return name
+def host_modules(patcher: Any) -> dict[str, HostModule]:
+    """The host's module at each path (without the component), for `export_lora`."""
+    modules = dict(diffusion_model(patcher).named_modules())
+    found = {path: (name, rows, widths(Place(modules[name]))) for path, (name, rows) in _linears(patcher).items()}
+    return {path: HostModule(name, rows, wide[1]) for path, (name, rows, wide) in found.items() if wide}
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save as serialise
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.atomic_write import write_atomically
+from ..sparsedict_core.bounds import MOST_WIDTH
 from ..sparsedict_core.errors import FileFormatError
 from ..sparsedict_core.file_format import DTYPES
 from ..sparsedict_core.folding import SiteSamples
@@ -32,6 +33,15 @@ _TEXT_ENCODERS = {"kohya": ("lora_te",), "diffusers": ("text_encoder",), "peft":
 _HELD_BACK = 4
 
 
+class HostModule(NamedTuple):
+    """A module of a host's model by the host's own name, with its number of output channels; `rows` (start, stop) are those that diffusers
+    has as a module of its own, None: all."""
+
+    name: str
+    rows: tuple[int, int] | None
+    height: int
+
+
 @dataclass
 class ExportReport:
     """What was written. `errors` is ‖ΔO − LoRA‖ / ‖ΔO‖ by site, over inputs that the fit has not seen; empty where nothing was fitted."""
@@ -43,7 +53,7 @@ class ExportReport:
     bytes: int
     errors: dict[str, float] = field(default_factory=dict)
     error: float = 0.0  # over all sites
-    fused: dict[str, int] = field(default_factory=dict)  # rows by path, where the dictionary is on slices of a Linear whose height it does not tell
+    fused: dict[str, int] = field(default_factory=dict)  # rows by path, where the dictionary is on slices of a Linear whose height neither it nor a base tells
     left_out: int = 0  # tensors that the dictionary carried along in another spelling
     hint: str = ""
 
@@ -59,7 +69,7 @@ class ExportReport:
             lines.append("it is the dictionary, to rounding")
         if self.fused:
             path, rows = next(iter(self.fused.items()))
-            lines.append(f"{len(self.fused)} modules are slices of fused Linears: {path} was given the {rows} rows that its slices reach; a loader whose Linear has more will refuse it")
+            lines.append(f"{len(self.fused)} modules are slices of fused Linears: {path} was given the {rows} rows that its slices reach; a loader whose Linear has more will refuse it, so give the base model")
         if self.left_out:
             lines.append(f"{self.left_out} tensors of the LoRA that the dictionary came from are left out, as {self.style} spells them otherwise")
         return "\n".join([*lines, *([self.hint] if self.hint else [])])
@@ -73,12 +83,14 @@ def export_lora(
     dtype: torch.dtype = torch.float16,
     overwrite: bool = False,
     samples: Callable[[], Mapping[str, SiteSamples]] | None = None,
-    host_name: Callable[[str], str] | None = None,
+    host: Mapping[str, HostModule] | None = None,
+    heights: Callable[[], Mapping[str, int]] | None = None,
 ) -> ExportReport:
     """Write `adapter` (with its members, at their strengths) as a LoRA. The file appears whole or not at all.
 
     With style "peft" `path` is a folder. `rank` is at most a module's rank, None: as many as there are atoms. `samples` gives inputs by site, which atoms with thresholds need.
-    `host_name` gives kohya's name of a module where a host knows the original's. Raises FileFormatError: a file that is there, values that `dtype` cannot hold, a gated dictionary without samples.
+    `host` has a host's modules by path (without the component), for kohya's names: slices of one of them leave as one module. `heights` gives the output channels of the base's
+    Linears by path, asked where the dictionary is on slices of one and does not tell. Raises FileFormatError: a file that is there, values that `dtype` cannot hold, a gated dictionary without samples.
     """
     path = Path(path)
     if style not in STYLES:
@@ -92,20 +104,15 @@ def export_lora(
     if path.exists() and not overwrite:
         raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
     report = ExportReport(path, style, 0, (0, 0), 0)
-    if style == "kohya" and adapter.component == "transformer" and host_name is None:
+    if style == "kohya" and adapter.component == "transformer" and host is None:
         report.hint = "its names are diffusers' after kohya's prefix, as ComfyUI and OneTrainer have them for SD3 and Flux; diffusers takes --style diffusers, kohya's tools what Save as LoRA writes in ComfyUI with a model connected"
-    modules = _modules(adapter, rank, samples, report)
+    modules = _modules(adapter, rank, samples, host or {}, heights, report)
     if not modules:
         raise FileFormatError(f"{path}: the dictionary has no atoms left, so there is no LoRA to write; keep some.")
-    patches = adapter.metadata.get("convolutions") or {}
     tensors: dict[str, Tensor] = {}
-    ranks = {}
     for module, (down, up) in modules.items():
-        patch = patches.get(module)
-        if patch is not None and math.prod(patch) == down.shape[1]:
-            down, up = down.reshape(-1, *patch), up.reshape(*up.shape, *(1,) * (len(patch) - 1))
-        ranks[module] = down.shape[0]
-        tensors.update(_spelled(adapter.component, module, down, up, style, host_name))
+        tensors.update(_spelled(adapter.component, module, down, up, style, host is not None))
+    ranks = {module: down.shape[0] for module, (down, _) in modules.items()}
     stored = {key: _stored(path, key, tensor, dtype) for key, tensor in tensors.items()}
     # Loaders read a file in one spelling.
     kept = {key: tensor for key, tensor in adapter.aside.items() if key.startswith(_TEXT_ENCODERS[style]) and key not in stored}
@@ -121,8 +128,11 @@ def export_lora(
     return report
 
 
-def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Mapping[str, SiteSamples]] | None, report: ExportReport) -> dict[str, tuple[Tensor, Tensor]]:
-    """(down, up) by path without the component; sites of several members at one path are added up."""
+def _modules(
+    adapter: SparseAdapter, rank: int | None, samples: Callable[[], Mapping[str, SiteSamples]] | None, host: Mapping[str, HostModule],
+    heights: Callable[[], Mapping[str, int]] | None, report: ExportReport,
+) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+    """(down, up) by path without the component, in kohya's style by the host's name; sites of several members, and of several slices, at one module are added up."""
     strengths = {member.name: member.strength for member in adapter.members}
     gated = [key for key, site in adapter.sites.items() if site.atoms and not is_linear(site)]
     known: Mapping[str, SiteSamples] = {}
@@ -132,7 +142,9 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
                 f"{gated[0]} and {len(gated) - 1} other sites have atoms with thresholds, which no LoRA has; give the base model, so that the nearest LoRA can be fitted."
             )
         known = samples()
+    patches = _noted(adapter, "convolutions")
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     lost = whole = 0.0
     for key, site in adapter.sites.items():
         if site.atoms == 0:
@@ -147,12 +159,19 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
             down, up = linear_factors(site)
         path = site.name.path.removeprefix(f"{adapter.component}.")
         up = up * strengths.get(site.member or "", 1.0)
-        if site.name.rows is not None:  # a slice of a fused Linear: nothing is added to its other rows
-            report.fused[path] = _height(adapter, site.name.path)
-            fused = up.new_zeros(report.fused[path], up.shape[1])
-            fused[slice(*site.name.rows)] = up
+        own = host.get(path, HostModule(path, None, 0))
+        target, first, height = (own.name, (own.rows or (0, 0))[0], own.height) if report.style == "kohya" else (path, 0, 0)
+        if site.name.rows is not None:
+            first, height = first + site.name.rows[0], height or _height(adapter, site.name.path, path, host, heights, report)
+        if site.name.rows is not None or (height and own.rows is not None):  # nothing is added to the other rows
+            if first + site.d_out > height:
+                raise FileFormatError(f"{report.path}: {key} reaches row {first + site.d_out} of {target}, which has {height} in this model; give the model that the dictionary is for.")
+            fused = up.new_zeros(height, up.shape[1])
+            fused[first : first + site.d_out] = up
             up = fused
-        found.setdefault(path, []).append((down, up))
+        found.setdefault(target, []).append((down, up))
+        if path in patches and math.prod(patches[path]) == down.shape[1]:
+            shapes[target] = tuple(patches[path])
     report.error = (lost / whole) ** 0.5 if whole else 0.0
     modules = {}
     for path, pairs in found.items():
@@ -160,13 +179,33 @@ def _modules(adapter: SparseAdapter, rank: int | None, samples: Callable[[], Map
         if (rank is not None and down.shape[0] > rank) or down.shape[0] > min(down.shape[1], up.shape[0]):
             down, up, _ = singular_factors(down, up)
             down, up = down[:rank], up[:rank].T
+        if path in shapes:
+            down, up = down.reshape(-1, *shapes[path]), up.reshape(*up.shape, *(1,) * (len(shapes[path]) - 1))
         modules[path] = down, up
     return modules
 
 
-def _height(adapter: SparseAdapter, path: str) -> int:
-    """Rows of a fused Linear, as far as the dictionary's slices of it reach."""
-    return max(site.name.rows[1] for site in adapter.sites.values() if site.name.path == path and site.name.rows is not None)
+def _height(
+    adapter: SparseAdapter, whole: str, path: str, host: Mapping[str, HostModule], heights: Callable[[], Mapping[str, int]] | None, report: ExportReport
+) -> int:
+    """Rows of a fused Linear, told by the dictionary, else by a base; else, and noted, as far as the dictionary's slices of it reach."""
+    reach = max(site.name.rows[1] for site in adapter.sites.values() if site.name.path == whole and site.name.rows is not None)
+    told = _noted(adapter, "fused").get(path)
+    if told is None and path in host:
+        own = host[path]
+        told = own.height if own.rows is None else own.rows[1] - own.rows[0]
+    if told is None and heights is not None:
+        told = heights().get(path)
+    if isinstance(told, int) and reach <= told <= MOST_WIDTH:
+        return told
+    report.fused[path] = reach
+    return reach
+
+
+def _noted(adapter: SparseAdapter, key: str) -> dict[str, Any]:
+    """What the dictionary notes of the base's modules, by path; its file may be anyone's."""
+    noted = adapter.metadata.get(key)
+    return noted if isinstance(noted, dict) else {}
 
 
 def _fitted(site: SparseSite, sample: SiteSamples, rank: int) -> tuple[Tensor, Tensor, float, float]:
@@ -181,14 +220,13 @@ def _fitted(site: SparseSite, sample: SiteSamples, rank: int) -> tuple[Tensor, T
     return down, up, float(missed.square().sum()), float(update[~seen].square().sum())
 
 
-def _spelled(component: str, path: str, down: Tensor, up: Tensor, style: str, host_name: Callable[[str], str] | None) -> dict[str, Tensor]:
+def _spelled(component: str, path: str, down: Tensor, up: Tensor, style: str, by_host: bool) -> dict[str, Tensor]:
     if style == "diffusers":
         return {f"{component}.{path}.lora_A.weight": down, f"{component}.{path}.lora_B.weight": up}
     if style == "peft":
         return {f"base_model.model.{path}.lora_A.weight": down, f"base_model.model.{path}.lora_B.weight": up}
-    # kohya's own prefix for UNets; for transformers the one under which loaders expect diffusers' names.
-    prefix = "lora_unet_" if component == "unet" else "lora_transformer_"
-    name = prefix + path.replace(".", "_") if host_name is None else host_name(path)
+    # kohya's own prefix for the original's names; for transformers the one under which loaders expect diffusers'.
+    name = ("lora_unet_" if by_host or component == "unet" else "lora_transformer_") + path.replace(".", "_")
     return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(float(down.shape[0]), dtype=torch.float64)}
 
 

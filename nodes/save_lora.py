@@ -54,7 +54,7 @@ class SaveAsLora(io.ComfyNode):
         cls, sparse_dict: SparseDict, filename: str, folder: str, existing: str, style: str, rank: int, precision: str, model: Any = None, positive: Any = None,
         latent_image: dict | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..comfyui_host.lora import host_names, inputs_of
+        from ..comfyui_host.lora import host_modules, inputs_of
         from ..lora.exporting import export_lora
 
         path = place(filename, folder, "loras", existing)
@@ -64,6 +64,6 @@ class SaveAsLora(io.ComfyNode):
             if latent_image is None:
                 raise SparseDictError("a prompt is connected and no latent: connect one of the size that you make pictures of.")
             samples = lambda: inputs_of(model, adapter, positive, latent_image)  # noqa: E731
-        names = None if model is None else host_names(model)
-        report = export_lora(adapter, path, style, rank or None, DTYPES[precision], existing == "overwrite", samples, names)
+        host = None if model is None else host_modules(model)
+        report = export_lora(adapter, path, style, rank or None, DTYPES[precision], existing == "overwrite", samples, host)
         return io.NodeOutput(str(report.path), report.text, ui={"text": (report.text,)})

@@ -95,6 +95,9 @@ class SparseAdapter(nn.Module):
                 kind = type(places[name.place].module).__name__
                 raise SiteError(f"{name.path} is a {kind}, which tells no widths; a site must be a Linear of some kind.")
             made.append(SparseSite.create(name, *found, config, generator, encoder))
+        whole = {name.path: widths(Place(places[name.place].module)) for name in names if name.rows is not None}
+        if whole:  # a LoRA of a slice is as high as the Linear, which the slices alone do not tell
+            metadata = {**(metadata or {}), "fused": {path.removeprefix(f"{component}."): wide[1] for path, wide in whole.items() if wide}}
         return cls(made, config, component, metadata)
 
     def attach(

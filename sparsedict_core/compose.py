@@ -17,6 +17,9 @@ from .fingerprint import differ
 from .shown_text import shortened
 from .site import SparseSite
 
+#: What a dictionary notes of the base's modules, by path, for the LoRA that it may become.
+_BY_PATH = ("convolutions", "fused")
+
 
 def compose(parts: Sequence[tuple[str, SparseAdapter, float]]) -> SparseAdapter:
     """One adapter from (name, adapter, strength). Members of a part that is composed itself become `name.member`.
@@ -81,6 +84,10 @@ def _metadata(parts: Sequence[tuple[str, SparseAdapter, float]]) -> dict[str, An
         values = [adapter.metadata[key] for _, adapter, _ in parts if adapter.metadata.get(key)]
         if values:
             metadata[key] = values[0]
+    for key in _BY_PATH:
+        together = {path: value for _, adapter, _ in parts if isinstance(noted := adapter.metadata.get(key), dict) for path, value in noted.items()}
+        if together:
+            metadata[key] = together
     words: list[str] = []
     for _, adapter, _ in parts:
         words += adapter.trigger_words

@@ -7,10 +7,13 @@ import torch
 from core.newer_denoisers import NEWER
 from core.tiny_denoisers import DENOISERS
 from lora.lora_files import convolutions, kohya_style, linears, random_lora, write
+from lora.test_import import check
+from safetensors.torch import load_file
 
 from sparsedict.lora.base import Base
 from sparsedict.lora.convert import lora_to_adapter
-from sparsedict.lora.exporting import export_lora
+from sparsedict.lora.exporting import HostModule, export_lora
+from sparsedict.sparsedict_core import load, save
 from sparsedict.sparsedict_core.adapter import SparseAdapter
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.config import AdapterConfig
@@ -20,6 +23,7 @@ from sparsedict.sparsedict_core.low_rank import linear_config, linear_factors, l
 from sparsedict.sparsedict_core.prune import prune
 from sparsedict.sparsedict_core.selection import Selection, select
 from sparsedict.sparsedict_core.site import SiteName
+from sparsedict.sparsedict_core.site_discovery import discover_sites
 
 FAMILIES = {
     "sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline", "wan": "WanPipeline",
@@ -118,30 +122,92 @@ def test_convolutions_keep_their_shape(tmp_path):
     base = Base.of(DENOISERS["sd15"][0]()[0])
     lora = random_lora(convolutions(base.denoiser))
     adapter, _ = lora_to_adapter(write(kohya_style(lora), tmp_path / "in.safetensors"), base)
-    export_lora(adapter, tmp_path / "out.safetensors", dtype=torch.float32)
-    from safetensors.torch import load_file
+    for made in (adapter, compose([("a", adapter, 1.0)])):
+        export_lora(made, tmp_path / "out.safetensors", dtype=torch.float32, overwrite=True)
+        back = load_file(str(tmp_path / "out.safetensors"))
+        for path, (down, up) in lora.items():
+            name = "lora_unet_" + path.replace(".", "_")
+            assert back[f"{name}.lora_down.weight"].shape == down.shape and back[f"{name}.lora_up.weight"].shape == up.shape
 
-    back = load_file(str(tmp_path / "out.safetensors"))
-    for path, (down, up) in lora.items():
-        name = "lora_unet_" + path.replace(".", "_")
-        assert back[f"{name}.lora_down.weight"].shape == down.shape and back[f"{name}.lora_up.weight"].shape == up.shape
+
+def on_slices(tmp_path, sites="q,v"):
+    """(denoiser, inputs, linear dictionary on slices of its fused Linears, the changes of whole Linears by path), by way of a file."""
+    torch.manual_seed(0)
+    model, inputs = NEWER["flux2"][0]()
+    found = discover_sites(model.eval(), sites, lambda: model(**inputs))
+    names = [name for name in found.sites if name.rows is not None]
+    made = SparseAdapter.create(model, names, linear_config(2), found.component, metadata={"base_family": found.family})
+    wanted = {}
+    for number, name in enumerate(names):
+        module = model.get_submodule(name.path.removeprefix("transformer."))
+        down, up = torch.randn(1 + number % 3, module.in_features), 0.1 * torch.randn(name.rows[1] - name.rows[0], 1 + number % 3)
+        made.sites[name.place] = linear_site(name, *singular_factors(down, up))
+        whole = wanted.setdefault(name.path.removeprefix("transformer."), torch.zeros(module.out_features, module.in_features, dtype=torch.float64))
+        whole[slice(*name.rows)] += up.double() @ down.double()
+    save(made, tmp_path / "dictionary.safetensors", torch.float32)
+    return model, inputs, load(tmp_path / "dictionary.safetensors"), wanted
 
 
-def test_slices_of_a_fused_linear_are_told(tmp_path):
-    """The dictionary does not know how many rows come after its last slice."""
-    down, up = torch.randn(2, 8), torch.randn(4, 2)
-    sites = [linear_site(SiteName("transformer.block.to_qkv_mlp_proj", 0, stream, rows), *singular_factors(down, up)) for stream, rows in (("q", (0, 4)), ("v", (8, 12)))]
-    adapter = SparseAdapter(sites, linear_config(2), "transformer", {"base_family": "flux2"})
-    report = export_lora(adapter, tmp_path / "lora.safetensors", dtype=torch.float32)
-    assert report.fused == {"block.to_qkv_mlp_proj": 12} and "12 rows that its slices reach" in report.text
+def test_slices_of_a_fused_linear_are_one_module(tmp_path):
+    """q and v of a Linear that holds q, k, v and more: the downs are stacked, each up in its own rows, nothing in the others."""
+    model, inputs, adapter, wanted = on_slices(tmp_path)
+    base = Base.of(model)
+    both = compose([("a", adapter, 1.0), ("b", adapter, -0.5)])
+    for style, saved, scale in (("kohya", adapter, 1.0), ("diffusers", adapter, 1.0), ("peft", adapter, 1.0), ("diffusers", both, 0.5)):
+        out = tmp_path / (style if style == "peft" else f"{style}.safetensors")
+        report = export_lora(saved, out, style, dtype=torch.float32, overwrite=True)
+        assert report.modules == len(wanted) and not report.fused
+        assert scale != 1 or report.ranks == (1 + 2, 3 + 1)  # as many as its slices have together
+        check(lora_to_adapter(out, base)[0], {path: scale * change for path, change in wanted.items()})
+    with adapter.attach(model, component="transformer"):
+        ours = output(model, inputs)
+    assert not torch.allclose(output(model, inputs), ours, atol=1e-3)
+    export_lora(adapter, tmp_path / "again.safetensors", "diffusers", dtype=torch.float32)
+    state = load_file(str(tmp_path / "again.safetensors"))
+    model.load_lora_adapter(state, prefix="transformer", adapter_name="out")
+    torch.testing.assert_close(output(model, inputs), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_height_of_a_fused_linear(tmp_path):
+    """A dictionary of an older version does not know it: the base does, and without one it is said."""
+    model, _, adapter, wanted = on_slices(tmp_path)
+    assert set(adapter.metadata.pop("fused")) == set(wanted)
+    heights = {path: change.shape[0] for path, change in wanted.items()}
+    assert not export_lora(adapter, tmp_path / "known.safetensors", dtype=torch.float32, heights=lambda: heights).fused
+    check(lora_to_adapter(tmp_path / "known.safetensors", Base.of(model))[0], wanted)
+    for bad in (None, dict.fromkeys(wanted, 7), dict.fromkeys(wanted, 1 << 60), "damaged"):
+        adapter.metadata["fused"] = bad
+        report = export_lora(adapter, tmp_path / "unknown.safetensors", dtype=torch.float32, overwrite=True)
+        path, reach = next(iter(report.fused.items()))
+        assert len(report.fused) == len(wanted) and reach < heights[path] and f"{reach} rows that its slices reach" in report.text
+
+
+@pytest.mark.parametrize("style", ["kohya", "diffusers"])
+def test_modules_that_a_host_has_in_one(style, tmp_path):
+    """q, k and v are three modules to diffusers and one to a host: in kohya's style the host's, else diffusers'."""
+    generator = torch.Generator().manual_seed(0)
+    sites, changes = [], []
+    for number, role in enumerate(("q", "v", "k")):
+        down, up = torch.randn(number + 1, 8, generator=generator), torch.randn(4, number + 1, generator=generator)
+        sites.append(linear_site(SiteName(f"transformer.block.0.to_{role}", 0, role), *singular_factors(down, up)))
+        changes.append(up @ down)
+    adapter = SparseAdapter(sites[:2], linear_config(2), "transformer", {"base_family": "flux"})
+    host = {f"block.0.to_{role}": HostModule("block.0.qkv", (4 * number, 4 * number + 4), 14) for number, role in enumerate("qkv")}
+    export_lora(adapter, tmp_path / "lora.safetensors", style, dtype=torch.float32, host=host)
+    state = load_file(str(tmp_path / "lora.safetensors"))
+    if style == "kohya":
+        assert {key.split(".")[0] for key in state} == {"lora_unet_block_0_qkv"} and float(state["lora_unet_block_0_qkv.alpha"]) == 3
+        found = state["lora_unet_block_0_qkv.lora_up.weight"] @ state["lora_unet_block_0_qkv.lora_down.weight"]
+        torch.testing.assert_close(found, torch.cat([changes[0], torch.zeros(4, 8), changes[1], torch.zeros(2, 8)]))
+    else:
+        assert {key.removesuffix(".weight").rpartition(".")[0] for key in state} == {"transformer.block.0.to_q", "transformer.block.0.to_v"}
+        torch.testing.assert_close(state["transformer.block.0.to_v.lora_B.weight"] @ state["transformer.block.0.to_v.lora_A.weight"], changes[1])
 
 
 def test_nearest_lora_of_a_gated_dictionary(tmp_path):
     """The stated error is that of inputs which the fit has not seen; without inputs it is refused."""
     torch.manual_seed(0)
     base = Base.of(DENOISERS["sd15"][0]()[0])
-    from sparsedict.sparsedict_core.site_discovery import discover_sites
-
     found = discover_sites(base.denoiser)
     adapter = SparseAdapter.create(base.denoiser, found.sites[:3], AdapterConfig(atoms=8, rank=None), found.component)
     for site in adapter.sites.values():
