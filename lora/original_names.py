@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .base import Base
-from .lora_file import LoraFile, LoraModule
+from .lora_file import LoraModule
 from .names import Part
-from .updates import widths
+from .updates import Shapes, widths
 
 _PREFIX = re.compile(r"lora_unet_|lora_transformer_|lycoris_|(base_model\.model\.)?((model\.)?diffusion_model\.|transformer\.|unet\.)?")
 #: Names with an underscore of their own; every other one in a trainer's flat name stands for a dot.
@@ -24,16 +24,19 @@ _WORDS = (
     "x_embedder", "y_embedder", "t_embedder", "img_in", "txt_in", "time_in", "vector_in", "guidance_in", "in_layer", "out_layer", "time_embedding",
     "text_embedding", "time_projection", "single_stream_modulation", "double_stream_modulation_img", "double_stream_modulation_txt",
 )  # fmt: skip
+#: A part of a fused Linear as a module of its own, by its number: the names of the Open Model Initiative (OMI), which OneTrainer wrote.
+PIECE = re.compile(r"(.+\.(?:qkv|linear1))\.([0-3])")
 _WORD = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})|_")
 
 
 def original_name(module: str) -> str:
     """With dots and without what a trainer puts before it: "lora_unet_joint_blocks_0_x_block_mlp_fc1" → "joint_blocks.0.x_block.mlp.fc1"."""
     name = _PREFIX.sub("", module, count=1)
-    return name if "." in name else _WORD.sub(lambda found: found[1] or ".", name)
+    # OMI calls Flux's img_in a patch embedding.
+    return re.sub(r"^img_in\.proj$", "img_in", name) if "." in name else _WORD.sub(lambda found: found[1] or ".", name)
 
 
-def named_by_checkpoint(file: LoraFile, modules: list[LoraModule], base: Base) -> list[Part]:
+def named_by_checkpoint(file: Shapes, modules: list[LoraModule], base: Base) -> list[Part]:
     """The parts that a checkpoint's converter finds for `modules`. Modules that it doesn't know are in no part, and so are all where it fails."""
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 

@@ -6,7 +6,7 @@ What the modules compute is public knowledge of their trainers (LyCORIS, peft); 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,13 @@ class Factors(NamedTuple):
     lost: float = 0.0
 
 
-def widths(file: LoraFile, module: LoraModule) -> tuple[int, int]:
+class Shapes(Protocol):
+    """A LoRA file, as far as its shapes go."""
+
+    def shape(self, key: str) -> tuple[int, ...]: ...
+
+
+def widths(file: Shapes, module: LoraModule) -> tuple[int, int]:
     """(d_in, d_out) of the change, told from shapes alone; d_in of a convolution is channels · height · width."""
 
     def shape(part: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .attachment import Attachment
 
 #: Names of a text encoder's modules in a LoRA file begin with one of these.
-_TEXT = ("lora_te", "text_encoder", "text_encoders.", "lora_prior_te", "clip_l.", "clip_g.", "t5xxl.", "conditioner.", "te.", "te1.", "te2.")
+_TEXT = ("lora_te", "text_encoder", "text_encoders.", "lora_prior_te", "clip_l.", "clip_g.", "t5xxl.", "t5.", "conditioner.", "te.", "te1.", "te2.")
 
 
 def is_text_encoder(name: str) -> bool:

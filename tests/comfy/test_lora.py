@@ -13,9 +13,10 @@ import torch
 from lora.bad_files import NAMES, make, words_of
 from lora.lora_files import kohya_style, write
 from node_calls import run
+from safetensors.torch import load_file
 
 from sparsedict.comfyui_host.injection import apply_adapter
-from sparsedict.comfyui_host.lora import base_places, host_names, import_lora
+from sparsedict.comfyui_host.lora import base_places, host_modules, import_lora
 from sparsedict.comfyui_host.sites import diffusion_model
 from sparsedict.lora.exporting import export_lora
 from sparsedict.sparsedict_core.errors import FileFormatError
@@ -25,7 +26,7 @@ FAMILIES = ("sd3", "sd15", "wan")
 INSIDE = ("attn", "attention", "mlp", "ffn", "ff.net", "feed_forward", "linear1", "linear2", "in_layers.2", "skip_connection")
 
 
-def host_modules(patcher, every=1):
+def adapted(patcher, every=1):
     """The host's Linears and convolutions inside blocks, by its own names, fused ones too."""
     found = {
         name: module for name, module in diffusion_model(patcher).named_modules()
@@ -37,7 +38,7 @@ def host_modules(patcher, every=1):
 def kohya_file(patcher, path, every=3, size=0.3, alpha=1.0):
     generator = torch.Generator().manual_seed(0)
     lora = {}
-    for name, module in host_modules(patcher, every).items():
+    for name, module in adapted(patcher, every).items():
         weight = module.weight
         more = (1,) * (weight.ndim - 2)
         down = torch.randn(2, *weight.shape[1:], generator=generator) / weight[0].numel() ** 0.5
@@ -59,7 +60,7 @@ def test_pictures_are_the_hosts_own(comfy, family, tmp_path):
     path = kohya_file(patcher, tmp_path / "lora.safetensors")
     base = tiny_models.sample(patcher, family)
     adapter, report = import_lora(path, patcher, 64)
-    assert not report.aside and report.kinds["lora"] == len(host_modules(patcher, 3))
+    assert not report.aside and report.kinds["lora"] == len(adapted(patcher, 3))
     theirs = tiny_models.sample(by_the_host(patcher, path), family)
     ours = tiny_models.sample(apply_adapter(patcher, adapter), family)
     assert float((theirs - base).abs().max()) > 1e-2
@@ -70,7 +71,9 @@ def test_pictures_are_the_hosts_own(comfy, family, tmp_path):
         if style == "diffusers" and family in ("wan", "sd15"):
             continue  # names that this host's loader does not know, or knows in an older spelling
         out = tmp_path / f"{style}.safetensors"
-        export_lora(adapter, out, style, dtype=torch.float32, host_name=host_names(patcher))
+        export_lora(adapter, out, style, dtype=torch.float32, host=host_modules(patcher))
+        if style == "kohya":  # parts of a fused module in one, as kohya's tools want it
+            assert {key.split(".")[0] for key in load_file(str(out))} == {key.split(".")[0] for key in load_file(str(path))}
         again = tiny_models.sample(by_the_host(patcher, out), family)
         torch.testing.assert_close(again, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
 
@@ -128,6 +131,17 @@ def test_every_weight_of_flux_and_the_like(comfy, tmp_path):
             whole[slice(*place.rows) if place.rows else slice(None)] -= (up @ down).float()
         for name, left in wanted.items():
             assert float(left.abs().max()) < 1e-4, (family, name)
+
+
+def test_parts_of_fused_layers_by_number(comfy, tmp_path):
+    """OneTrainer's OMI names, which the host itself does not know."""
+    pairs = {"img_attn.qkv.2": "attn.to_v", "txt_attn.qkv.0": "attn.add_q_proj", "img_mlp.0": "ff.net.0.proj"}
+    patcher = dict(outlines())["flux"]
+    lora = {f"transformer.double_blocks.0.{name}": (torch.ones(1, 32), torch.ones(128 if "mlp" in name else 32, 1)) for name in pairs}
+    lora["transformer.single_blocks.0.linear1.3"] = torch.ones(1, 32), torch.ones(128, 1)
+    adapter, report = import_lora(write(kohya_style(lora, "", dotted=True), tmp_path / "omi.safetensors"), patcher, 64)
+    wanted = {f"transformer.transformer_blocks.0.{path}" for path in pairs.values()} | {"transformer.single_transformer_blocks.0.proj_mlp"}
+    assert set(adapter.sites) == wanted and not report.aside
 
 
 def test_what_the_hosts_own_trainer_writes(comfy, tmp_path):

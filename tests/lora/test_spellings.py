@@ -113,6 +113,9 @@ OF_THE_ORIGINAL = {
     "LyCORIS": ("lycoris_", True, *KOHYA),
     "a checkpoint's prefix": ("model.diffusion_model.", False, *PEFT),
 }
+#: OneTrainer's OMI format, of the families that it had: the original's names with dots, and q, k, v of a fused Linear each by its number.
+OMI = {"sd15": "unet", "sdxl": "unet", "sd3": "transformer", "sd3.5": "transformer", "flux": "transformer", "chroma": "transformer"}
+OMI_NAMES = {"img_in": "img_in.proj"}
 OF_DIFFUSERS = {
     "diffusers": ("{component}.", False, *PEFT),
     "OneTrainer": ("lora_{component}_", True, *KOHYA),
@@ -156,3 +159,27 @@ def test_each_module_is_found(family, tmp_path):
             found = {path: list(range(shapes[path][0]) if part.rows is None else part.rows) for path, [part] in work.by_path.items()}
             assert found == rows, name
             assert not work.aside, name
+
+
+@pytest.mark.parametrize("pieces", ["all", "some"])
+@pytest.mark.parametrize("family", OMI)
+def test_omi(family, pieces, tmp_path):
+    """Each part of a fused Linear is a module to OMI; a file need not have all of them. The text encoders' modules and embeddings are kept."""
+    make, pipeline, originals = FAMILIES[family]
+    base = Base.of(make(), getattr(diffusers, f"{pipeline}Pipeline"))
+    shapes = {path: tuple(module.weight.shape) for path, module in base.denoiser.named_modules() if getattr(module, "weight", None) is not None}
+    modules, wanted = {}, {}
+    for original, paths in originals.items():
+        for number, path in enumerate(paths):
+            if pieces == "some" and len(paths) > 1 and number in (1, 3):
+                continue
+            shape = shapes[path]
+            name = OMI_NAMES.get(original, original) if len(paths) == 1 else f"{original}.{number}"
+            modules[name] = torch.ones(1, *shape[1:]), torch.ones(shape[0], 1, *(1,) * (len(shape) - 2))
+            rows = list(range(shape[0]))
+            wanted[path] = rows[len(rows) // 2 :] + rows[: len(rows) // 2] if original in SWAPPED else rows
+    rest = {"clip_l.text_model.encoder.layers.0.mlp.fc1": (torch.ones(1, 4), torch.ones(4, 1)), "t5.encoder.block.0.layer.0.SelfAttention.q": (torch.ones(1, 4), torch.ones(4, 1))}
+    tensors = spelled(modules, f"{OMI[family]}.", False, *KOHYA) | spelled(rest, "", False, *KOHYA) | {"bundle_emb.zorp": torch.ones(1, 4)}
+    work = open_import(write(tensors, tmp_path / "omi.safetensors"), base)
+    assert {path: list(range(shapes[path][0]) if part.rows is None else part.rows) for path, [part] in work.by_path.items()} == wanted
+    assert work.report.text_encoder == 6 and work.report.aside == ["bundle_emb.zorp"]
