@@ -233,6 +233,26 @@ def test_text_encoders_leave_with_the_lora(tmp_path):
     assert out.left_out == 3 and "left out" in out.text
 
 
+def test_three_text_encoders_of_sd3(tmp_path):
+    """kohya's te1, te2 and te3 are kept and counted; they leave in kohya's style, and in another it is said that they do not."""
+    from safetensors.torch import load_file
+
+    from sparsedict.lora.exporting import export_lora
+
+    base = Base.of(DENOISERS["sd3"][0]()[0])
+    tensors, text = kohya_style(random_lora(linears(base.denoiser))), {}
+    for name in ("te1_text_model_encoder_layers_0_mlp_fc1", "te2_text_model_encoder_layers_0_mlp_fc1", "te3_encoder_block_0_layer_0_SelfAttention_q"):
+        tensors, more = with_text_encoder(tensors, f"lora_{name}")
+        text |= more
+    adapter, report = lora_to_adapter(write(tensors, tmp_path / "lora.safetensors"), base)
+    assert report.text_encoder == 9 and "9 tensors of text encoders" in report.text and not report.aside
+    out = export_lora(adapter, tmp_path / "kohya.safetensors")
+    assert not out.left_out and set(text) <= set(load_file(str(tmp_path / "kohya.safetensors")))
+    for style in ("diffusers", "peft"):
+        out = export_lora(adapter, tmp_path / (style if style == "peft" else f"{style}.safetensors"), style)
+        assert out.left_out == 9 and f"9 tensors of the LoRA that the dictionary came from are left out, as {style}" in out.text
+
+
 def test_names_of_other_tensors_are_shown_escaped_and_short(tmp_path):
     base = Base.of(DENOISERS["sd15"][0]()[0])
     for name in ("zz\x1b]0;owned\x07\u202e", "z" * 300_000):
