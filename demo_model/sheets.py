@@ -29,17 +29,19 @@ def sprite_index(subject: str, style: str) -> int:
 
 
 @cache
+def drawings(size: int, style: str) -> Tensor:
+    """A style's drawings as its sheet has them, premultiplied RGBA, (names, 4, size, size) in [0, 1]. Do not write to it."""
+    rows = []
+    sheet = Image.open(FOLDER / f"{style}.webp").convert("RGBA")
+    for index in range(len(NAMES)):
+        left, top = (index % COLUMNS) * CELL, (index // COLUMNS) * CELL
+        # Pillow averages over the pixels that a smaller one covers, and weighs colours by alpha in RGBa.
+        cell = sheet.crop((left, top, left + CELL, top + CELL)).convert("RGBa").resize((size, size), Image.Resampling.LANCZOS)
+        rows.append(torch.from_numpy(np.frombuffer(cell.tobytes(), np.uint8).copy()).view(size, size, 4))
+    return torch.stack(rows).permute(0, 3, 1, 2).float() / 255
+
+
+@cache
 def sprites(size: int) -> Tensor:
-    """All drawings at `size` pixels, cut as their style is, premultiplied RGBA, (styles · names, 4, side, side) in [0, 1] with side =
-    size + 2 · `finish.PAD`. Do not write to it."""
-    styles = []
-    for style in STYLE_NAMES:
-        rows = []
-        sheet = Image.open(FOLDER / f"{style}.webp").convert("RGBA")
-        for index in range(len(NAMES)):
-            left, top = (index % COLUMNS) * CELL, (index // COLUMNS) * CELL
-            # Pillow averages over the pixels that a smaller one covers, and weighs colours by alpha in RGBa.
-            cell = sheet.crop((left, top, left + CELL, top + CELL)).convert("RGBa").resize((size, size), Image.Resampling.LANCZOS)
-            rows.append(torch.from_numpy(np.frombuffer(cell.tobytes(), np.uint8).copy()).view(size, size, 4))
-        styles.append(finished(torch.stack(rows).permute(0, 3, 1, 2).float() / 255, style))
-    return torch.cat(styles)
+    """All drawings, cut as their style is, (styles · names, 4, side, side) with side = size + 2 · `finish.PAD`. Do not write to it."""
+    return torch.cat([finished(drawings(size, style), style) for style in STYLE_NAMES])

@@ -1,12 +1,15 @@
 """The base's world: pictures whose content is known exactly, in words that the base's encoder can read."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sparsedict.demo_model.attributes import ATTRIBUTES, half, labels_of
 from sparsedict.demo_model.compositor import Atlas, rows_of
+from sparsedict.demo_model.finish import PAD, finished
 from sparsedict.demo_model.scene import (
     PATTERNS,
     SIZE,
@@ -20,8 +23,9 @@ from sparsedict.demo_model.scene import (
     random_scene,
 )
 from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, sprites
-from sparsedict.demo_model.subjects import CONCEPTS, SUBJECTS
+from sparsedict.demo_model.subjects import CONCEPTS, SEEN_STYLES, SUBJECTS
 from sparsedict.demo_model.vocabulary import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY, tokenize
+from sparsedict.tools.make_base.check_base import nearest_cut
 from sparsedict.tools.make_base.parts import make_model
 from sparsedict.tools.make_base.pool import make_pool
 from sparsedict.tools.make_base.train_base import TOKENS_KEPT, FlowLoss, drawn_tokens, train_base
@@ -51,6 +55,26 @@ def test_outside_its_mask_a_scene_is_its_ground(atlas):
     columns = masks.amax((0, 2)).gt(0.5).float()  # (2, SIZE): the first drawing lies left, the second right
     middle = (columns * torch.arange(SIZE)).sum(1) / columns.sum(1)
     assert middle[0] < SIZE / 2 - 10 and middle[1] > SIZE / 2 + 10
+
+
+def test_a_style_is_a_cut_whatever_the_drawing():
+    dark = torch.zeros(1, 4, 48, 48)
+    dark[:, 3, 16:32, 16:32] = 1
+    dark[:, 3, 20:28, 20:28] = 0  # a hole
+    glossy, flat, ink = (finished(dark, style)[0] for style in ("glossy", "flat", "ink"))
+    drawn = F.pad(dark, (PAD,) * 4)[0, 3] > 0
+    assert all(torch.equal(cut[:, drawn], F.pad(dark, (PAD,) * 4)[0][:, drawn]) for cut in (glossy, flat, ink))
+    above, below, hole = (PAD + 15, PAD + 24), (PAD + 32, PAD + 24), (PAD + 24, PAD + 24)
+    assert glossy[3][below] > 0.1 > glossy[3][above] and float(glossy[:3].max()) == 0  # a shadow falls
+    assert flat[:, above[0], above[1]].min() == 1 == flat[:, below[0], below[1]].min() and flat[3][hole] < 1
+    assert ink[:, hole[0], hole[1]].tolist() == [1, 1, 1, 1] and float(ink[3, 0].max()) == 0  # printed on paper
+
+
+def test_a_copy_of_what_was_seen_is_not_taken_for_the_style_that_was_asked_for(atlas):
+    seen = [Scene((Sticker(subject, style, "large", "left"),), "clay") for subject in ("otter", "fox") for style in SEEN_STYLES]
+    asked = [replace(scene, stickers=(replace(scene.stickers[0], style=other),)) for scene, other in zip(seen, SEEN_STYLES[::-1] * 2, strict=True)]
+    pictures = atlas.draw(rows_of(seen, 4))[0]
+    assert nearest_cut(pictures, seen) == 1 and nearest_cut(pictures, asked) == 0
 
 
 def test_one_seed_gives_one_picture_and_the_jitter_another(atlas):

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...demo_model.attributes import accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
+from ...demo_model.finish import PAD, finished
 from ...demo_model.pipeline import DemoPipeline, make_noise
 from ...demo_model.reader import AttributeReader
 from ...demo_model.scene import (
@@ -25,7 +27,8 @@ from ...demo_model.scene import (
     plain_caption,
     random_scene,
 )
-from ...demo_model.subjects import SUBJECTS
+from ...demo_model.sheets import NAMES, drawings
+from ...demo_model.subjects import SEEN_STYLES, SUBJECTS
 from .parts import load_base
 
 STEPS = 24
@@ -75,6 +78,27 @@ def check(sampler: DemoPipeline, reader: AttributeReader, scenes: list[Scene], s
     return (means if slots == 1 else means | {"both": float(torch.stack(right).all(0).float().mean())}), pictures
 
 
+@torch.no_grad()
+def nearest_cut(pictures: Tensor, scenes: list[Scene]) -> float:
+    """Of each picture (B, 3, 96, 96) of one drawing the nearest render of its subject: either set's drawing in either style's cut, at any
+    place on the picture's own ground. Returns the share whose cut is the style that was asked for: of a subject that the base saw in one
+    style only, a copy has the other's."""
+    right = 0
+    for picture, scene in zip((pictures.cpu() + 1) / 2, scenes, strict=True):
+        sticker = scene.stickers[0]
+        ground = picture.flatten(1).median(1).values.view(3, 1, 1)  # a drawing covers less than half of a picture
+        beyond = F.pad((picture.clamp(0, 1) - ground)[None], (PAD,) * 4, mode="replicate")
+        gains: dict[float, str] = {}
+        for cut in SEEN_STYLES:
+            for style in SEEN_STYLES:
+                drawn = finished(drawings(SIZES[sticker.size], style)[NAMES.index(sticker.subject)][None], cut)
+                change = drawn[:, :3] - drawn[:, 3:] * ground  # to the bare ground
+                # What the drawing takes off the squared error of the bare ground, where that is most.
+                gains[float((2 * F.conv2d(beyond, change) - change.square().sum()).max())] = cut
+        right += gains[max(gains)] == sticker.style
+    return right / len(scenes)
+
+
 def contact_sheet(pictures: Tensor, columns: int, path: Path) -> None:
     """Pictures (B, 3, h, w) in [-1, 1] at twice their size."""
     tiles = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
@@ -89,6 +113,9 @@ def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, device: t
     sampler = DemoPipeline(model[0], codec.to(device), model[1])
     report = {}
     for kind in ("seen", "held_out_style", "two", "two_held_out"):
-        report[kind], pictures = check(sampler, reader, prompts(kind, count))
+        scenes = prompts(kind, count)
+        report[kind], pictures = check(sampler, reader, scenes)
+        if len(scenes[0].stickers) == 1:
+            report[kind]["cut"] = nearest_cut(pictures, scenes)
         contact_sheet(pictures[:64], 8, work / f"{kind}.png")
     return report

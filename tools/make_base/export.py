@@ -45,8 +45,10 @@ def card(facts: dict[str, Any]) -> str:
     base, codec, reader, drawn = facts["base"], facts["codec"], facts["reader"], facts["drawn"]
     width = TRANSFORMER_CONFIG["num_attention_heads"] * TRANSFORMER_CONFIG["attention_head_dim"]
     attributes = list(reader["renders"])
-    rows = [f"| {kind} | " + " | ".join(f"{drawn[name][a]:.1%}" for a in attributes) + f" | {drawn[name]['both']:.1%} |" if "both" in drawn[name]
-            else f"| {kind} | " + " | ".join(f"{drawn[name][a]:.1%}" for a in attributes) + " | – |" for name, kind in KINDS.items()]  # fmt: skip
+    rows = []
+    for name, kind in KINDS.items():
+        more = [f"{drawn[name][a]:.1%}" if a in drawn[name] else "–" for a in ("cut", "both")]
+        rows.append(f"| {kind} | {' | '.join([f'{drawn[name][a]:.1%}' for a in attributes] + more)} |")
     own = [f"| {name} | " + " | ".join(f"{reader[name][a]:.1%}" for a in attributes) + " |" for name in ("renders", "codec")]
     return f"""# The embedded base model
 
@@ -62,10 +64,12 @@ Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white pa
 - never drawn in training, for concepts: {' '.join(CONCEPTS)}; the style *ink*; a style of each twelfth subject; a tenth of all pairs of subjects
 - files: {sum(facts['bytes'].values()) / 1e6:.1f} MB in all
 
-What the reader finds right in samples (24 steps, guidance 3.5), of two drawings each read apart; *both* is the share of pictures with both subjects right:
+What the reader finds right in samples (24 steps, guidance 3.5), of two drawings each read apart; *both* is the share of pictures with both subjects right.
+The reader knows a subject's drawings by heart, so of a subject that the base saw in one style only it reads the style by the shape; *cut* is the share whose
+nearest render (either drawing of the subject, in either cut) is cut as asked:
 
-| prompts | {' | '.join(attributes)} | both |
-|---|{'---|' * (len(attributes) + 1)}
+| prompts | {' | '.join(attributes)} | cut | both |
+|---|{'---|' * (len(attributes) + 2)}
 {chr(10).join(rows)}
 
 The reader's own accuracy on fresh renders, concepts and all styles among them, and on the same through the codec:
