@@ -41,8 +41,8 @@ def test_a_stock_graph_on_the_demo_model_gives_a_picture(server):
 
 
 def test_an_unknown_word_turns_the_text_node_red_with_one_sentence(server):
-    with pytest.raises(PromptFailed, match="does not know the word 'cat'") as failure:
-        server.run(demo_graph("a cat"))
+    with pytest.raises(PromptFailed, match="does not know the word 'wombat'") as failure:
+        server.run(demo_graph("a wombat"))
     assert failure.value.node == "positive"
 
 
@@ -96,9 +96,9 @@ def test_a_missing_picture_folder_is_refused_in_one_sentence(server):
 
 
 def test_only_what_depends_on_a_changed_widget_runs_again(server):
-    first = server.queue(demo_graph("a green ring on clay", seed=21, steps=2))
+    first = server.queue(demo_graph("a small ring on clay", seed=21, steps=2))
     assert server.ran(first) >= {"sample", "decode"}
-    graph = demo_graph("a green ring on clay", seed=22, steps=2)
+    graph = demo_graph("a small ring on clay", seed=22, steps=2)
     assert server.ran(server.queue(graph)) == {"sample", "decode", "save"}
 
 
