@@ -245,7 +245,7 @@ def test_select_atoms_shows_the_atoms_of_a_lora(page, server):
     page.wait_for_function(f"() => {SELECTOR}.kept() === 7")
     outputs = server.result(server.next_finished(before))
     assert page.get_by_role("textbox", name="Atoms by address").input_value() == outputs["4"]["text"][0]
-    assert "of 360 ·" in page.locator(".sd-panel").inner_text()
+    assert "of 352 ·" in page.locator(".sd-panel").inner_text()
 
 
 def test_select_atoms_shows_what_the_probe_before_it_has_found(page, server):

@@ -97,7 +97,7 @@ def test_a_signal_leaves_an_adapter_and_says_where(tmp_path, number):
 
 def test_should_stop_ends_with_a_checkpoint(tmp_path, backend):
     result = run(tmp_path, backend, StopAfter(2))
-    assert result.steps == 2 and result.checkpoint.exists() and load(result.path).atom_count == 24 * 5
+    assert result.steps == 2 and result.checkpoint.exists() and load(result.path).atom_count == 24 * len(load(result.path).sites)
     resumed = run(tmp_path, backend, resume=True)
     assert same(tensors_of(resumed.path), tensors_of(run(tmp_path / "whole", backend).path))
 
