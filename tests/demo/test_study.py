@@ -10,7 +10,7 @@ from sparsedict.demo.study import run_study
 
 SMALL = Plan(
     steps=4, shares=(1.0, 0.1), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4, heal_steps=2,
-    training={"quiet_samples": 8, "quiet_sampling_steps": 2},
+    training={"quiet_samples": 8, "quiet_sampling_steps": 2, "batch_size": 4},
 )  # fmt: skip
 
 
