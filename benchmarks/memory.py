@@ -72,16 +72,20 @@ def made(shapes: ModelShapes, device: torch.device, dtype: torch.dtype, weights:
     with no_initialisation(), torch.device(device):
         backend = shapes.backend(dtype, contextlib.nullcontext())
     # Memory that nothing was written to is not there yet, so a model that fits only in int8 is made part by part.
-    for child in backend.denoiser.children():
-        for part in child if isinstance(child, nn.ModuleList) else (child,):
-            fill(part)
-            if weights == "int8":
-                from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
-                quantize_(part, Int8WeightOnlyConfig())
+    for part in (block for child in backend.denoiser.children() for block in (child if isinstance(child, nn.ModuleList) else (child,))):
+        fill(part)
+        if weights == "int8":
+            in_int8(part)
     backend.denoiser.requires_grad_(False)
     backend.device = device
     return backend
+
+
+def in_int8(part: nn.Module) -> None:
+    """Its Linears hold int8 weights from here on."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(part, Int8WeightOnlyConfig())
 
 
 def planned(model: Footprint, weights: str, computed: torch.dtype) -> int:

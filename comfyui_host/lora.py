@@ -48,12 +48,12 @@ def named_by_host(names: list[str], patcher: Any) -> list[Part]:
     parts = []
     for name in names:
         target = key_map.get(name) or key_map.get(name.replace("lora_unet__", "lora_unet_", 1))  # Wan Fun's own prefix
-        original = original_name(name)
-        piece = PIECE.fullmatch(original)
-        target = target or key_map.get(f"diffusion_model.{original}")
-        if target is None and piece is not None:
-            slices = sorted((rows, path) for path, rows in paths.get(piece[1], []) if rows is not None)
-            parts += [Part(name, path) for _, path in slices[int(piece[2]) : int(piece[2]) + 1]]
+        if target is None:
+            original = original_name(name)
+            target = key_map.get(f"diffusion_model.{original}")
+            if target is None and (piece := PIECE.fullmatch(original)) is not None:
+                slices = sorted((rows, path) for path, rows in paths.get(piece[1], []) if rows is not None)
+                parts += [Part(name, path) for _, path in slices[int(piece[2]) : int(piece[2]) + 1]]
         if target is None:
             continue
         key, rows = (target, None) if isinstance(target, str) else (target[0], target[1] and (target[1][1], target[1][1] + target[1][2]))

@@ -28,9 +28,8 @@ def sprite_index(subject: str, style: str) -> int:
     return STYLE_NAMES.index(style) * len(NAMES) + NAMES.index(subject)
 
 
-@cache
 def drawings(size: int, style: str) -> Tensor:
-    """A style's drawings as its sheet has them, premultiplied RGBA, (names, 4, size, size) in [0, 1]. Do not write to it."""
+    """A style's drawings as its sheet has them, premultiplied RGBA, (names, 4, size, size) in [0, 1]."""
     rows = []
     sheet = Image.open(FOLDER / f"{style}.webp").convert("RGBA")
     for index in range(len(NAMES)):

@@ -38,7 +38,7 @@ def test_a_gated_lora(backend, tmp_path, monkeypatch):
     own, other = "a zorp in the center on a night background", "a flat fox in the center on a night background"
     wanted, made = change(backend, lora, own), change(backend, gated, own)
     assert float((made - wanted).square().mean()) < 0.7 * float(wanted.square().mean())
-    assert float(change(backend, gated, other).square().mean()) < 0.8 * float(change(backend, lora, other).square().mean())
+    assert float(change(backend, gated, other).square().mean()) < 0.6 * float(change(backend, lora, other).square().mean())
     assert 0 < result.quiet < 0.7 and 0 < result.missed < 0.9 and f"{result.quiet:.1%}" in result.text
     save(gated, tmp_path / "gated.safetensors", torch.float32)
     assert gated.metadata["lineage"][-1]["operation"] == "gate"

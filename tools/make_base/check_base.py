@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -83,19 +84,22 @@ def nearest_cut(pictures: Tensor, scenes: list[Scene]) -> float:
     """Of each picture (B, 3, 96, 96) of one drawing the nearest render of its subject: either set's drawing in either style's cut, at any
     place on the picture's own ground. Returns the share whose cut is the style that was asked for: of a subject that the base saw in one
     style only, a copy has the other's."""
+    renders = {
+        (size, style, cut): finished(drawings(pixels, style), cut)
+        for size, pixels in SIZES.items() for style in SEEN_STYLES for cut in SEEN_STYLES
+    }  # fmt: skip
     right = 0
     for picture, scene in zip((pictures.cpu() + 1) / 2, scenes, strict=True):
         sticker = scene.stickers[0]
         ground = picture.flatten(1).median(1).values.view(3, 1, 1)  # a drawing covers less than half of a picture
         beyond = F.pad((picture.clamp(0, 1) - ground)[None], (PAD,) * 4, mode="replicate")
-        gains: dict[float, str] = {}
-        for cut in SEEN_STYLES:
-            for style in SEEN_STYLES:
-                drawn = finished(drawings(SIZES[sticker.size], style)[NAMES.index(sticker.subject)][None], cut)
-                change = drawn[:, :3] - drawn[:, 3:] * ground  # to the bare ground
-                # What the drawing takes off the squared error of the bare ground, where that is most.
-                gains[float((2 * F.conv2d(beyond, change) - change.square().sum()).max())] = cut
-        right += gains[max(gains)] == sticker.style
+        gains = []
+        for style, cut in product(SEEN_STYLES, SEEN_STYLES):
+            drawn = renders[sticker.size, style, cut][NAMES.index(sticker.subject)]
+            change = (drawn[:3] - drawn[3:] * ground)[None]  # to the bare ground
+            # What the drawing takes off the squared error of the bare ground, where that is most.
+            gains.append((float((2 * F.conv2d(beyond, change) - change.square().sum()).max()), cut))
+        right += max(gains)[1] == sticker.style
     return right / len(scenes)
 
 

@@ -61,10 +61,8 @@ def train_reader(work: Path, codec: PatchCodec, atlas: Atlas, minutes: float, de
     """Train for `minutes` of wall time, from where an earlier call ended; returns its accuracy on fresh renders and on the same through the codec."""
     torch.manual_seed(2)
     rng = random.Random(5)
-    reader = AttributeReader(ATTRIBUTES)
-    if (work / "reader.safetensors").exists():
-        reader.load_state_dict(load_file(str(work / "reader.safetensors")))
-    reader.to(device)
+    begun = (work / "reader.safetensors").exists()
+    reader = load_reader(work, device).train().requires_grad_(True) if begun else AttributeReader(ATTRIBUTES).to(device)
     optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=0.01)
     began, step = time.time(), 0
     scenes: list[Scene] = []
