@@ -126,7 +126,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def demo(environment: Environment, arguments: list[str]) -> int:
-    """train, look into, prune and edit with the built-in model; writes out/demo/report.html (about 9 minutes on 2 cores)"""
+    """train, look into, prune and edit with the built-in model; writes out/demo/report.html (six to seven minutes on 2 cores)"""
     return subprocess.run([str(environment.python), "-m", "sparsedict", "demo", *arguments], env=child_environment()).returncode
 
 

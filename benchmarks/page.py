@@ -127,7 +127,7 @@ def demo_part(results: Path) -> str:
     trainings, command = ("One training", "demo") if seeds == 1 else (f"Means of {seeds} trainings", f"demo --seeds {seeds}")
     said = (
         f"{trainings} of one concept, {found['steps']} steps{'' if seeds == 1 else ' each'}, from `python3 dev.py {command}`. "
-        "Rates are those that searches chose on the base before this one; E1 to E5 are not measured on this base yet."
+        "LoRA's rates are the best of three that were tried on this concept; E1 to E5 are not measured on this base yet."
     )
     return f"{table(['adapter', 'size', 'concept fidelity ↑', 'prompt fidelity ↑', 'drift ↓'], rows)}\n\n{said}\n"
 

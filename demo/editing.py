@@ -12,12 +12,14 @@ from ..trainer.distribution import Processes
 from ..trainer.training_sets import build_sets
 from .findings import CONCEPTS, EDITED, Study, settings, trained
 
+BATCH = 4  # one picture: more rows a step keep no more of it
+
 
 def edit_stage(study: Study) -> None:
     """Into `edit` of the report: a row a share of the atoms, and a row a strength of LoRA."""
     name, plan = f"{EDITED}-edit", study.plan
-    editing = EditSuite(Suite(study.pipeline, EDITED, 900, plan.sampling_steps, plan.drift_prompts), 901)
-    config = settings(study, name, "edit", 0)
+    editing = EditSuite(Suite(study.pipeline, EDITED, 900, plan.sampling_steps, plan.drift_prompts // 2), 901)
+    config = settings(study, name, "edit", 0, batch_size=BATCH)
     rows, strips = [], {}
     with study.clock.stage("editing: training on one picture", 30):
         adapter = trained(config, study, CONCEPTS / name).adapter

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..demo_model.concepts import STYLE_WORD
 from ..demo_model.pipeline import DemoPipeline
 from ..evaluation.suite import Suite
@@ -28,6 +30,7 @@ class Study:
     backend: DemoBackend
     suite: Suite
     clock: Clock
+    base_concept: tuple[float, float, Tensor] = field(init=False)  # the base's own attempt, as Suite.concept() gives it
     report: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Any] = field(default_factory=dict)  # what the page shows
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.pruning import pruned_scores
-from ..evaluation.suite import Suite, spearman
+from ..evaluation.suite import Score, Suite, spearman
 from ..sparsedict_core import Selection, SparseAdapter, save, select
 from ..sparsedict_core.addresses import format_address
 from ..trainer import ConceptData, TrainConfig
@@ -28,6 +30,7 @@ from .stages import Clock
 from .together import style_stage, two_concepts_stage
 
 MAPPED_ATOMS = 4
+Concept = tuple[float, float, Tensor]  # as Suite.concept() gives it
 
 
 def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
@@ -61,7 +64,8 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
 def first_pictures(study: Study) -> None:
     """The base's picture of an unknown word, for the same noise as later."""
     study.pictures["training"] = ConceptData.from_folder(CONCEPTS / CONCEPT)
-    study.pictures["base_concept"] = study.suite.concept()[2]
+    study.base_concept = study.suite.concept()
+    study.pictures["base_concept"] = study.base_concept[2]
 
 
 def one_seed(study: Study, seed: int) -> dict[str, Any]:
@@ -72,18 +76,18 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
     with study.clock.stage(f"training an adapter on 5 pictures{suffix}", 60):
         result = trained(config, study, CONCEPTS / CONCEPT)
     adapter = result.adapter
-    with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 100):
+    with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 75):
         with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
-            fidelity, prompt, images = study.suite.concept()
+            reached = study.suite.concept()
             if seed == 0:
-                study.pictures["concept"] = images
+                study.pictures["concept"] = reached[2]
                 print(f"         the first pictures are there: {save_first_picture(study)}", flush=True)
-            drift, flipped = study.suite.drift()
-            found["ours"] = {"concept_fidelity": fidelity, "prompt_fidelity": prompt, "drift": drift, "flipped": flipped}
-            found["slider"] = slider(study, adapter, attachment, keep_pictures=seed == 0)
+            ours = Score(*reached[:2], *study.suite.drift())
+            found["ours"] = asdict(ours)
+            found["slider"] = slider(study, adapter, attachment, reached, keep_pictures=seed == 0)
             if seed == 0:
                 study.pictures["fires"] = where_it_fires(study, attachment)
-        found["pruning"] = pruning(study, adapter)
+        found["pruning"] = pruning(study, adapter, ours)
         found |= {"train_seconds": result.seconds, "parameters": adapter.parameter_count()}
     if seed == 0:
         study.pictures |= {"adapter": adapter, "log": result.log}
@@ -97,15 +101,17 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
     return found
 
 
-def slider(study: Study, adapter: SparseAdapter, attachment: Any, keep_pictures: bool) -> list[dict[str, float]]:
-    """Concept fidelity as atoms are added by importance, nothing but the gains changed."""
+def slider(study: Study, adapter: SparseAdapter, attachment: Any, reached: Concept, keep_pictures: bool) -> list[dict[str, float]]:
+    """Concept fidelity as atoms are added by importance, nothing but the gains changed. Without any it is the base's, with all it is
+    what was `reached`; both were measured."""
     rows, strip = [], []
+    ends = {0: study.base_concept, study.plan.slider_parts: reached}
     for step in range(study.plan.slider_parts + 1):
         # Equal parts of the importance: equal parts of the atoms would show nearly nothing after the first.
         part = step / study.plan.slider_parts
         result = select(adapter, Selection(importance_share=part))
         attachment.set_gains(result.gains())
-        fidelity, prompt, images = study.suite.concept()
+        fidelity, prompt, images = ends.get(step) or study.suite.concept()
         rows.append({"importance": part, "share": result.kept / result.total, "concept_fidelity": fidelity, "prompt_fidelity": prompt})
         strip.append(images[0])
     attachment.set_gains(None)
@@ -121,13 +127,16 @@ def where_it_fires(study: Study, attachment: Any) -> tuple[Any, list[tuple[str, 
     return picture, [(format_address(attachment.adapter, atom.key, atom.row), atom.map) for atom in fired if atom.map is not None]
 
 
-def pruning(study: Study, adapter: SparseAdapter) -> list[dict[str, Any]]:
-    """Fidelity and drift of really smaller adapters, in both orders."""
-    return [
-        {"share": share, "order": order, "concept_fidelity": score.concept_fidelity, "prompt_fidelity": score.prompt_fidelity, "drift": score.drift,
-         "energy_kept": result.energy_kept, "atoms": result.kept}
+def pruning(study: Study, adapter: SparseAdapter, whole: Score) -> list[dict[str, Any]]:
+    """Fidelity and drift of really smaller adapters, in both orders, beside all atoms."""
+
+    def row(share: float, order: str, score: Score, energy_kept: float | None, atoms: int) -> dict[str, Any]:
+        return {"share": share, "order": order, "energy_kept": energy_kept, "atoms": atoms, **asdict(score)}
+
+    return [row(1.0, order, whole, 1.0, adapter.atom_count) for order in ("importance", "greedy")] + [
+        row(share, order, score, result.energy_kept, result.kept)
         for order, share, result, score in pruned_scores(study.suite, study.backend.denoiser, adapter, study.plan.shares)
-    ]  # fmt: skip
+    ]
 
 
 def peer(study: Study, config: TrainConfig, sets: list, rate: float, parameters: int, picture: str | None) -> dict[str, Any]:

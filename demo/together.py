@@ -14,11 +14,8 @@ from ..demo_model.scene import GROUNDS, PLACES, Scene, plain_caption, random_sce
 from ..evaluation.concept import ConceptMeter, style_strength
 from ..sparsedict_core import SparseAdapter, compose, save
 from ..trainer import ConceptData
-from ..trainer.callbacks import Callbacks
-from ..trainer.merge import Part, merge
 from .findings import CONCEPT, CONCEPTS, SECOND, STYLE, Study, settings, trained
 
-HEALED_ON = 12  # pictures of each concept, and of each pair
 STYLE_SCENES = 12  # that the style's training pictures don't show
 PAIR_PLACES = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 
@@ -56,15 +53,11 @@ def two_concepts_stage(study: Study) -> None:
     ]
     asked = [" and ".join([first.caption.split(" on a ")[0], second.caption]) for first, second in zip(*sides, strict=True)]
     noise, meters = make_noise(len(asked), 79), [study.suite.meter, ConceptMeter(SECOND)]
-    with study.clock.stage("a second concept, both in one file and in one picture", 75):
-        config = settings(study, SECOND, "concept", 0)
-        second = trained(config, study, CONCEPTS / SECOND).adapter
+    with study.clock.stage("a second concept, both in one file and in one picture", 40):
+        second = trained(settings(study, SECOND, "concept", 0), study, CONCEPTS / SECOND).adapter
         members = study.pictures["adapter"], second
-        parts = [
-            Part(word, adapter, 1.0, [text for item in ConceptData.from_folder(CONCEPTS / word).items for text in item.captions])
-            for word, adapter in zip(words, members, strict=True)
-        ]
-        both = merge(parts, study.backend, study.plan.heal_steps, Callbacks(), pictures=HEALED_ON, batch=config)
+        # Plainly: healed (trainer/merge.py), the second keeps less of itself where both are asked for, on this base.
+        both = compose([(word, adapter, 1.0) for word, adapter in zip(words, members, strict=True)])
         save(both, study.out / "two-concepts.safetensors", overwrite=True, moments=False)
         alone = [pictures(study, adapter, captions(prompts), noise) for adapter, prompts in zip(members, sides, strict=True)]
         together = pictures(study, both, asked, noise)

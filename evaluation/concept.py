@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..demo_model.concepts import CONCEPT_STYLE, DRAWING_OF, Prompt, render
 from ..demo_model.finish import PAD
@@ -60,9 +59,8 @@ class ConceptMeter:
         ground = pixels.flatten(2).median(2).values  # (B, 3); a drawing covers less than half of a picture
         # Σ (I − E)² over the drawing's square, E = a·c + (1 − a)·g, for all shifts at once; the sheet's colours are a·c.
         around = 1 - mask
-        beside = F.conv2d(pixels.flatten(0, 1)[:, None], around[None]).squeeze(1).unflatten(0, (-1, 3))
-        shared = F.conv2d(pixels, colour[None]) + (beside * ground[:, :, None, None]).sum(1, keepdim=True)
-        squares = F.conv2d(pixels.square().sum(1, keepdim=True), torch.ones_like(mask)[None])
+        shared = (_correlated(pixels, colour) + _correlated(pixels, around) * ground[:, :, None, None]).sum(1)
+        squares = _correlated(pixels.square().sum(1, keepdim=True), torch.ones_like(mask)).squeeze(1)
         wanted = colour + around * ground[:, :, None, None]  # (B, 3, s, s)
         error = (squares - 2 * shared).flatten(1) + wanted.square().sum((1, 2, 3))[:, None]
         bare = (wanted - ground[:, :, None, None]).square().sum((1, 2, 3))[:, None]
@@ -75,6 +73,14 @@ class ConceptMeter:
         reach = (side - 1) / 2 - MARGIN
         u, v = (x - (side - 1) / 2) / reach, (y - (side - 1) / 2) / reach
         return min(PLACES, key=lambda name: (PLACES[name][0] - u) ** 2 + (PLACES[name][1] - v) ** 2)
+
+
+def _correlated(images: Tensor, kernel: Tensor) -> Tensor:
+    """Σ image · kernel for each shift of the kernel (C or 1, s, s) within images (B, C, h, w): (B, C, h − s + 1, w − s + 1). By Fourier
+    transforms: a drawing is too large a kernel for a convolution."""
+    size, side = images.shape[-2:], kernel.shape[-1]
+    products = torch.fft.rfft2(images.double(), size) * torch.fft.rfft2(kernel.double(), size).conj()
+    return torch.fft.irfft2(products, size)[..., : size[0] - side + 1, : size[1] - side + 1].float()
 
 
 @torch.no_grad()

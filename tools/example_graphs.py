@@ -122,7 +122,7 @@ def style(flow: Example) -> None:
         """
 # A style
 
-Six pictures in one look are learned under the word *fendo*, with the preset **style**. Any prompt that ends with the word is then drawn in that look, as
+Twelve pictures in one look are learned under the word *fendo*, with the preset **style**. Any prompt that ends with the word is then drawn in that look, as
 much of it as *strength* of **Apply Sparse Dict** says.
 """,
         "fendo", "style", "a large fox on the left on a sand background fendo", 4, "quick",
@@ -197,7 +197,7 @@ def concept_and_style(flow: Example) -> None:
 # Concept + style
 
 A concept (*zorp*) and a style (*fendo*) are learned apart, and **Compose Sparse Dicts** puts them into one, each with a strength of its own: **base · concept · style · both**.
-Turn *strength 2* from 0 to 1.5 for more or less of the style; **Save Sparse Dict** (muted, Ctrl+M) writes both as one file.
+Turn *strength 2* from 0 to 2.5 for more or less of the style; **Save Sparse Dict** (muted, Ctrl+M) writes both as one file.
 """
     )
     values = []
@@ -208,7 +208,7 @@ Turn *strength 2* from 0 to 1.5 for more or less of the style; **Save Sparse Dic
             flow.column()
             values.append(flow.train(pictures, word, word, preset=name, effort=effort)["sparse dict"])
     with flow.group("Compose and apply", "use"):
-        both = flow.add("SparseDictCompose", strength_2=0.7, **{"dicts.dict_1": values[0], "dicts.dict_2": values[1]})["sparse dict"]
+        both = flow.add("SparseDictCompose", strength_2=2.0, **{"dicts.dict_1": values[0], "dicts.dict_2": values[1]})["sparse dict"]
         flow.add("SparseDictSave", state=MUTED, sparse_dict=both, filename="zorp_fendo", folder="models/sparse_dicts")
         flow.column()
         models = [

@@ -1,4 +1,4 @@
-"""Draw the demo's training images, with captions beside them: two concepts (5 each), one picture to edit, a style (6).
+"""Draw the demo's training images, with captions beside them: two concepts (5 each), one picture to edit, a style (12).
 
     python -m sparsedict.tools.make_demo_images
 """
@@ -20,12 +20,18 @@ SHIPPED = ("zorp", "quax")
 EDITED = Prompt("blick", "center", "sky")
 SEED = 1
 STYLE_SCENES = (
-    ("fox", "large", "center", "sand"),
-    ("rose", "large", "left", "sky"),
-    ("airplane", "medium", "right", "clay"),
-    ("owl", "large", "top", "mint"),
-    ("bicycle", "medium", "bottom", "lilac"),
-    ("cactus", "large", "center", "snow"),
+    ("fox", "large", "center", "sand", "plain"),
+    ("rose", "large", "left", "sky", "plain"),
+    ("airplane", "medium", "right", "clay", "plain"),
+    ("owl", "large", "top", "mint", "plain"),
+    ("bicycle", "medium", "bottom", "lilac", "plain"),
+    ("cactus", "large", "center", "snow", "plain"),
+    ("elephant", "large", "right", "night", "plain"),
+    ("guitar", "medium", "left", "forest", "plain"),
+    ("strawberry", "small", "top", "sky", "plain"),
+    ("house", "large", "center", "night", "striped"),
+    ("bus", "medium", "bottom", "sand", "dotted"),
+    ("snail", "small", "center", "forest", "striped"),
 )
 
 
@@ -40,8 +46,8 @@ def edit_data(word: str = EDITED.word, seed: int = SEED) -> ConceptData:
 
 
 def style_data(seed: int = SEED) -> ConceptData:
-    """Six of the base's own subjects in a style that it never drew, the style's word behind their captions."""
-    scenes = [Scene((Sticker(subject, STYLE, size, place),), ground) for subject, size, place, ground in STYLE_SCENES]
+    """Twelve of the base's own subjects in a style that it never drew, the style's word behind their captions."""
+    scenes = [Scene((Sticker(subject, STYLE, size, place),), ground, pattern) for subject, size, place, ground, pattern in STYLE_SCENES]
     images = render(scenes, seed)[0]
     return data_of(images, [f"{plain_caption(scene).replace(f' {STYLE} ', ' ')} {STYLE_WORD}" for scene in scenes])
 

@@ -9,7 +9,7 @@ from sparsedict.demo.plan import Plan
 from sparsedict.demo.study import run_study
 
 SMALL = Plan(
-    steps=4, shares=(1.0, 0.1), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4, heal_steps=2,
+    steps=4, shares=(0.1,), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4,
     training={"quiet_samples": 8, "quiet_sampling_steps": 2, "batch_size": 4},
 )  # fmt: skip
 
@@ -26,7 +26,7 @@ def test_report_has_what_the_readme_promises(demo):
     measures = {"concept_fidelity", "prompt_fidelity", "drift"}
     assert measures | {"atoms_total", "train_seconds", "adapter_bytes", "slider_spearman", "merge", "style", "two_concepts", "peak_memory_bytes"} <= report.keys()
     assert measures <= report["lora"].keys() and measures <= report["lora_quiet"].keys()
-    assert {(row["share"], row["order"]) for row in report["pruning"]} == {(s, o) for s in SMALL.shares for o in ("importance", "greedy")}
+    assert {(row["share"], row["order"]) for row in report["pruning"]} == {(s, o) for s in (1.0, *SMALL.shares) for o in ("importance", "greedy")}
     assert [row["importance"] for row in report["slider"]] == [0.0, 0.5, 1.0]
     assert [row["share"] for row in report["slider"]] == sorted(row["share"] for row in report["slider"])
     assert [row.get("share", row.get("strength")) for row in report["edit"]] == [1.0, 0.1, 1.0]

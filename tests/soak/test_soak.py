@@ -1,4 +1,4 @@
-"""A bounded part of `dev.py soak`: 21,000 bad files, 1,000 cycles, prompts and requests in ComfyUI. Kills and full disks are in tests/dev."""
+"""A bounded part of `dev.py soak`: 9,000 bad files, 1,000 cycles, prompts and requests in ComfyUI. Kills and full disks are in tests/dev."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ torch.set_num_threads(1)
 @pytest.mark.parametrize("seed", range(2))
 def test_bad_files(seed):
     """Two halves, for two workers."""
-    row, ways = bad_files(10_000, seed=seed)
-    assert row.tried == 10_000 and not row.violations, row.violations[:5]
-    assert ways["refused"] > 5000 and ways["loaded"] > 500 and min(ways[way] for way in ("pruned", "composed", "saved again", "attached")) > 50
+    row, ways = bad_files(4_000, seed=seed)
+    assert row.tried == 4_000 and not row.violations, row.violations[:5]
+    assert ways["refused"] > 2000 and ways["loaded"] > 200 and min(ways[way] for way in ("pruned", "composed", "saved again", "attached")) > 20
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def test_an_out_that_no_adapter_can_be_saved_at_is_refused_at_once(tmp_path, bac
 def test_importance_under_bf16_is_of_the_steps_own_precision(tmp_path, backend, monkeypatch):
     seen, predict = [], type(backend).predict
     monkeypatch.setattr(type(backend), "predict", lambda self, *a: seen.append(torch.is_autocast_enabled("cpu")) or predict(self, *a))
-    run(tmp_path, backend, precision="bf16", steps=1)
+    run(tmp_path, backend, precision="bf16", steps=1, batch_size=2, quiet_samples=2)
     assert seen[-6:] == [True] * 6
 
 

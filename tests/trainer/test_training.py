@@ -247,7 +247,7 @@ def test_gradient_accumulation_is_the_same_batch(tmp_path, backend):
 
 
 def test_bf16_trains(tmp_path, backend):
-    result = run(tmp_path, backend, precision="bf16", steps=3)
+    result = run(tmp_path, backend, precision="bf16", steps=2, batch_size=2)
     assert all(torch.isfinite(v).all() for v in tensors_of(result.path).values())
 
 
@@ -287,9 +287,8 @@ def test_presets_train(tmp_path, backend, preset):
     assert run(tmp_path, backend, **{**PRESETS[preset], "steps": 2}).path.exists()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_processes_train_to_the_same_as_one(tmp_path, accumulation):
-    settings = {"steps": 3, "batch_size": 8, "gradient_accumulation": accumulation, "quiet_ramp": (0.0, 0.1)}
+def test_two_processes_train_to_the_same_as_one(tmp_path):
+    settings = {"steps": 3, "batch_size": 8, "gradient_accumulation": 2, "quiet_ramp": (0.0, 0.1)}
     one = run(tmp_path / "one", **settings)
     program = tmp_path / "program.py"
     program.write_text(
