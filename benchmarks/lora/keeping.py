@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...demo_model.pipeline import make_noise
-from ...demo_model.scene import GROUNDS, PLACES
+from ...demo_model.scene import PLACES
 from ...evaluation.machine import machine
-from ...evaluation.suite import Score, Suite
+from ...evaluation.suite import Suite
 from ...lora.at_work import order_by_prompts, sampled_coefficients
 from ...lora.base import open_base
 from ...lora.convert import lora_to_adapter
@@ -38,10 +38,9 @@ TABLE = "E9-lora"
 SHARES = (0.5, 0.25, 0.10, 0.05)
 SEEDS = 3
 PROMPTS = 4
-# A row's pictures: a third of the suite's places and backgrounds, two of each place, a few of its other prompts, and fewer steps, as a
-# cell has 33 rows.
-OTHERS, SAMPLING_STEPS = 8, 8
-PICTURES = len(PLACES) * len(GROUNDS) // 3 + OTHERS
+# A row's pictures: each place on two grounds, a few of its other prompts, and fewer steps, as a cell has 33 rows.
+ASKED_ON, OTHERS, SAMPLING_STEPS = ("night", "sky"), 8, 8
+PICTURES = len(PLACES) * len(ASKED_ON) + OTHERS
 # The most important atoms, whose own changes of two pictures are compared.
 LOOKED_AT = 12
 
@@ -73,7 +72,7 @@ def trained(backend: DemoBackend, concept: str, seed: int, steps: int, cache: Pa
 def row(suite: Suite, adapter: SparseAdapter, what: str, **more: Any) -> dict[str, Any]:
     """The measures of a dictionary on the base."""
     with adapter.attach(suite.pipeline.transformer):
-        return {"what": what, **more, "atoms": adapter.atom_count, "numbers": numbers(adapter), **score(suite)}
+        return {"what": what, **more, "atoms": adapter.atom_count, "numbers": numbers(adapter), **suite.score().to_dict()}
 
 
 def taken_apart(backend: DemoBackend, concept: str, file: Path, seed: int) -> list[dict[str, Any]]:
@@ -117,23 +116,16 @@ PARTS = {"kept": taken_apart, "gated": with_thresholds}
 
 
 def suite_of(backend: DemoBackend, concept: str) -> Suite:
-    return Suite(backend.pipeline, concept, steps=SAMPLING_STEPS, others=OTHERS)
+    return Suite(backend.pipeline, concept, steps=SAMPLING_STEPS, others=OTHERS, grounds=ASKED_ON)
 
 
 def through_peft(backend: DemoBackend, file: Path, suite: Suite) -> dict[str, float]:
     """The LoRA as diffusers and peft apply it, unmerged."""
     backend.denoiser.load_lora_adapter(load_file(str(file)), prefix="transformer", adapter_name="measured")
     try:
-        return score(suite)
+        return suite.score().to_dict()
     finally:
         backend.denoiser.unload_lora()
-
-
-def score(suite: Suite) -> dict[str, float]:
-    """As the suite's own, on fewer pictures."""
-    chosen = [number for number in range(len(suite.prompts)) if (number % len(GROUNDS) - number // len(GROUNDS)) % 3 == 0]
-    fidelity, prompt, _ = suite.concept([suite.prompts[number] for number in chosen], suite.noise[chosen])
-    return Score(fidelity, prompt, *suite.drift()).to_dict()
 
 
 def numbers(adapter: SparseAdapter) -> int:
