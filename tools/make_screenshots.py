@@ -40,7 +40,7 @@ def shoot(page: Any, name: str, place: Callable[[], list[float]], kind: str = "p
         taken = page.screenshot(clip={"x": x, "y": y, "width": width, "height": height})
         picture = Image.open(io.BytesIO(taken)).convert("RGB")
         path = FOLDER / f"{name}-{theme}.{kind}"
-        picture.save(path, quality=86, optimize=True)
+        picture.save(path, quality=76, optimize=True)
         if path.stat().st_size > MOST_BYTES:
             raise SystemExit(f"{path.name} has {path.stat().st_size} bytes; at most {MOST_BYTES}: make the picture smaller.")
         print(path.relative_to(PROJECT), path.stat().st_size)
