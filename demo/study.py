@@ -153,10 +153,11 @@ def peer(study: Study, config: TrainConfig, sets: list, rate: float, parameters:
 
 
 def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Numbers averaged over seeds; anything else from the first."""
+    """Numbers averaged over seeds; anything else, and what is one number in all of them, from the first."""
     first = rows[0]
+    same = {key for key, value in first.items() if all(row[key] == value for row in rows)}
     return {
-        key: sum(float(row[key]) for row in rows) / len(rows) if isinstance(value, float) else value for key, value in first.items()
+        key: sum(row[key] for row in rows) / len(rows) if isinstance(value, float) and key not in same else value for key, value in first.items()
     }
 
 

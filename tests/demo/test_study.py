@@ -6,7 +6,7 @@ import re
 import pytest
 
 from sparsedict.demo.plan import Plan
-from sparsedict.demo.study import run_study
+from sparsedict.demo.study import mean_of, run_study
 
 SMALL = Plan(
     steps=4, shares=(0.1,), edit_shares=(1.0, 0.1), edit_strengths=(1.0,), slider_parts=2, sampling_steps=2, drift_prompts=4,
@@ -34,6 +34,11 @@ def test_report_has_what_the_readme_promises(demo):
         sum(seed["ours"]["concept_fidelity"] for seed in report["per_seed"]) / 2
     )
     assert report["adapter_bytes"] == (demo / "zorp-small.safetensors").stat().st_size
+
+
+def test_a_share_of_three_trainings_is_still_that_share():
+    rows = [{"share": 0.1, "order": "greedy", "concept_fidelity": value} for value in (0.5, 0.6, 1.0)]
+    assert mean_of(rows) == {"share": 0.1, "order": "greedy", "concept_fidelity": pytest.approx(0.7)}
 
 
 def test_page_is_complete_in_itself(demo):
