@@ -52,6 +52,8 @@ def command(
 
     from ..sparsedict_core.file_format import DTYPES
 
+    if out.exists() and file.exists() and out.samefile(file):
+        raise UserError(f"{out} is the file that is converted, and would be lost; give another name after --out")
     check_out(out, overwrite, () if style == "peft" else ".safetensors", folder=style == "peft")
     if is_dictionary(file):
         if prompts or rotation or gate or allow_part:

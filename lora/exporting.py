@@ -56,6 +56,7 @@ class ExportReport:
     fused: dict[str, int] = field(default_factory=dict)  # rows by path, where the dictionary is on slices of a Linear whose height neither it nor a base tells
     left_out: int = 0  # tensors that the dictionary carried along in another spelling
     hint: str = ""
+    dtype: torch.dtype = torch.float16
 
     @property
     def text(self) -> str:
@@ -66,7 +67,7 @@ class ExportReport:
         if self.errors:
             lines.append(f"atoms have thresholds at {len(self.errors)} sites, so this is the nearest LoRA: it misses {self.error:.1%} of the change's size on other inputs")
         else:
-            lines.append("it is the dictionary, to rounding")
+            lines.append(f"it is the dictionary, to {str(self.dtype).removeprefix('torch.')}'s rounding")
         if self.fused:
             path, rows = next(iter(self.fused.items()))
             lines.append(f"{len(self.fused)} modules are slices of fused Linears: {path} was given the {rows} rows that its slices reach; a loader whose Linear has more will refuse it, so give the base model")
@@ -103,7 +104,7 @@ def export_lora(
         raise FileFormatError(f"{path}: a LoRA's file name must end in .safetensors.")
     if path.exists() and not overwrite:
         raise FileFormatError(f"{path} exists already; choose another name, or allow it to be overwritten.")
-    report = ExportReport(path, style, 0, (0, 0), 0)
+    report = ExportReport(path, style, 0, (0, 0), 0, dtype=dtype)
     if style == "kohya" and adapter.component == "transformer" and host is None:
         report.hint = "its names are diffusers' after kohya's prefix, as ComfyUI and OneTrainer have them for SD3 and Flux; diffusers takes --style diffusers, kohya's tools what Save as LoRA writes in ComfyUI with a model connected"
     modules = _modules(adapter, rank, samples, host or {}, heights, report)
@@ -118,7 +119,7 @@ def export_lora(
     kept = {key: tensor for key, tensor in adapter.aside.items() if key.startswith(_TEXT_ENCODERS[style]) and key not in stored}
     report.left_out = len(adapter.aside) - len(kept)
     stored |= kept
-    data = serialise(stored, metadata=_text(adapter, style, ranks, report))
+    data = serialise(stored, metadata=_text(adapter, style, ranks, kept, report))
     path.parent.mkdir(parents=True, exist_ok=True)
     if style == "peft":
         settings = json.dumps({"peft_type": "LORA", **peft_settings(ranks)}, indent=2, sort_keys=True)
@@ -237,7 +238,7 @@ def _stored(path: Path, key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return stored
 
 
-def _text(adapter: SparseAdapter, style: str, ranks: dict[str, int], report: ExportReport) -> dict[str, str]:
+def _text(adapter: SparseAdapter, style: str, ranks: dict[str, int], kept: Mapping[str, Tensor], report: ExportReport) -> dict[str, str]:
     """What loaders read, and where the LoRA is from."""
     family = str(adapter.metadata.get("base_family", ""))
     text = {
@@ -252,8 +253,22 @@ def _text(adapter: SparseAdapter, style: str, ranks: dict[str, int], report: Exp
         text["sparsedict.error"] = f"{report.error:.6f}"
         text["sparsedict.errors"] = json.dumps({key: round(value, 6) for key, value in report.errors.items()})
     if style == "diffusers":
-        text["lora_adapter_metadata"] = json.dumps({f"{adapter.component}.{key}": value for key, value in peft_settings(ranks).items()}, sort_keys=True)
+        # diffusers refuses a component that has tensors and no settings.
+        components = {adapter.component: ranks, **_text_encoder_ranks(kept)}
+        settings = {f"{component}.{key}": value for component, its in components.items() for key, value in peft_settings(its).items()}
+        text["lora_adapter_metadata"] = json.dumps(settings, sort_keys=True)
     return text
+
+
+def _text_encoder_ranks(kept: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
+    """By text encoder the rank of each of its modules, whose scale went into their numbers when they came in."""
+    found: dict[str, dict[str, int]] = {}
+    for key, tensor in kept.items():
+        name, down, _ = key.partition(".lora_A.weight")
+        component, _, path = name.partition(".")
+        if down:
+            found.setdefault(component, {})[path] = tensor.shape[0]
+    return found
 
 
 def peft_settings(ranks: Mapping[str, int]) -> dict[str, Any]:

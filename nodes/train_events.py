@@ -55,7 +55,7 @@ class HostCallbacks(RunEvents):
         server = _server()
         node = self._origin["node"]
         if server is not None and node is not None and hasattr(server, "send_progress_text"):
-            server.send_progress_text(self.lines[-1], node)
+            server.send_progress_text(self.lines[-1], node, server.client_id)
 
     def name_of(self, path: Path) -> str | None:
         return name_of(path)

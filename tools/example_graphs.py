@@ -110,7 +110,7 @@ def concept(flow: Example) -> None:
 # From five pictures to a prompt
 
 Press **Run**: five pictures of a thing that this small model does not know are learned under the word *zorp* (a few minutes on a CPU), then the prompt is
-drawn without and with it, and you drag the divider between the two. Afterwards write another prompt, or choose a folder of your own pictures in **Load Image Set**.
+drawn without and with it, and you drag the divider between the two. Afterwards write another prompt; or put a folder of your own pictures into ComfyUI's *input* folder, press R, choose it in **Load Image Set** and say there, as *word* and *caption*, one of this model's free words (*quax*, *blick*) and what is on the pictures.
 """,
         "zorp", "concept", "a zorp at the top on a sky background", 3, "balanced",
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 ALWAYS, MUTED, BYPASSED = 0, 2, 4  # the front end's modes of a node
-COLOURS = {"base": "#3f789e", "data": "#8A8", "train": "#b06634", "use": "#8AA", "look": "#88A", "off": "#444"}
+COLOURS = {"base": "#3f789e", "data": "#8A8", "train": "#b06634", "use": "#8AA", "look": "#88A", "off": "#777"}
 PACK, CORE = "sparsedict", "comfy-core"
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the ends of a subgraph

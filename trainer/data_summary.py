@@ -24,7 +24,7 @@ def summary(
 ) -> list[str]:
     """Lines of text; `buckets` are the sizes that the pictures are trained at, where that is known."""
     reading = data.reading
-    lines = [headline(data, what), *([] if reading is None else taken(reading, len(data)))]
+    lines = [headline(data, what), *([] if reading is None else taken(reading, data))]
     if buckets:
         lines.append("trained at " + ", ".join(f"{bucket.size[1]}×{bucket.size[0]} ({counted(len(bucket.indices), 'picture')})" for bucket in buckets))
     lines += [*about_sizes(data, buckets), *about_captions(data, backend, word), *about_copies(data)]
@@ -40,13 +40,14 @@ def headline(data: ConceptData, what: str) -> str:
     return f"{what}: {len(data)} in {data.reading.folder.path}" + (f", {left_out} more left out" if left_out else "")
 
 
-def taken(reading: FolderReading, count: int) -> list[str]:
+def taken(reading: FolderReading, data: ConceptData) -> list[str]:
     """Captions, repeats and masks."""
-    lines = []
+    lines, count = [], len(data)
     for source, pictures in reading.sources.items():
         lines.append(f"captions {source}: {'all' if len(pictures) == count else listed(pictures)}")
-    lines += [f"{counted(number, 'caption file')} of several lines: {how}" for how, number in reading.several.items()]
-    repeats = Counter(picture.repeats for picture in reading.folder.pictures)
+    lines += [f"{counted(len(names), 'caption file')} of several lines: {how}: {listed(names)}" for how, names in reading.several.items()]
+    read = {item.name for item in data}
+    repeats = Counter(picture.repeats for picture in reading.folder.pictures if picture.name in read)
     if len(repeats) > 1:
         lines.append("repeats by folder: " + ", ".join(f"{counted(number, 'picture')} {times} times" for times, number in sorted(repeats.items())))
     masked = reading.notes.get(MASKED, [])

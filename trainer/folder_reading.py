@@ -43,7 +43,7 @@ class FolderReading:
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # what the user should know → pictures
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) in the file, by picture
     left_out: list[tuple[Path, DataError]] = field(default_factory=list)  # the pictures that were skipped, and what is wrong with each
-    several: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # how text files of several lines were taken → number
+    several: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # how text files of several lines were taken → which
 
     def leave_out(self, name: str) -> None:
         """A picture that is not trained on after all; what is wrong with it is another matter."""
@@ -129,9 +129,12 @@ def captions_of(file: PictureFile, caption: str | None, word: str | None, missin
     for text in file.texts[:1]:
         lines, number = read_captions(text, word)
         if number > 1:
-            reading.several[SEVERAL if len(lines) > 1 else JOINED] += 1
+            reading.several[SEVERAL if len(lines) > 1 else JOINED].append(text.name)
         for other in file.texts[1:]:
             reading.notes[f"its {other.suffix} is not used, as its {text.suffix} is"].append(file.name)
+        for table, name in file.tables:
+            if table.captions(name):
+                reading.notes[f"its line in {table.path.name} is not used, as its {text.suffix} is"].append(file.name)
         reading.sources[f"from {text.suffix} files"].append(file.name)
         return lines
     for table, name in file.tables:

@@ -29,6 +29,8 @@ def read_settings(path: Path | str) -> dict[str, Any]:
     try:
         values = tomllib.loads(read_regular(Path(path)).decode())
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise TrainingError(f"{path} does not exist; check its path.") from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(f"{path} cannot be read as TOML ({reason}); correct it, or give another file.") from error
     hints = typing.get_type_hints(TrainConfig)

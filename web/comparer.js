@@ -3,7 +3,6 @@
 
 import { make, place } from "./colours.js";
 import { addStyle } from "./style.js";
-import { COARSE } from "./sweep_viewer.js";
 import { t } from "./texts.js";
 
 /** @typedef {import("./sweep_viewer.js").Frame} Frame */
@@ -85,9 +84,8 @@ export function mountComparer(container, host) {
       pictures = frames.map((frame) => make("img", {
         alt: t(frame.label), draggable: false, decoding: "async", src: host.url(frame),
         onload: (/** @type {Event} */ event) => {
-          const { naturalWidth: width, naturalHeight: height, classList } = /** @type {HTMLImageElement} */ (event.target);
+          const { naturalWidth: width, naturalHeight: height } = /** @type {HTMLImageElement} */ (event.target);
           stage.style.setProperty("--sd-ratio", String(width / height));
-          classList.toggle("sd-coarse", height <= COARSE);
         },
       }));
       names = frames.map((frame) => make("span", { className: "sd-cut" }, t(frame.label)));

@@ -49,12 +49,10 @@ const CSS = `
 .sd-scrub { cursor: ew-resize; touch-action: none; overflow: hidden; }
 .sd-stage img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; visibility: hidden; pointer-events: none; }
 .sd-stage img.sd-shown { visibility: visible; }
-.sd-stage img.sd-coarse { image-rendering: pixelated; }
 .sd-sized { container-type: size; }
 .sd-compared { position: absolute; inset: 0; margin: auto; aspect-ratio: var(--sd-ratio, 1); width: min(100cqw, 100cqh * var(--sd-ratio, 1)); overflow: hidden;
   cursor: ew-resize; touch-action: none; }
 .sd-compared img { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
-.sd-compared img.sd-coarse { image-rendering: pixelated; }
 .sd-compared span { position: absolute; bottom: 0; padding: 2px 6px; text-align: center; white-space: nowrap; pointer-events: none; color: #fff; background: rgb(0 0 0 / 0.55); }
 .sd-divider { position: absolute; top: 0; bottom: 0; width: 12px; margin-left: -6px; pointer-events: none;
   background: linear-gradient(90deg, transparent 4px, #000 4px, #fff 5px 7px, #000 8px, transparent 8px); }

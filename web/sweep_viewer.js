@@ -10,7 +10,6 @@ import { t } from "./texts.js";
 
 export const VIEWER_HEIGHT = 300;
 const PLAY = 450; // milliseconds a picture
-export const COARSE = 128; // pixels; smaller pictures are enlarged with sharp edges
 
 /**
  * @param {HTMLElement} container
@@ -134,10 +133,6 @@ export function mountViewer(container, host) {
       frames = next;
       pictures = frames.map((frame) => make("img", {
         alt: frame.label, draggable: false, decoding: "async", src: host.url(frame),
-        onload: (/** @type {Event} */ event) => {
-          const picture = /** @type {HTMLImageElement} */ (event.target);
-          picture.classList.toggle("sd-coarse", picture.naturalHeight <= COARSE);
-        },
       }));
       stage.replaceChildren(...pictures);
       problem.textContent = "";

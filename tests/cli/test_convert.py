@@ -26,11 +26,28 @@ def dictionary(cli, lora, tmp_path):
     return out
 
 
+def test_a_file_is_not_converted_onto_itself(cli, dictionary):
+    before = dictionary.read_bytes()
+    result = cli("convert", dictionary, "--out", dictionary, "--overwrite")
+    assert result.code == 1 and "would be lost" in result.err and dictionary.read_bytes() == before
+
+
+def test_the_base_that_nobody_named_is_named(cli, tmp_path):
+    from core.tiny_denoisers import DENOISERS
+    from lora.lora_files import kohya_style, linears, random_lora, write
+
+    file = write(kohya_style(random_lora(linears(DENOISERS["sd15"][0]()[0]))), tmp_path / "sd15.safetensors")
+    result = cli("convert", file, "--out", tmp_path / "out.safetensors")
+    assert result.code == 1 and "no --model was given" in result.err
+    result = cli("convert", file, "--out", tmp_path / "out.safetensors", "--model", "demo")
+    assert result.code == 1 and "no --model was given" not in result.err
+
+
 def test_there_and_back(cli, lora, dictionary, tmp_path):
     adapter = load(dictionary)
     assert adapter.metadata["base_family"] == "sd3" and adapter.trigger_words == ["zorp"]
     result = cli("convert", dictionary, "--weights", "fp32", "--out", tmp_path / "back.safetensors")
-    assert result.code == 0 and "it is the dictionary, to rounding" in result.out
+    assert result.code == 0 and "it is the dictionary, to float32's rounding" in result.out
     from safetensors.torch import load_file
 
     before, after = load_file(str(lora)), load_file(str(tmp_path / "back.safetensors"))

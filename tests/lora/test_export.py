@@ -229,3 +229,36 @@ def test_nearest_lora_of_a_gated_dictionary(tmp_path):
         missed, whole = missed + float((site(x) - back.sites[key](x)).square().sum()), whole + float(site(x).square().sum())
     assert (missed / whole) ** 0.5 == pytest.approx(report.error, abs=0.1)
     assert f"{report.error:.1%}" in report.text
+
+
+def test_diffusers_loads_a_lora_whose_text_encoder_came_with_it(tmp_path):
+    """Saved by diffusers with its settings, in as a dictionary, and out again: the same pictures' and text's change."""
+    import tiny_pipelines
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    folder = tiny_pipelines.save_tiny("sd15", tmp_path / "base")
+    pipe = StableDiffusionPipeline.from_pretrained(str(folder))
+    parts = {"unet": (pipe.unet, ["to_q", "to_out.0"]), "text_encoder": (pipe.text_encoder, ["q_proj"])}
+    for module, targets in parts.values():
+        module.add_adapter(LoraConfig(r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False))
+    settings = {f"{name}_lora_adapter_metadata": module.peft_config["default"].to_dict() for name, (module, _) in parts.items()}
+    layers = {f"{name}_lora_layers": get_peft_model_state_dict(module) for name, (module, _) in parts.items()}
+    StableDiffusionPipeline.save_lora_weights(str(tmp_path / "saved"), **layers, **settings)
+    adapter, _ = lora_to_adapter(tmp_path / "saved", Base.of(StableDiffusionPipeline.from_pretrained(str(folder)).unet))
+    export_lora(adapter, tmp_path / "out.safetensors", "diffusers", dtype=torch.float32)
+
+    def at_work(file):
+        loaded = StableDiffusionPipeline.from_pretrained(str(folder))
+        if file is not None:
+            loaded.load_lora_weights(file)
+        text = loaded.text_encoder(torch.arange(6)[None])[0]
+        noise = torch.randn(1, loaded.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        return text, loaded.unet(noise, torch.tensor(5), text).sample
+
+    with torch.no_grad():
+        base, original, back = (at_work(file) for file in (None, tmp_path / "saved", tmp_path / "out.safetensors"))
+    for bare, one, other in zip(base, original, back, strict=True):
+        assert not torch.allclose(bare, one, atol=1e-3)
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)

@@ -76,6 +76,19 @@ def test_kohya_s_metadata_and_a_json_about_other_things(tmp_path):
     assert "other files, not used: 1 .json" in told(data)
 
 
+def test_a_table_may_hold_whole_paths_and_a_text_goes_before_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "set" / name)
+    (tmp_path / "set" / "b.txt").write_text("from its text")
+    rows = {str(tmp_path / "set" / name): {"caption": "from the table"} for name in ("a.png", "b.png", "gone.png")}
+    (tmp_path / "set" / "meta.json").write_text(json.dumps(rows))
+    data = ConceptData.from_folder(Path("set"))
+    assert {item.name: item.captions for item in data} == {"a.png": ["from the table"], "b.png": ["from its text"]}
+    assert "its line in meta.json is not used, as its .txt is: b.png" in told(data)
+    assert f"named in meta.json but not there: {tmp_path / 'set' / 'gone.png'}" in told(data)
+
+
 def test_kohya_s_folders_have_repeats_and_a_caption(tmp_path):
     picture(tmp_path / "20_zorp dog" / "a.png")
     picture(tmp_path / "20_zorp dog" / "b.png")
@@ -113,7 +126,7 @@ def test_lines_of_a_text_are_captions_unless_one_lacks_the_word(tmp_path, text, 
     data = ConceptData.from_folder(tmp_path, placeholder=word)
     assert data[0].captions == expected
     several = "several captions, one a line" if len(expected) > 1 else "one caption, as not every line names the word"
-    assert (f"1 caption file of several lines: {several}" in told(data)) == (text.count("\n") > 1)
+    assert (f"1 caption file of several lines: {several}: a.txt" in told(data)) == (text.count("\n") > 1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
