@@ -64,6 +64,7 @@ class ImportReport:
     lost: dict[str, float] = field(default_factory=dict)
     text_encoder: int = 0
     aside: list[str] = field(default_factory=list)
+    homeless: int = 0  # modules that have no place in the base
 
     @property
     def text(self) -> str:
@@ -76,6 +77,10 @@ class ImportReport:
             lines.append(f"{len(self.lost)} modules were approximated; the largest error is {max(self.lost.values()):.2%} of a module's change")
         if self.text_encoder:
             lines.append(f"{self.text_encoder} tensors of text encoders were kept as they are; the LoRA loader of whoever applies the dictionary puts them on its text encoders")
+        if self.sites and not self.atoms:
+            lines.append("its weights are zero everywhere, so it changes nothing")
+        if self.homeless:
+            lines.append(f"{self.homeless} of its modules have no place in this base and do nothing here")
         if self.aside:
             lines.append(f"{len(self.aside)} other tensors were kept as they are, for LoRA loaders that know a place for them; the first is {shown(self.aside[0])}")
         return "\n".join(lines)
@@ -107,6 +112,7 @@ class LoraImport:
             self.report.without_alpha += file.without_alpha(module)
         aside = [key for name in file.modules if name in homeless or name not in wanted for key in file.keys_of(name)]
         self.aside = [*aside, *file.others]
+        self.report.homeless = len(homeless)
         self.report.text_encoder = sum(map(is_text_encoder, self.aside))
         self.report.aside = [key for key in self.aside if not is_text_encoder(key)]
 

@@ -155,9 +155,9 @@ def read(
             raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
     changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
     if changed:
-        name = changed[0]
+        differences = "; ".join(f"{name} = {stored.get(name)!r}, this run has {plain[name]!r}" for name in changed)
         raise CheckpointError(
-            f"{path} was made with {name} = {stored.get(name)!r}, this run has {plain[name]!r}; resume with the same settings (steps, previews, "
+            f"{path} was made with {differences}; resume with the same settings (steps, previews, "
             "checkpoints and logs may be others), or start a new run under another name."
         )
     try:

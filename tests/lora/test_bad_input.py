@@ -172,6 +172,13 @@ def test_a_part_that_fits(base, lora, tmp_path):
     adapter, report = lora_to_adapter(path, base, allow_part=True)
     assert len(adapter.sites) == len(lora)
     assert [key for key in report.aside if "somewhere_else" in key] == report.aside and len(report.aside) == 3
+    assert "1 of its modules have no place in this base" in report.text
+
+
+def test_a_lora_of_zeros_is_said_to_do_nothing(base, lora, tmp_path):
+    zeros = {path: (down, torch.zeros_like(up)) for path, (down, up) in lora.items()}
+    adapter, report = lora_to_adapter(write(kohya_style(zeros), tmp_path / "zeros.safetensors"), base)
+    assert adapter.atom_count == 0 and "changes nothing" in report.text
 
 
 def test_patterns_in_peft_settings_are_no_patterns(base, lora, tmp_path):
