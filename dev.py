@@ -126,7 +126,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def demo(environment: Environment, arguments: list[str]) -> int:
-    """train, look into, prune and edit with the built-in model; writes out/demo/report.html (six to seven minutes on 2 cores)"""
+    """train, look into, prune and edit with the built-in model; writes out/demo/report.html (about 6 minutes on 2 cores)"""
     return subprocess.run([str(environment.python), "-m", "sparsedict", "demo", *arguments], env=child_environment()).returncode
 
 
@@ -156,7 +156,7 @@ def comfy_host() -> ModuleType:
 
 
 def test(environment: Environment, arguments: list[str]) -> int:
-    """run the test suite; extra arguments go to pytest (under 25 minutes on 2 cores)"""
+    """run the test suite; extra arguments go to pytest (about 20 minutes on 2 cores)"""
     comfy_host().ComfyHost(environment, install, say).ensure()
     return subprocess.run(pytest_command(environment, arguments), env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
 
