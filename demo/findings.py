@@ -18,6 +18,7 @@ from .plan import Plan
 from .stages import Clock
 
 CONCEPTS = Path(__file__).parent / "concepts"
+Concept = tuple[float, float, Tensor]  # as Suite.concept() gives it
 CONCEPT, SECOND, EDITED, STYLE = "zorp", "quax", "blick", STYLE_WORD
 
 
@@ -30,7 +31,7 @@ class Study:
     backend: DemoBackend
     suite: Suite
     clock: Clock
-    base_concept: tuple[float, float, Tensor] = field(init=False)  # the base's own attempt, as Suite.concept() gives it
+    base_concept: Concept = field(init=False)  # the base's own attempt
     report: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Any] = field(default_factory=dict)  # what the page shows
 

@@ -42,7 +42,7 @@ def save_first_picture(study: Study) -> Path:
     """concept.png: the base above, the adapter below, for the same noise; there long before the page is."""
     shown, picked = study.pictures, picked_prompts(study)
     path = study.out / "concept.png"
-    save_image(image_strip([to_image(shown[name][i]) for name in ("base_concept", "concept") for i in picked], columns=len(picked), side=192), path)
+    save_image(image_strip([to_image(images[i]) for images in (study.base_concept[2], shown["concept"]) for i in picked], columns=len(picked), side=192), path)
     return path
 
 
@@ -91,7 +91,7 @@ def write_page(study: Study) -> None:
         "edit_kinds": EDIT_KINDS,
         "training": labelled([item.captions[0].removeprefix("a ") for item in shown["training"]], [item.image for item in shown["training"]]),
         "pairs": [
-            (prompts[i].short, large(to_image(shown["base_concept"][i])), large(to_image(shown["concept"][i])), large(to_image(shown["lora"][i]))) for i in picked
+            (prompts[i].short, large(to_image(study.base_concept[2][i])), large(to_image(shown["concept"][i])), large(to_image(shown["lora"][i]))) for i in picked
         ],
         "slider": labelled(kept, shown["slider"]),
         "fires": [("the picture", source(picture, quality=90)), *((label, source(overlay(picture, where), quality=90)) for label, where in fired)],

@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..evaluation.machine import machine, peak_memory_bytes
 from ..evaluation.peers import applied_peer, size_for, train_peer
 from ..evaluation.pruning import pruned_scores
@@ -23,14 +21,13 @@ from ..trainer.distribution import Processes
 from ..trainer.probing import probed
 from ..trainer.training_sets import build_sets
 from .editing import edit_stage
-from .findings import CONCEPT, CONCEPTS, Study, settings, trained
+from .findings import CONCEPT, CONCEPTS, Concept, Study, settings, trained
 from .page import save_first_picture, write_page
 from .plan import Plan
 from .stages import Clock
 from .together import style_stage, two_concepts_stage
 
 MAPPED_ATOMS = 4
-Concept = tuple[float, float, Tensor]  # as Suite.concept() gives it
 
 
 def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, Any]:
@@ -65,7 +62,6 @@ def first_pictures(study: Study) -> None:
     """The base's picture of an unknown word, for the same noise as later."""
     study.pictures["training"] = ConceptData.from_folder(CONCEPTS / CONCEPT)
     study.base_concept = study.suite.concept()
-    study.pictures["base_concept"] = study.base_concept[2]
 
 
 def one_seed(study: Study, seed: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from ..sparsedict_core.errors import FileFormatError
@@ -20,10 +19,8 @@ def target(root: Path, filename: str) -> Path:
     path = Path(os.path.realpath(root / f"{name}.safetensors"))
     if not name or name.endswith("/"):
         raise FileFormatError(f"{filename!r} names no file; give a name such as zorp.")
-    if ":" in name and not re.match(r"[A-Za-z]:", name):
-        raise FileFormatError(f"{filename!r} has a colon, which names of files cannot have everywhere; choose another.")
     if root not in path.parents or Path(name).is_absolute() or ":" in name:
-        raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .. or a drive.")
+        raise FileFormatError(f"{filename!r} leads out of the folder; give a name below it, without .., a drive or another colon.")
     return path
 
 

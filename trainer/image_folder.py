@@ -60,8 +60,8 @@ def read_folder(path: Path) -> ImageFolder:
         if not REPEATS.fullmatch(folder.name) and folder.name.lower() not in MASK_FOLDERS and not folder.name.startswith("."):
             with contextlib.suppress(OSError):
                 there = {file for file in folder.iterdir() if is_picture(file)}
-                if not there & read or there - read:
-                    found.folders[folder.name] = len(there - read)
+                if (unread := there - read) or not there:
+                    found.folders[folder.name] = len(unread)
     if not found.pictures:
         endings = " ".join(sorted(PICTURE_SUFFIXES))
         below = [name for name, count in found.folders.items() if count]
@@ -121,10 +121,13 @@ def _texts_of(picture: Path, texts: set[Path], suffix: str) -> list[Path]:
 def _below(folder: Path, name: str) -> Path | None:
     """The picture of that name where it lies in the folder; a table may not lead out of it."""
     file = folder / name
-    if not is_picture(file) or not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+    if not is_picture(file) or not file.is_file():
+        return None
+    resolved, root = file.resolve(), folder.resolve()
+    if not resolved.is_relative_to(root):
         return None
     # Tables of other tools hold whole paths.
-    return folder / file.resolve().relative_to(folder.resolve()) if Path(name).is_absolute() else file
+    return folder / resolved.relative_to(root) if Path(name).is_absolute() else file
 
 
 def _name(file: Path, folder: Path) -> str:

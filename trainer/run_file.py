@@ -28,9 +28,9 @@ def read_settings(path: Path | str) -> dict[str, Any]:
         raise TrainingError(f"{path} is TOML, which Python reads from 3.11 on; use a newer Python, or give the settings as options.") from error
     try:
         values = tomllib.loads(read_regular(Path(path)).decode())
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path} does not exist; check its path.") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise TrainingError(f"{path} does not exist; check its path.") from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(f"{path} cannot be read as TOML ({reason}); correct it, or give another file.") from error
     hints = typing.get_type_hints(TrainConfig)

@@ -35,7 +35,7 @@ SEARCH_PAIRS = (("zorp", "quax"), ("zorp", STYLE))
 # By what is merged: the two members' strengths that are searched, for every way alike. Concepts are peers; a style may be held back.
 EQUAL = ((0.8, 0.8), (1.0, 1.0), (1.2, 1.2), (1.4, 1.4))
 CONCEPTS, WITH_STYLE = "two concepts", "concept + style"
-STRENGTHS = {CONCEPTS: EQUAL, WITH_STYLE: (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0), (1.0, 1.5), (1.0, 2.0), (0.8, 2.0))}
+STRENGTHS = {CONCEPTS: EQUAL, WITH_STYLE: (*EQUAL, (1.0, 0.8), (1.2, 0.8), (1.2, 1.0), (1.4, 1.0), (1.0, 1.5), (1.0, 2.0), (0.8, 2.0))}
 # Until a search is made on this base: the demo's for its merge (demo/plan.py), and as they are for all others.
 ASSUMED = {("sparse dictionary, composed", WITH_STYLE): (1.0, 2.0)}
 NOISE = {"search": 770, "report": 77}
