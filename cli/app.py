@@ -6,7 +6,6 @@ import errno
 import importlib
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -118,8 +117,7 @@ def run(arguments: list[str]) -> int:
 def unnamed_base(error: Exception, arguments: list[str]) -> str:
     """What to add to an error about the base where nobody has named one: that it is the demo's."""
     named = any(argument.split("=")[0] == "--model" for argument in arguments)
-    about_it = re.search(r"this (\w+ )?base", str(error)) if type(error).__module__.startswith(PACKAGE + ".") else None
-    return " (no --model was given, so the base is the demo's)" if about_it and not named else ""
+    return " (no --model was given, so the base is the demo's)" if getattr(error, "about_base", False) and not named else ""
 
 
 def makes_a_file(arguments: list[str]) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,7 +75,10 @@ def out_option(default: str | None = None, help: str = "Where to write.") -> Cal
 
 
 def check_out(path: Path, overwrite: bool, suffix: str | tuple[str, ...] = (), folder: bool = False) -> Path:
-    """Refuse a path that cannot be written before any work is done, not after it. Makes the folder that is to hold it."""
+    """Refuse a path that cannot be written before any work is done, not after it.
+
+    Makes the folder that is to hold it; a command that ends without a file in it takes it away again.
+    """
     suffixes = (suffix,) if isinstance(suffix, str) else suffix
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{path} should end in {' or '.join(suffixes)}")
@@ -81,13 +87,23 @@ def check_out(path: Path, overwrite: bool, suffix: str | tuple[str, ...] = (), f
     if path.is_dir() and not folder:
         raise UserError(f"{path} is a folder; --out names a file")
     parent = path.parent
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        if (command := click.get_current_context(silent=True)) is not None:
+            command.call_on_close(partial(remove_empty, missing))
     except OSError as error:
         raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
     if not os.access(parent, os.W_OK):
         raise UserError(f"the folder {parent} is not writable; choose another --out")
     return path
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Innermost first, those that hold nothing."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def load_adapter(path: Path) -> SparseAdapter:
@@ -133,7 +149,7 @@ def check_device(device: torch.device) -> None:
     try:
         torch.empty(1, device=device).cpu()
     except Exception as error:  # each kind of device has an error of its own for not being there
-        reason = str(error).splitlines()[0][:100].rstrip(".")
+        reason = shorten(str(error).split(". ")[0].strip().rstrip("."), 200, placeholder=" …")
         raise UserError(f"this PyTorch cannot use the device {str(device)!r} ({reason}); use --device cpu") from error
 
 
@@ -186,7 +202,9 @@ def parse_size(text: str | None, backend: Backend) -> tuple[int, int]:
         raise UserError(f"--size {text}: this model needs multiples of {multiple}")
     side = backend.default_size
     if getattr(backend, "fixed_size", False) and (width, height) != (side, side):
-        raise UserError(f"--size {text}: this base knows pictures of {side}×{side} only; leave --size out")
+        from ..sparsedict_core.errors import SparseDictError
+
+        raise SparseDictError(f"--size {text}: this base knows pictures of {side}×{side} only; leave --size out", about_base=True)
     return width, height
 
 

@@ -101,7 +101,7 @@ class LoraImport:
         wanted = [name for name in file.modules if not is_text_encoder(name)]
         homeless = [name for name in wanted if not all(self._fits(part) for part in self.by_module.get(name, [])) or name not in self.by_module]
         if not wanted or len(homeless) == len(wanted) or (homeless and not allow_part):
-            raise FileFormatError(self._unfit(wanted, homeless))
+            raise FileFormatError(self._unfit(wanted, homeless), about_base=bool(wanted))
         self.by_path: dict[str, list[Part]] = {}
         for name in wanted:
             for part in self.by_module[name] if name not in homeless else []:

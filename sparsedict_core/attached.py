@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from .attachment import Attachment
 from .base_check import check_base
 from .errors import SiteError
 from .fingerprint import fingerprint
-from .shown_text import escaped
+from .shown_text import escaped, shown
 from .site_discovery import called_denoiser, denoiser_of, discover_sites
 from .text_encoders import attach_text_encoders, text_encoder_tensors
 
@@ -61,6 +62,11 @@ class Attached(Mapping[str, Attachment]):
 
     def __repr__(self) -> str:
         return f"Attached({', '.join(f'{escaped(name)}={strength:g}' for name, strength in self.strengths.items())})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: each adapter's layers × atoms map under its name and strength."""
+        shown_ones = (f"<h4>{escape(shown(name))} at {one.strength:g}</h4>{one.adapter._repr_html_()}" for name, one in self._on().by_name.items())
+        return "".join(shown_ones) or "no adapter is attached"
 
     @property
     def strengths(self) -> dict[str, float]:

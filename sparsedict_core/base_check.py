@@ -25,7 +25,7 @@ def check_base(adapter: SparseAdapter, family: str | None = None, fingerprint: s
     """Raises SiteError if the family or a width differs, or a site is missing; warns if it is another model of the family."""
     made_for = adapter.metadata.get("base_family")
     if family and made_for and family != made_for:
-        raise SiteError(f"the adapter was made for {made_for}{names_of(adapter)}, this base model is {family}; use it with a {made_for} model.")
+        raise SiteError(f"the adapter was made for {made_for}{names_of(adapter)}, this base model is {family}; use it with a {made_for} model.", about_base=True)
     if model is not None:
         names = {key: site.name for key, site in adapter.sites.items()}
         check_widths(adapter, find_places(model, names, adapter.component))

@@ -11,10 +11,14 @@ def first_line(error: BaseException) -> str:
 
 
 class SparseDictError(Exception):
-    """Parent of every error that SparseDict raises on purpose. Its text may quote a stranger's file, so it is escaped and bounded here."""
+    """Parent of every error that SparseDict raises on purpose. Its text may quote a stranger's file, so it is escaped and bounded here.
 
-    def __init__(self, message: object = "") -> None:
+    `about_base`: it is about which base is used, so that a program that chose the base itself can say so.
+    """
+
+    def __init__(self, message: object = "", *, about_base: bool = False) -> None:
         super().__init__(shown(message, MOST_SAID))
+        self.about_base = about_base
 
 
 class FileFormatError(SparseDictError):

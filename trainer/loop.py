@@ -40,6 +40,7 @@ from .stopping import InterruptFlag, interrupt_flag, interruptions
 from .training_sets import build_sets, check_captions, concept_data, prior_data, tell_data
 
 SMOOTHING = 0.95
+NOTHING_YET = "it was before the first step was done, so nothing was written"
 
 
 def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None = None, callbacks: Callbacks | None = None) -> TrainResult:
@@ -64,8 +65,11 @@ def train(config: TrainConfig, backend: Backend | Any, data: ConceptData | None 
             return run(config, backend, data, report, processes)
     except interruptions(backend) as error:
         kept = checkpoint.newest(checkpoint.folder_of(out))
-        what = f"the last checkpoint is {kept}" if kept else "it was before the first step was done, so nothing was written"
-        raise TrainingError(f"stopped before there was an adapter to save; {what}.") from error
+        raise TrainingError(f"stopped before there was an adapter to save; {f'the last checkpoint is {kept}' if kept else NOTHING_YET}.") from error
+    except KeyboardInterrupt:
+        if checkpoint.newest(checkpoint.folder_of(out)) is None:
+            report.on_warning(f"no adapter was saved; {NOTHING_YET}.")
+        raise
     finally:
         if isinstance(report, ConsoleProgress):
             report.close()

@@ -15,7 +15,7 @@ from .callbacks import Callbacks
 from .captions import DEFAULT_CAPTION
 from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
-from .data_summary import listed, summary
+from .data_summary import SHOWN, listed, summary
 from .distribution import Processes
 from .quiet import QuietSamples, bucket_counts, load_or_make
 from .samples_cache import default_folder
@@ -48,14 +48,23 @@ def pictures_of(adapter: SparseAdapter, images: str | Path, backend: Backend) ->
 
 @torch.no_grad()
 def check_captions(backend: Backend, data: ConceptData) -> None:
-    """Raises DataError for a caption that the base's text encoder refuses, with its pictures, before those are encoded."""
+    """Raises DataError for captions that the base's text encoder refuses, with their pictures, before those are encoded."""
     if hasattr(backend, "encodings"):
         return  # a tokenizer of diffusers takes any text, and its encoder may take long
+    refused: list[tuple[str, str]] = []
     for caption, pictures in data.by_caption().items():
         try:
             backend.encode_captions([caption])
         except (SparseDictError, ValueError) as error:
-            raise DataError(f"the caption “{caption}” of {listed(pictures)} cannot be used: {first_line(error)}.") from error
+            refused.append((f"“{caption}” of {listed(pictures)}", first_line(error)))
+    if len(refused) == 1:
+        raise DataError("the caption {} cannot be used: {}.".format(*refused[0]))
+    if refused:
+        # What is wrong with each; what could be written instead, which is alike for all, once.
+        wrong = "; ".join(f"{what}: {reason.split('. ')[0]}" for what, reason in refused[:SHOWN])
+        more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        advice = refused[0][1].partition(". ")[2]
+        raise DataError(f"{len(refused)} captions cannot be used: {wrong}{more}. {advice}".rstrip(". ") + ".")
 
 
 def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
@@ -122,5 +131,5 @@ def buckets_for(backend: Backend, data: ConceptData, resolution: int) -> list[Bu
         return make_buckets(data, resolution, backend.size_multiple)
     side = backend.default_size
     if resolution != side:
-        raise TrainingError(f"resolution is {resolution}, but this base knows pictures of {side}×{side} only; leave resolution unset.")
+        raise TrainingError(f"resolution is {resolution}, but this base knows pictures of {side}×{side} only; leave resolution unset.", about_base=True)
     return [Bucket((side, side), list(range(len(data))))]

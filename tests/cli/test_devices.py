@@ -59,6 +59,17 @@ def test_a_device_that_is_not_there_is_refused_before_a_model_is_read(refused, a
     assert "--device cpu" in refused("sweep", adapter_file, "a prompt", "--model", "nothing/here", "--device", device, "--out", tmp_path / "a.png")
 
 
+def test_the_reason_is_a_whole_sentence(refused, adapter_file, tmp_path, monkeypatch):
+    reason = "The MPS backend is supported on MacOS 14.0+" + " and on what comes after it" * 3
+    monkeypatch.setattr(torch, "empty", lambda *_, **more: fail_with(f"{reason}. Current OS version can be queried using `sw_vers`"))
+    said = refused("sweep", adapter_file, "a prompt", "--device", "meta", "--out", tmp_path / "a.png")
+    assert f"({reason}); use --device cpu" in said
+
+
+def fail_with(text):
+    raise RuntimeError(text)
+
+
 LESS = ("--batch-size", 4, "--gradient-accumulation-steps", 2, "--gradient-checkpointing")
 
 

@@ -67,6 +67,11 @@ def test_more_atoms_than_their_moments_have_room_are_refused_at_once(refused, tm
     assert "atoms is 1000000; give a whole number from 1 to 8192" in refused("train", tmp_path, "--atoms", 1_000_000, "--out", tmp_path / "a.safetensors")
 
 
+def test_a_refused_command_leaves_no_folder(refused, tmp_path):
+    refused("train", tmp_path, "--out", tmp_path / "new" / "deep" / "a.safetensors")
+    assert not (tmp_path / "new").exists()
+
+
 def test_show_config_prints_the_presets_settings_with_mine_over_them(cli, tmp_path):
     result = cli("train", tmp_path, "--preset", "edit", "--steps", 7, "--show-config", "--out", tmp_path / "a.safetensors")
     config = json.loads(result.out)

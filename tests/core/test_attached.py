@@ -323,6 +323,15 @@ def test_a_notebook_shows_layers_by_atoms(pipe):
     assert "<script>" not in page and "&lt;b&gt;bold" in page and f"{adapter.atom_count} atoms at {len(adapter.sites)} sites" in page
 
 
+def test_a_notebook_shows_all_that_is_attached(pipe):
+    assert "no adapter" in attached(pipe)._repr_html_()
+    adapters = [adapter_for(pipe, title=title) for title in ("<one>", "two")]
+    for adapter, strength in zip(adapters, (0.5, 1)):
+        adapter.attach(pipe, strength)
+    page = attached(pipe)._repr_html_()
+    assert "&lt;one&gt; at 0.5" in page and "two at 1" in page and all(adapter._repr_html_() in page for adapter in adapters)
+
+
 @pytest.mark.parametrize("ids, width", [([0, 5], 6), ([7, 2_000_000_000], 2)])
 def test_the_strip_of_a_site_has_a_pixel_an_atom_and_grey_gaps(ids, width, model):
     import base64

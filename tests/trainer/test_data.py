@@ -390,5 +390,10 @@ def test_a_word_that_the_text_encoder_does_not_know_is_told_with_its_file_before
     for name, text in (("a", "a zorp"), ("b", "a zorp at a bacchanal")):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(text)
-    with pytest.raises(DataError, match=r"“a zorp at a bacchanal” of b\.png .*bacchanal"):
-        train(TrainConfig(images=tmp_path, placeholder="zorp", out=tmp_path / "a.safetensors", quiet_samples=0), backend, callbacks=Callbacks())
+    config = TrainConfig(images=tmp_path, placeholder="zorp", out=tmp_path / "a.safetensors", quiet_samples=0)
+    with pytest.raises(DataError, match=r"the caption “a zorp at a bacchanal” of b\.png .*bacchanal"):
+        train(config, backend, callbacks=Callbacks())
+    (tmp_path / "a.txt").write_text("a zorp in a villa")
+    with pytest.raises(DataError, match=r"2 captions cannot be used: .* of a\.png: .*'villa'.* of b\.png: .*'bacchanal'.*words free for a concept") as error:
+        train(config, backend, callbacks=Callbacks())
+    assert str(error.value).count("words free for a concept") == 1

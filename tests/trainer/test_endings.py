@@ -302,3 +302,14 @@ def test_the_share_of_empty_prompts_is_what_is_asked_for(tmp_path, backend, shar
     assert prompts.count("") == round(1000 * share)
     if share == 0.125:
         assert all((prompt == "") == (number % 8 == 7) for number, prompt in enumerate(prompts))
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_was_written(tmp_path, backend, monkeypatch):
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(backend), "sample", interrupted)
+    noted = Noted()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backend, noted)
+    assert noted.warned == ["no adapter was saved; it was before the first step was done, so nothing was written."]

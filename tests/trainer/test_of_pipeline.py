@@ -45,6 +45,8 @@ def test_pipelines_that_cannot_be_trained_on_are_refused(tmp_path):
 
     with pytest.raises(SparseDictError, match="OtherPipeline cannot be trained on"):
         train(settings(tmp_path / "a.safetensors"), OtherPipeline(), DATA)
+    with pytest.raises(SparseDictError, match=r"open_backend\('demo'\)"):
+        train(settings(tmp_path / "a.safetensors"), "demo", DATA)
     pipe = sd15()
     accelerate.cpu_offload(pipe.unet, torch.device("cpu"))
     with pytest.raises(SparseDictError, match="offloaded"):

@@ -22,6 +22,8 @@ def borrowed(pipeline: Any) -> Iterator[Backend]:
     Raises SparseDictError for a pipeline of another family, and for one whose parts are moved in and out as they are used.
     """
     name = next((kind.__name__ for kind in type(pipeline).__mro__ if kind.__name__ in BACKENDS), None)
+    if isinstance(pipeline, str):
+        raise SparseDictError(f"a base is opened before it is trained on: backend=sparsedict.open_backend({pipeline!r}).")
     if name is None:
         raise SparseDictError(f"a {type(pipeline).__name__} cannot be trained on. {supported()}")
     parts = {key: part for key, part in pipeline.components.items() if isinstance(part, nn.Module)}
