@@ -107,7 +107,9 @@ def export_lora(
     report = ExportReport(path, style, 0, (0, 0), 0, dtype=dtype)
     if style == "kohya" and adapter.component == "transformer" and host is None:
         report.hint = "its names are diffusers' after kohya's prefix, as ComfyUI and OneTrainer have them for SD3 and Flux; diffusers takes --style diffusers, kohya's tools what Save as LoRA writes in ComfyUI with a model connected"
-    modules = _modules(adapter, rank, samples, host or {}, heights, report)
+    found = _Modules(adapter, host or {}, heights, report)
+    found.take(rank, samples)
+    modules = found.whole(rank)
     if not modules:
         raise FileFormatError(f"{path}: the dictionary has no atoms left, so there is no LoRA to write; keep some.")
     tensors: dict[str, Tensor] = {}
@@ -129,78 +131,82 @@ def export_lora(
     return report
 
 
-def _modules(
-    adapter: SparseAdapter, rank: int | None, samples: Callable[[], Mapping[str, SiteSamples]] | None, host: Mapping[str, HostModule],
-    heights: Callable[[], Mapping[str, int]] | None, report: ExportReport,
-) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+class _Modules:
     """(down, up) by path without the component, in kohya's style by the host's name; sites of several members, and of several slices, at one module are added up."""
-    strengths = {member.name: member.strength for member in adapter.members}
-    gated = [key for key, site in adapter.sites.items() if site.atoms and not is_linear(site)]
-    known: Mapping[str, SiteSamples] = {}
-    if gated:
-        if samples is None:
+
+    def __init__(self, adapter: SparseAdapter, host: Mapping[str, HostModule], heights: Callable[[], Mapping[str, int]] | None, report: ExportReport) -> None:
+        self.adapter, self.host, self.heights, self.report = adapter, host, heights, report
+        self.parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.kernels: dict[str, tuple[int, ...]] = {}  # of convolutions
+
+    def take(self, rank: int | None, samples: Callable[[], Mapping[str, SiteSamples]] | None) -> None:
+        """All sites: linear ones as they are, those with thresholds as fitted to their samples."""
+        strengths = {member.name: member.strength for member in self.adapter.members}
+        gated = [key for key, site in self.adapter.sites.items() if site.atoms and not is_linear(site)]
+        if gated and samples is None:
             raise FileFormatError(
                 f"{gated[0]} and {len(gated) - 1} other sites have atoms with thresholds, which no LoRA has; give the base model, so that the nearest LoRA can be fitted."
             )
-        known = samples()
-    patches = _noted(adapter, "convolutions")
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    lost = whole = 0.0
-    for key, site in adapter.sites.items():
-        if site.atoms == 0:
-            continue
-        if key in gated:
-            if key not in known:
-                raise FileFormatError(f"{report.path}: {key} was never at work in the samples, so no LoRA can be fitted to it; prune the site's atoms away first.")
-            down, up, missed, size = _fitted(site, known[key], rank or site.atoms)
-            lost, whole = lost + missed, whole + size
-            report.errors[key] = (missed / size) ** 0.5 if size else 0.0
-        else:
-            down, up = linear_factors(site)
-        path = site.name.path.removeprefix(f"{adapter.component}.")
-        up = up * strengths.get(site.member or "", 1.0)
-        own = host.get(path, HostModule(path, None, 0))
-        target, first, height = (own.name, (own.rows or (0, 0))[0], own.height) if report.style == "kohya" else (path, 0, 0)
+        known = samples() if gated and samples is not None else {}
+        lost = whole = 0.0
+        for key, site in self.adapter.sites.items():
+            if site.atoms == 0:
+                continue
+            if key in gated:
+                if key not in known:
+                    raise FileFormatError(f"{self.report.path}: {key} was never at work in the samples, so no LoRA can be fitted to it; prune the site's atoms away first.")
+                down, up, missed, size = _fitted(site, known[key], rank or site.atoms)
+                lost, whole = lost + missed, whole + size
+                self.report.errors[key] = (missed / size) ** 0.5 if size else 0.0
+            else:
+                down, up = linear_factors(site)
+            self._add(key, site, down, up * strengths.get(site.member or "", 1.0))
+        self.report.error = (lost / whole) ** 0.5 if whole else 0.0
+
+    def _add(self, key: str, site: SparseSite, down: Tensor, up: Tensor) -> None:
+        """To its module, in the rows of it that are the site's; nothing is added to the others."""
+        path = site.name.path.removeprefix(f"{self.adapter.component}.")
+        own = self.host.get(path, HostModule(path, None, 0))
+        target, first, height = (own.name, (own.rows or (0, 0))[0], own.height) if self.report.style == "kohya" else (path, 0, 0)
         if site.name.rows is not None:
-            first, height = first + site.name.rows[0], height or _height(adapter, site.name.path, path, host, heights, report)
-        if site.name.rows is not None or (height and own.rows is not None):  # nothing is added to the other rows
+            first, height = first + site.name.rows[0], height or self._height(site.name.path, path)
+        if site.name.rows is not None or (height and own.rows is not None):
             if first + site.d_out > height:
-                raise FileFormatError(f"{report.path}: {key} reaches row {first + site.d_out} of {target}, which has {height} in this model; give the model that the dictionary is for.")
+                raise FileFormatError(f"{self.report.path}: {key} reaches row {first + site.d_out} of {target}, which has {height} in this model; give the model that the dictionary is for.")
             fused = up.new_zeros(height, up.shape[1])
             fused[first : first + site.d_out] = up
             up = fused
-        found.setdefault(target, []).append((down, up))
+        self.parts.setdefault(target, []).append((down, up))
+        patches = _noted(self.adapter, "convolutions")
         if path in patches and math.prod(patches[path]) == down.shape[1]:
-            shapes[target] = tuple(patches[path])
-    report.error = (lost / whole) ** 0.5 if whole else 0.0
-    modules = {}
-    for path, pairs in found.items():
-        down, up = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
-        if (rank is not None and down.shape[0] > rank) or down.shape[0] > min(down.shape[1], up.shape[0]):
-            down, up, _ = singular_factors(down, up)
-            down, up = down[:rank], up[:rank].T
-        if path in shapes:
-            down, up = down.reshape(-1, *shapes[path]), up.reshape(*up.shape, *(1,) * (len(shapes[path]) - 1))
-        modules[path] = down, up
-    return modules
+            self.kernels[target] = tuple(patches[path])
 
+    def _height(self, whole: str, path: str) -> int:
+        """Rows of a fused Linear, told by the dictionary, else by a base; else, and noted, as far as the dictionary's slices of it reach."""
+        reach = max(site.name.rows[1] for site in self.adapter.sites.values() if site.name.path == whole and site.name.rows is not None)
+        told = _noted(self.adapter, "fused").get(path)
+        if told is None and path in self.host:
+            own = self.host[path]
+            told = own.height if own.rows is None else own.rows[1] - own.rows[0]
+        if told is None and self.heights is not None:
+            told = self.heights().get(path)
+        if isinstance(told, int) and reach <= told <= MOST_WIDTH:
+            return told
+        self.report.fused[path] = reach
+        return reach
 
-def _height(
-    adapter: SparseAdapter, whole: str, path: str, host: Mapping[str, HostModule], heights: Callable[[], Mapping[str, int]] | None, report: ExportReport
-) -> int:
-    """Rows of a fused Linear, told by the dictionary, else by a base; else, and noted, as far as the dictionary's slices of it reach."""
-    reach = max(site.name.rows[1] for site in adapter.sites.values() if site.name.path == whole and site.name.rows is not None)
-    told = _noted(adapter, "fused").get(path)
-    if told is None and path in host:
-        own = host[path]
-        told = own.height if own.rows is None else own.rows[1] - own.rows[0]
-    if told is None and heights is not None:
-        told = heights().get(path)
-    if isinstance(told, int) and reach <= told <= MOST_WIDTH:
-        return told
-    report.fused[path] = reach
-    return reach
+    def whole(self, rank: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each module's parts in one, of at most `rank`."""
+        found = {}
+        for path, pairs in self.parts.items():
+            down, up = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
+            if (rank is not None and down.shape[0] > rank) or down.shape[0] > min(down.shape[1], up.shape[0]):
+                down, up, _ = singular_factors(down, up)
+                down, up = down[:rank], up[:rank].T
+            if path in self.kernels:
+                down, up = down.reshape(-1, *self.kernels[path]), up.reshape(*up.shape, *(1,) * (len(self.kernels[path]) - 1))
+            found[path] = down, up
+        return found
 
 
 def _noted(adapter: SparseAdapter, key: str) -> dict[str, Any]:
