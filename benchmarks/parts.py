@@ -49,7 +49,7 @@ class Job:
 
     @cached_property
     def world(self) -> World:
-        return World(self.cache)
+        return World(self.cache, few=not self.scope.search)
 
     def do(self, table: str, runs: list, measure: Callable[[Any, World], dict[str, Any]]) -> list[dict[str, Any]]:
         return work_through(table, runs, self.world, measure, self.results, self.say)
@@ -59,11 +59,17 @@ class Job:
         return read_results(table, self.results if self.scope.search else RESULTS)
 
     @property
+    def fewer_steps(self) -> int | None:
+        """Of each training, where that is not the trained one's own number."""
+        return None if self.scope.search else self.scope.steps
+
+    @property
     def winners(self) -> dict[str, Any]:
         return plans.winners(self.searched("E1-search"))
 
     def shortened(self, runs: list[Run]) -> list[Run]:
-        return [replace(run, steps=min(run.steps, self.scope.steps)) for run in runs]
+        """Each once: runs that differ in their steps alone may be the same now."""
+        return list({run.key: run for run in (replace(run, steps=min(run.steps, self.scope.steps)) for run in runs)}.values())
 
 
 def personalisation(job: Job) -> None:
@@ -83,8 +89,7 @@ def shrinking(job: Job) -> None:
     from .world.shrinking import measure, shrink_runs
 
     scope = job.scope
-    steps = None if scope.search else scope.steps
-    job.do("E2-shrink", shrink_runs(job.winners, scope.concepts, scope.seeds, scope.shrink_shares, steps), measure)
+    job.do("E2-shrink", shrink_runs(job.winners, scope.concepts, scope.seeds, scope.shrink_shares, job.fewer_steps), measure)
 
 
 def editing(job: Job) -> None:
@@ -105,7 +110,8 @@ def merging(job: Job) -> None:
     if job.scope.search:
         job.do("E4-search", merge_runs(winners, SEARCH_PAIRS, 1, "search", lambda way, kind: STRENGTHS[kind]), measure)
     best = best_strengths(job.searched("E4-search"))
-    job.do("E4", merge_runs(winners, pairs_of(job.scope.concepts), job.scope.seeds, "report", lambda way, kind: [best[way, kind]]), measure)
+    pairs = pairs_of(job.scope.concepts)
+    job.do("E4", merge_runs(winners, pairs, job.scope.seeds, "report", lambda way, kind: [best[way, kind]], job.fewer_steps), measure)
 
 
 def dial(job: Job) -> None:

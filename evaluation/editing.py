@@ -70,8 +70,9 @@ def structure_kept(image: Tensor, base: Tensor, where: Tensor) -> float:
 class EditSuite:
     """The picture's place and ground are `place` and `ground`; prompts ask for something else."""
 
-    def __init__(self, suite: Suite, seed: int, place: str = "center", ground: str = "sky") -> None:
-        kinds = edit_prompts(suite.word, place, ground)
+    def __init__(self, suite: Suite, seed: int, place: str = "center", ground: str = "sky", every: int = 1) -> None:
+        """`every`: only every third prompt of each kind, say."""
+        kinds = {kind: prompts[::every] for kind, prompts in edit_prompts(suite.word, place, ground).items()}
         self.suite = suite
         self.prompts = [prompt for prompts in kinds.values() for prompt in prompts]
         self.kinds = [kind for kind, prompts in kinds.items() for _ in prompts]

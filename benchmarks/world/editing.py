@@ -10,7 +10,6 @@ from typing import Any
 from ...evaluation.editing import EditScore, EditSuite
 from ...evaluation.peers import applied_peer
 from ...evaluation.smaller_lora import CUTS
-from ...evaluation.suite import Suite
 from ...sparsedict_core import Selection, SparseAdapter, select
 from ...tools.make_demo_images import edit_data
 from ..runs import Run
@@ -76,18 +75,18 @@ def report_runs(searched: Sequence[Mapping[str, Any]], concepts: Sequence[str], 
 def measure(run: Run, world: World) -> dict[str, Any]:
     """One row a share of the atoms, or a strength; each prompt's own result is kept for pairs."""
     first, second = SEEDS[run.split]
-    editing = EditSuite(Suite(world.backend.pipeline, run.concept, first), second)
+    editing = EditSuite(world.suite_of(run.concept, first), second, every=3 if world.few else 1)
     fitted, rows, whole_only = fit(run, world, edit_data(run.concept, PICTURE_SEED)), [], run.split == "search"
     if isinstance(fitted.model, SparseAdapter):
-        for share in SHARES[:1] if whole_only else SHARES:
+        for share in SHARES[:1] if whole_only else world.some(SHARES):
             with fitted.model.attach(world.backend.denoiser, component="transformer") as attachment:
                 attachment.set_gains(select(fitted.model, Selection(keep=share)).gains())
                 rows.append({"share": share, **row_of(editing.score())})
     else:
-        for strength in STRENGTHS[:1] if whole_only else STRENGTHS:
+        for strength in STRENGTHS[:1] if whole_only else world.some(STRENGTHS):
             with fitted.applied(world, strength):
                 rows.append({"strength": strength, **row_of(editing.score())})
-        for way, share in () if whole_only else product(CUTS, CUT_SHARES):
+        for way, share in () if whole_only else product(CUTS, world.some(CUT_SHARES)):
             with applied_peer(world.backend, CUTS[way](fitted.model, world.size("lora", round(share * PARAMETERS)))):
                 rows.append({"cut": way, "share": share, **row_of(editing.score())})
     return {"subject_kept": rows[0]["subject_kept"], "prompt_fidelity": rows[0]["prompt_fidelity"], "rows": rows, "parameters": fitted.parameters}

@@ -64,6 +64,7 @@ class MergeRun:
     setting: str  # JSON of the members' learning rate and quiet weight
     split: str = "report"
     second_strength: float | None = None
+    steps: int | None = None  # of the members' training, and half as many of healing; None: as many as in E1, and as `merge` heals
 
     @property
     def key(self) -> str:
@@ -79,6 +80,7 @@ class MergeRun:
 
     def _member(self, word: str) -> Run:
         setting, (label, _) = json.loads(self.setting), WAYS[self.way]
+        setting |= {} if self.steps is None else {"steps": self.steps}
         if word == STYLE and label == "sparse dictionary":
             # The preset is ours, its weight a part of the run's name; a LoRA of the style is trained as a LoRA of a concept.
             return Run(**{**setting, "quiet_weight": PRESETS["style"]["quiet_weight"], "settings": {}}, concept=word, seed=self.seed, preset="style")
@@ -97,11 +99,11 @@ def kind_of(second: str) -> str:
 
 def merge_runs(
     winners: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], seeds: int, split: str,
-    strengths: Callable[[str, str], Sequence[tuple[float, float]]],
+    strengths: Callable[[str, str], Sequence[tuple[float, float]]], steps: int | None = None,
 ) -> list[MergeRun]:  # fmt: skip
     """`strengths` has those of a way and a kind of pair."""
     return [
-        MergeRun(way, one, other, seed, first, setting_of(winners[label]), split, None if second == first else second)
+        MergeRun(way, one, other, seed, first, setting_of(winners[label]), split, None if second == first else second, steps)
         for seed in range(seeds)
         for one, other in pairs
         for way, (label, _) in WAYS.items()
@@ -178,6 +180,6 @@ def together(run: MergeRun, fitted: Sequence[Fitted], world: World) -> AbstractC
             Part(word, adapter, strength, [text for item in data_of(word).items for text in item.captions])
             for word, adapter, strength in zip(words, adapters, run.strengths, strict=True)
         ]
-        return merge(parts, world.backend, HEAL_STEPS, Callbacks()).attach(world.backend.denoiser, component="transformer")
+        return merge(parts, world.backend, HEAL_STEPS if run.steps is None else run.steps // 2, Callbacks()).attach(world.backend.denoiser, component="transformer")
     loras = [one.model for one in fitted if isinstance(one.model, TrainedPeer)]
     return merged_loras(world.backend, loras, run.strengths, how)

@@ -21,7 +21,7 @@ def measure(run: Run, world: World) -> dict[str, Any]:
     if isinstance(fitted.model, SparseAdapter) and run.split == "report":
         found["pruning"] = [
             {"order": order, "share": share, "atoms": kept.kept, **score.to_dict()}
-            for order, share, kept, score in pruned_scores(suite, world.backend.denoiser, fitted.model, SHARES)
+            for order, share, kept, score in pruned_scores(suite, world.backend.denoiser, fitted.model, world.some(SHARES))
         ]
     return found
 

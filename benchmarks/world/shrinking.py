@@ -14,7 +14,7 @@ from ...tools.make_demo_images import concept_data
 from ...trainer import TrainConfig
 from ...trainer.callbacks import Callbacks
 from ...trainer.distribution import Processes
-from ...trainer.shrink import HEAL_QUIET_SAMPLES, shrink
+from ...trainer.shrink import HEAL_QUIET_SAMPLES, HEAL_STEPS, shrink
 from ...trainer.training_sets import build_sets
 from ..runs import Run, digest_of_set_fields
 from .merging import setting_of
@@ -46,11 +46,15 @@ class ShrinkRun:
     concept: str
     seed: int
     setting: str  # JSON, as in E4
-    steps: int | None = None  # of the whole one's training; None: as many as in E1
+    steps: int | None = None  # of the whole one's training, and half as many of healing; None: as many as in E1, and as `shrink` heals
 
     @property
     def key(self) -> str:
         return f"{self.concept}-{self.seed}-{digest_of_set_fields(self)}"
+
+    @property
+    def heal_steps(self) -> int:
+        return HEAL_STEPS if self.steps is None else self.steps // 2
 
     def whole(self) -> Run:
         """What is made small."""
@@ -83,8 +87,9 @@ def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
         assert isinstance(whole.model, SparseAdapter)
         # A base as small as this one has files whose header alone is 2 % of them, so parameters are counted, as LoRA's are.
         small = shrink(
-            whole.model, world.backend, run.share, data=concept_data(run.concept), callbacks=Callbacks(), seed=run.seed, unit="parameters"
-        )
+            whole.model, world.backend, run.share, heal_steps=run.heal_steps, data=concept_data(run.concept), callbacks=Callbacks(),
+            seed=run.seed, unit="parameters",
+        )  # fmt: skip
         with small.adapter.attach(world.backend.denoiser, component="transformer"):
             score = suite.score()
         found = {"parameters": small.adapter.parameter_count(), "method": small.method}
@@ -94,7 +99,7 @@ def measure(run: ShrinkRun, world: World) -> dict[str, Any]:
         if how == "heal":
             config = TrainConfig(cache=world.cache, seed=run.seed, quiet_samples=HEAL_QUIET_SAMPLES)
             sets, _ = build_sets(config, world.backend, concept_data(run.concept), Processes(world.backend.device), Callbacks())
-            smaller = heal_peer(smaller, whole.model, world.backend, config, sets)
+            smaller = heal_peer(smaller, whole.model, world.backend, config, sets, run.heal_steps)
         with applied_peer(world.backend, smaller):
             score = suite.score()
         found = {"parameters": smaller.parameters}

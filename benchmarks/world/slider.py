@@ -11,7 +11,7 @@ from ...sparsedict_core import Selection, SparseAdapter, prune, select
 from ..runs import Run
 from .training import Fitted, World, fit
 
-PARTS = 10
+DIAL = [step / 10 for step in range(11)]
 LEAST = 0.01  # the share that a log scale begins with
 # By what is turned, in the tables' words.
 DIALS = {
@@ -33,25 +33,24 @@ def measure(run: Run, world: World) -> dict[str, Any]:
 
 def by_strength(fitted: Fitted, suite: Suite, world: World) -> Iterator[dict[str, float]]:
     """The dial is the strength; all atoms, or the whole peer."""
-    for step in range(PARTS + 1):
-        with fitted.applied(world, step / PARTS):
-            yield {"dial": step / PARTS, "concept_fidelity": round(suite.concept()[0], 4)}
+    for dial in world.some(DIAL):
+        with fitted.applied(world, dial):
+            yield {"dial": dial, "concept_fidelity": round(suite.concept()[0], 4)}
 
 
 def by_importance(adapter: SparseAdapter, suite: Suite, world: World) -> Iterator[dict[str, float]]:
     """The dial is the share of the importance; nothing but the gains changes."""
     with adapter.attach(world.backend.denoiser, component="transformer") as attachment:
-        for step in range(PARTS + 1):
-            kept = select(adapter, Selection(importance_share=step / PARTS))
+        for dial in world.some(DIAL):
+            kept = select(adapter, Selection(importance_share=dial))
             attachment.set_gains(kept.gains())
-            yield {"dial": step / PARTS, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}
+            yield {"dial": dial, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}
 
 
 def by_greedy_order(adapter: SparseAdapter, suite: Suite, world: World) -> Iterator[dict[str, float]]:
     """The dial is the share of the atoms on a log scale, refitted at each stop."""
-    for step in range(PARTS + 1):
-        dial = step / PARTS
-        selection = Selection(top=0, order="greedy") if step == 0 else Selection(keep=LEAST ** (1 - dial), order="greedy")
+    for dial in world.some(DIAL):
+        selection = Selection(top=0, order="greedy") if dial == 0 else Selection(keep=LEAST ** (1 - dial), order="greedy")
         kept = select(adapter, selection, refit=True)
         with prune(adapter, kept, refit=True).attach(world.backend.denoiser, component="transformer"):
             yield {"dial": dial, "share": kept.kept / kept.total, "concept_fidelity": round(suite.concept()[0], 4)}

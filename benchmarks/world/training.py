@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -31,26 +32,37 @@ from .plans import PARAMETERS
 SUITE_SEEDS = {"search": 700, "report": 500}
 LIKENESS_SEED = 520
 SEARCH_PROMPTS = 2  # every second prompt is enough for choosing a rate
+FEW: dict[str, Any] = {"others": 12, "grounds": ("sky", "night"), "steps": 6}  # a quarter of a suite's pictures, in half the steps
+FEW_QUIET_SAMPLES = 32
 
 
 class World:
     """The base and the measures, loaded once for a queue of runs."""
 
-    def __init__(self, cache: Path) -> None:
-        self.backend, self.cache = DemoBackend.load(), cache
+    def __init__(self, cache: Path, few: bool = False) -> None:
+        """`few`: measured at fewer points, on a quarter of the pictures, to see that all works."""
+        self.backend, self.cache, self.few = DemoBackend.load(), cache, few
         self._suites: dict[tuple[str, str], Suite] = {}
         self._meters: dict[str, LikenessMeter] = {}
         self._sizes: dict[tuple[str, int], int] = {}
         self.read_alone: dict[tuple, float] = {}  # what members of merges do by themselves (E4)
 
+    def some(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The points of a table's axis that are measured."""
+        return values[::2] if self.few else values
+
     def suite(self, concept: str, split: str) -> Suite:
         """A concept's prompts and noise, with the base's own pictures."""
         if (concept, split) not in self._suites:
-            suite = Suite(self.backend.pipeline, concept, SUITE_SEEDS[split])
+            suite = self.suite_of(concept, SUITE_SEEDS[split])
             if split == "search":
                 suite.prompts = suite.prompts[::SEARCH_PROMPTS]
             self._suites[concept, split] = suite
         return self._suites[concept, split]
+
+    def suite_of(self, concept: str, seed: int) -> Suite:
+        """A new one."""
+        return Suite(self.backend.pipeline, concept, seed, **(FEW if self.few else {}))
 
     def likeness(self, concept: str) -> LikenessMeter:
         """A concept's pictures in a learned embedding, on the report's prompts."""
@@ -88,7 +100,7 @@ def configured(run: Run, world: World, out: Path) -> TrainConfig:
     """The trainer's settings of a run; the schedule and the quiet rows are every method's."""
     config = TrainConfig(
         **{**PRESETS[run.preset], "steps": run.steps, "seed": run.seed, "out": out, "overwrite": True, "checkpoint_every": 10**6, "keep_checkpoints": 0,
-           "cache": world.cache, "placeholder": run.concept, **run.settings}
+           "cache": world.cache, "placeholder": run.concept, **({"quiet_samples": FEW_QUIET_SAMPLES} if world.few else {}), **run.settings}
     )  # fmt: skip
     if run.quiet_weight is not None:
         config = replace(config, quiet_weight=run.quiet_weight)
