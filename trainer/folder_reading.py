@@ -87,7 +87,7 @@ def read_pictures(
     told = []
     if faults and not (skip_unreadable and (read or no_captions)):
         what = f"{len(faults)} of {len(found.pictures)} pictures cannot be used"
-        told.append(f"{together(faults, what)}; skip_unreadable (--skip-unreadable) leaves such pictures out")
+        told.append(f"{together(faults, what)}; skip_unreadable (--skip-unreadable, on the node “skip broken”) leaves such pictures out")
     if no_captions:
         told.append(together(no_captions, f"the captions of {len(no_captions)} pictures are missing or cannot be used"))
     if told:

@@ -167,6 +167,14 @@ def test_the_selector_grows_with_its_rows_and_then_scrolls(page, server, large):
     assert page.evaluate(f"() => {SELECTOR}.kept()") == 2 and page.evaluate(f"() => {SELECTOR}.value().atoms").startswith("L6")
 
 
+@pytest.mark.parametrize("nodes_2", [True], indirect=True)
+def test_no_label_of_the_first_nodes_is_cut_in_nodes_2(page, nodes_2):
+    open_prompt(page, {"1": made("SparseDictLoadImageSet", folder="demo: zorp", caption="", word=""), "2": made("SparseDictAtomSweep")}, "SparseDictLoadImageSet")
+    page.wait_for_function("() => document.querySelectorAll('.lg-node-widget').length > 5")
+    cut = """() => [...document.querySelectorAll("[data-node-id] .lg-node-widget *")].filter(each => !each.children.length && each.scrollWidth > each.clientWidth + 1 && each.textContent).map(each => each.textContent)"""
+    assert page.evaluate(cut) == []
+
+
 COMPARER = "app.graph._nodes.find(node => node.type === 'SparseDictCompare')?.sparsedictComparer"
 
 
