@@ -22,7 +22,7 @@ class RunEvents(Callbacks):
     def __init__(self, state: RunState) -> None:
         self.state = state
         self.lines: list[str] = []
-        self._sent = 0.0
+        self._sent = self._stage_began = 0.0
 
     # -- what a host does in its own way
 
@@ -44,6 +44,7 @@ class RunEvents(Callbacks):
     # -- the trainer's side
 
     def on_stage(self, name: str, detail: str = "") -> None:
+        self._stage_began = time.monotonic()
         self.say(f"{name}: {detail}" if detail else name)
         self.send({"event": "stage", "stage": name, "detail": escaped(detail)})
 
@@ -56,7 +57,8 @@ class RunEvents(Callbacks):
             return
         self._sent = time.monotonic()
         self.progress(done, total)
-        self.send({"event": "progress", "stage": name, "done": done, "total": total})
+        left = (self._sent - self._stage_began) * (total - done) / done if done else None
+        self.send({"event": "progress", "stage": name, "done": done, "total": total, "seconds_left": left})
 
     def on_step(self, report: StepReport) -> None:
         every = max(1, report.steps // LINES)

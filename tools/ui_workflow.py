@@ -90,34 +90,41 @@ class Node:
 class Workflow:
     """`with flow.group("Base", "base"): node = flow.add("KSampler", model=base["model"], steps=16)`; then `flow.to_dict()`.
 
-    A group is a column of nodes from top to bottom, `column()` begins another one beside it; groups go from left to right.
+    A group is a column of nodes from top to bottom, `column()` begins another one beside it; groups go from left to right. The graph
+    opens so that all up to the first group of the colour "look" is seen.
     """
 
     def __init__(self, name: str, object_info: dict[str, Any]) -> None:
         self.name, self.object_info = name, object_info
         self.nodes: list[Node] = []
         self.groups: list[dict[str, Any]] = []
-        self._x, self._columns = 0, [[]]
-        self.in_one_look = False  # whether the graph opens so that all of it is seen
+        self._described: list[tuple[str, str, list[list[Node]]]] = []
+        self._columns: list[list[Node]] = [[]]
 
     # -- building
 
     @contextmanager
-    def group(self, title: str, colour: str) -> Iterator[None]:
+    def group(self, title: str, colour: str, first: bool = False) -> Iterator[None]:
+        """`first`: beside the note that the graph begins with, though it is made later: a result that would be far out of sight."""
         self._columns = [[]]
         yield
-        left, top, bottom = self._x, 0, 0
-        for column in self._columns:
-            y = TITLE
-            for node in column:
-                node.pos = (self._x, y)
-                y += max(node.height, node.tall) + GAP
-            bottom = max(bottom, y - GAP)
-            self._x += max(max(node.width, node.wide) for node in column) + COLUMN_GAP
-        right = self._x - COLUMN_GAP
-        bounding = [left - 20, top - 70, right - left + 40, bottom - top + 90]
-        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": COLOURS[colour], "font_size": 24, "flags": {}})
-        self._x = right + GROUP_GAP
+        self._described.insert(1 if first else len(self._described), (title, colour, self._columns))
+
+    def _lay_out(self) -> None:
+        x = 0
+        for number, (title, colour, columns) in enumerate(self._described, 1):
+            left, bottom = x, 0
+            for column in columns:
+                y = TITLE
+                for node in column:
+                    node.pos = (x, y)
+                    y += max(node.height, node.tall) + GAP
+                bottom = max(bottom, y - GAP)
+                x += max(max(node.width, node.wide) for node in column) + COLUMN_GAP
+            right = x - COLUMN_GAP
+            bounding = [left - 20, -70, right - left + 40, bottom + 90]
+            self.groups.append({"id": number, "title": title, "bounding": bounding, "color": COLOURS[colour], "font_size": 24, "flags": {}})
+            x = right + GROUP_GAP
 
     def column(self) -> None:
         self._columns.append([])
@@ -189,6 +196,8 @@ class Workflow:
     # -- the front end's format
 
     def to_dict(self) -> dict[str, Any]:
+        """Once."""
+        self._lay_out()
         nodes, links = self._nodes_and_links()
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"sparsedict/{self.name}")),
@@ -199,15 +208,14 @@ class Workflow:
             "links": links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": self._view()},
+            "extra": {"ds": self._view()} if self.groups else {},
             "version": 0.4,
         }
 
     def _view(self) -> dict[str, Any]:
-        """How the graph opens: the first groups beside the host's sidebar, in letters that can be read; or all of it, in a usual window."""
-        if not self.in_one_look:
-            return {"scale": 0.8, "offset": [120, 200]}
-        boxes = [group["bounding"] for group in self.groups]
+        """How the graph opens in a usual window: all that leads to the first result, and it."""
+        shown = next(number for number, (_, colour, _) in enumerate(self._described, 1) if colour == "look")
+        boxes = [group["bounding"] for group in self.groups[:shown]]
         left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
         width, height = max(box[0] + box[2] for box in boxes) - left, max(box[1] + box[3] for box in boxes) - top
         scale = min(0.8, (WINDOW[0] - BARS[0] - 20) / width, (WINDOW[1] - BARS[1] - 20) / height)

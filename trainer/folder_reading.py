@@ -13,7 +13,7 @@ from torch import Tensor
 from ..sparsedict_core.errors import DataError
 from .captions import TEXT_SUFFIXES, caption_for_all, filled, names, read_captions
 from .image_folder import ImageFolder, PictureFile, read_folder
-from .images import read_picture
+from .images import opened, read_picture
 from .masks import MASKS, mask_of
 
 MASKED = "the loss counts inside its mask"
@@ -64,25 +64,34 @@ def read_pictures(
         raise DataError(f"the placeholder word for {folder} is empty; give a word that stands for the concept")
     reading = FolderReading(found, word)
     faults: list[tuple[Path, DataError]] = []
+    no_captions: list[tuple[Path, DataError]] = []
     captions: dict[Path, list[str]] = {}
     # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
     for file in found.pictures:
         try:
             captions[file.path] = captions_of(file, caption, word, missing, default_caption, reading)
         except DataError as error:
-            faults.append((file.path, error))
-    if faults:
-        raise DataError(together(faults, f"the captions of {len(faults)} pictures are missing or cannot be used"))
+            try:
+                with opened(file.path):
+                    no_captions.append((file.path, error))
+            except DataError as fault:  # what is no picture needs no caption
+                faults.append((file.path, fault))
     read: list[ReadPicture] = []
-    for file in found.pictures:
-        try:
-            read.append(read_one(file, captions[file.path], area, masks, reading))
-        except DataError as error:
-            faults.append((file.path, error))
-            reading.leave_out(file.name)
-    if faults and not (skip_unreadable and read):
+    for file in found.pictures if not no_captions else ():
+        if file.path in captions:
+            try:
+                read.append(read_one(file, captions[file.path], area, masks, reading))
+            except DataError as error:
+                faults.append((file.path, error))
+                reading.leave_out(file.name)
+    told = []
+    if faults and not (skip_unreadable and (read or no_captions)):
         what = f"{len(faults)} of {len(found.pictures)} pictures cannot be used"
-        raise DataError(f"{together(faults, what)}; skip_unreadable (--skip-unreadable) leaves such pictures out")
+        told.append(f"{together(faults, what)}; skip_unreadable (--skip-unreadable, on the node “skip broken”) leaves such pictures out")
+    if no_captions:
+        told.append(together(no_captions, f"the captions of {len(no_captions)} pictures are missing or cannot be used"))
+    if told:
+        raise DataError("; and ".join(told))
     reading.left_out = faults
     reading.sizes = [picture.size for picture in read]
     common = reduce(gcd, (picture.repeats for picture in read))

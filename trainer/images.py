@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,34 @@ def read_image(path: Path | str) -> Tensor:
 
 def read_picture(path: Path, area: float = math.inf) -> Picture:
     """The same with all else that is in the file. A picture of more than `area` pixels is shrunk to that while it is decoded."""
+    with opened(path) as image:
+        size, wanted = image.size, shrunk_size(image.size, area)
+        if wanted != size:
+            image.draft(None, wanted)  # a JPEG is decoded at a half, a quarter or an eighth, no smaller than this
+        image.load()
+        # Older versions of Pillow open a 16-bit PNG in the 32-bit mode; a PNG has no deeper values than 16 bits.
+        sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        adobe, decoded = says_adobe(image), image.size
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except TypeError:  # Pillow before 10, which AUTOMATIC1111 has
+            image = ImageOps.exif_transpose(image)
+        if image.size != decoded:
+            size, wanted = size[::-1], wanted[::-1]
+        if sixteen:
+            pixels, alpha, notes = from_sixteen_bits(image, wanted)
+        else:
+            pixels, alpha, notes = from_eight_bits(image, wanted, adobe, path)
+    if pixels.shape[0] == 0 or pixels.shape[1] == 0:
+        raise DataError(f"{path} has no pixels ({pixels.shape[1]}×{pixels.shape[0]}); replace or remove it")
+    # In place, as a large photo in float is large.
+    picture = torch.from_numpy(pixels).permute(2, 0, 1).mul_(2).sub_(1).contiguous()
+    return Picture(picture, None if alpha is None else torch.from_numpy(alpha)[None], size[::-1], notes)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file of which only the start is read so far. Whatever is wrong with it, until it is closed again, is a DataError that names it."""
     if not path.is_file():
         raise DataError(f"{path} is not a file; give the path of a picture")
     try:
@@ -56,32 +85,11 @@ def read_picture(path: Path, area: float = math.inf) -> Picture:
                 register_heif_opener()
         with Image.open(path) as image:
             check_frames(image, path)
-            size, wanted = image.size, shrunk_size(image.size, area)
-            if wanted != size:
-                image.draft(None, wanted)  # a JPEG is decoded at a half, a quarter or an eighth, no smaller than this
-            image.load()
-            # Older versions of Pillow open a 16-bit PNG in the 32-bit mode; a PNG has no deeper values than 16 bits.
-            sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-            adobe, decoded = says_adobe(image), image.size
-            try:
-                ImageOps.exif_transpose(image, in_place=True)
-            except TypeError:  # Pillow before 10, which AUTOMATIC1111 has
-                image = ImageOps.exif_transpose(image)
-            if image.size != decoded:
-                size, wanted = size[::-1], wanted[::-1]
-            if sixteen:
-                pixels, alpha, notes = from_sixteen_bits(image, wanted)
-            else:
-                pixels, alpha, notes = from_eight_bits(image, wanted, adobe, path)
+            yield image
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file: OSError, SyntaxError, struct.error, …
         raise DataError(f"{path} cannot be read as a picture ({reason(error, path)}); save it again as PNG or JPEG, or remove it") from error
-    if pixels.shape[0] == 0 or pixels.shape[1] == 0:
-        raise DataError(f"{path} has no pixels ({pixels.shape[1]}×{pixels.shape[0]}); replace or remove it")
-    # In place, as a large photo in float is large.
-    picture = torch.from_numpy(pixels).permute(2, 0, 1).mul_(2).sub_(1).contiguous()
-    return Picture(picture, None if alpha is None else torch.from_numpy(alpha)[None], size[::-1], notes)
 
 
 def shrunk_size(size: tuple[int, int], area: float) -> tuple[int, int]:
@@ -152,6 +160,6 @@ def reason(error: Exception, path: Path) -> str:
             return "HEIC needs the package pillow-heif: pip install pillow-heif"
         if path.suffix.lower() == ".avif" and not features.check("avif"):
             return "AVIF needs Pillow 11.3 or newer"
-        return "no known picture format"
+        return "what it holds is no known picture format, whatever its name says"
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(words.split()).rstrip(".")

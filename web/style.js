@@ -12,6 +12,8 @@ const CSS = `
 .sd-grow { flex: 1 1 0; min-width: 0; }
 .sd-headline { font-size: 14px; font-weight: 600; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .sd-aside { color: var(--sd-muted); white-space: nowrap; overflow: hidden; text-overflow: ellipsis; font-variant-numeric: tabular-nums; }
+.sd-aside.sd-file { order: 1; flex: 0 0 100%; white-space: normal; overflow-wrap: anywhere; }
+.sd-file:empty { display: none; }
 .sd-panel button, .sd-panel select, .sd-panel input:not([type=checkbox]) { font: inherit; color: var(--sd-text); background: var(--sd-field);
   border: 1px solid var(--sd-border); border-radius: 5px; height: 24px; padding: 0 6px; min-width: 0; }
 .sd-panel button { cursor: pointer; }

@@ -2,7 +2,7 @@
 /** The training monitor: how a run is going, drawn from its events. Knows nothing of the host. */
 
 import { fitted, make, onThemeChange, readTheme } from "./colours.js";
-import { printable } from "./shown_text.js";
+import { printable, shortened } from "./shown_text.js";
 import { addStyle } from "./style.js";
 import { t } from "./texts.js";
 
@@ -10,7 +10,7 @@ import { t } from "./texts.js";
  * @typedef {{step: number, steps: number, loss: number, smoothed_loss: number, density: number, target_density: number,
  *   dead_atoms: number, learning_rate: number, seconds_left: number | null}} Point
  * @typedef {Record<string, any>} Run  by what the server tells its runs apart, among other things
- * @typedef {{points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number} | null,
+ * @typedef {{points: Point[], stage: {stage: string, detail?: string, done?: number, total?: number, seconds_left?: number | null} | null,
  *   warnings: string[], finished: string | null, file: string | null, stopped: number | null, steps: number | null, ended: string | null,
  *   previews: number, running: boolean}} Job  as host_shared/run_state.py gives it
  */
@@ -43,7 +43,7 @@ export function mountMonitor(container, host) {
       if (running) setRunning(true);
     }
   } }, t("Stop and keep"));
-  const more = make("button", { type: "button", title: t("Shows all settings of the training; those that are not at their defaults always show"), onclick: () => host.toggleFields() });
+  const more = make("button", { type: "button", style: "margin-left:auto", title: t("Shows all settings of the training; those that are not at their defaults always show"), onclick: () => host.toggleFields() });
   const losses = make("canvas", { className: "sd-canvas", style: "height:100%;position:absolute;inset:0", role: "img", "aria-label": t("Loss") });
   const densities = make("canvas", { className: "sd-canvas", style: "height:44px;flex:none", role: "img", "aria-label": t("Density against its target") });
   const empty = make("div", { className: "sd-empty" }, t("The loss is drawn here while it trains."));
@@ -52,15 +52,15 @@ export function mountMonitor(container, host) {
   const grid = make("div", { className: "sd-figures" });
   for (const [name, title] of [["loss", t("loss")], ["density", t("density / aim")], ["dead", t("dead atoms")], ["rate", t("rate")], ["left", t("time left")]]) {
     figures[name] = make("b", {}, "–");
-    grid.append(make("div", { className: "sd-figure" }, figures[name], make("span", {}, title)));
+    grid.append(make("div", { className: "sd-figure", title: name === "left" ? t("Of the part of the run that is named above") : "" }, figures[name], make("span", {}, title)));
   }
   const picture = make("img", { className: "sd-preview", alt: t("Newest previews, above the base's pictures of the same prompts and noise") });
   const previews = make("div", { className: "sd-previews", hidden: true }, picture, make("div", { className: "sd-small" }, t("above: with the adapter · below: the base, same noise")));
   const notice = make("div", { className: "sd-notice", role: "status" });
   const problem = make("div", { className: "sd-message", role: "alert" });
   const panel = make("div", { className: "sd-panel", role: "group", "aria-label": t("Training monitor") },
-    make("div", { className: "sd-row" }, headline, aside, stop, more),
-    make("div", { className: "sd-hold", style: "min-height:90px" }, losses, empty), densities, grid, previews, notice, problem);
+    make("div", { className: "sd-row sd-wrap" }, headline, aside, stop, more),
+    make("div", { className: "sd-hold", style: "min-height:70px" }, losses, empty), densities, grid, previews, notice, problem);
   container.append(panel);
   const sizes = new ResizeObserver(later);
   sizes.observe(panel);
@@ -100,6 +100,7 @@ export function mountMonitor(container, host) {
     stop.hidden = !now;
     stop.disabled = false;
     stop.textContent = t("Stop and keep");
+    aside.classList.toggle("sd-file", !now);
   }
 
   /** @param {string} text @param {number | null} [step] */
@@ -107,11 +108,12 @@ export function mountMonitor(container, host) {
     headline.textContent = step === null ? t(text) : t("{text} at step {step}", { text: t(text), step });
   }
 
-  /** @param {string} path @param {number | null} stopped steps that were done, where it was stopped before its end @param {number | null} steps */
-  function written(path, stopped, steps) {
+  /** @param {string} path @param {string | null} name the host's own, which tells two of one name in different folders apart
+   * @param {number | null} stopped steps that were done, where it was stopped before its end @param {number | null} steps */
+  function written(path, name, stopped, steps) {
     setRunning(false);
     show();
-    const file = printable(path.replace(/^.*[\\/]/, ""));
+    const file = shortened(printable(name ?? path.replace(/^.*[\\/]/, "")));
     headline.textContent = stopped === null ? t("Trained") : t("Stopped at step {step} of {steps}", { step: stopped, steps: steps ?? "?" });
     aside.textContent = stopped === null ? file : t("kept as {file}", { file });
     aside.title = printable(path);
@@ -122,24 +124,36 @@ export function mountMonitor(container, host) {
     setRunning(false);
     show();
     headline.textContent = t("Stopped");
-    aside.textContent = "";
     notice.textContent = text;
   }
 
   function show() {
     const last = points[points.length - 1];
     empty.hidden = !!last;
+    aside.textContent = aside.title = "";
     if (last) {
       headline.textContent = t("step {step} of {steps}", { step: last.step, steps: last.steps });
       figures.loss.textContent = digits(last.smoothed_loss);
       figures.density.textContent = `${digits(100 * last.density, 2)} / ${digits(100 * last.target_density, 2)} %`;
       figures.dead.textContent = String(last.dead_atoms);
       figures.rate.textContent = short(last.learning_rate);
-      figures.left.textContent = last.seconds_left === null || last.seconds_left === undefined || !running ? "–" : time(last.seconds_left);
+      showLeft(last.seconds_left);
     } else {
       for (const figure of Object.values(figures)) figure.textContent = "–";
     }
     later();
+  }
+
+  /** @param {number | null} [seconds] */
+  function showLeft(seconds) {
+    figures.left.textContent = seconds === null || seconds === undefined || !running ? "–" : time(seconds);
+  }
+
+  /** What is not a training step: how many of all are done and how long the rest takes, where that is known. @param {NonNullable<Job["stage"]>} stage */
+  function showStage({ stage, detail, done, total, seconds_left }) {
+    headline.textContent = t(stage);
+    aside.textContent = aside.title = total ? `${done} / ${total}` : detail ?? "";
+    showLeft(seconds_left);
   }
 
   function draw() {
@@ -181,7 +195,6 @@ export function mountMonitor(container, host) {
       run = event;
       if (event.event === "step") {
         if (!running) setRunning(true);
-        aside.textContent = "";
         add(event);
       } else if (event.event === "stage" || event.event === "progress") {
         if (!running) {
@@ -190,15 +203,14 @@ export function mountMonitor(container, host) {
           showPreview(0);
           setRunning(true);
         }
-        if (!points.length || event.event === "stage") headline.textContent = t(event.stage);
-        aside.textContent = event.total ? `${event.done} / ${event.total}` : event.detail ?? "";
         if (!points.length) show();
+        showStage(event);
       } else if (event.event === "preview") {
         showPreview(event.number, event.prompts);
       } else if (event.event === "warning") {
         notice.textContent = event.text;
       } else if (event.event === "finished") {
-        written(event.path, event.stopped, event.steps);
+        written(event.path, event.file, event.stopped, event.steps);
       } else if (event.event === "ended") {
         endedEmpty(event.text);
       }
@@ -209,11 +221,11 @@ export function mountMonitor(container, host) {
       points = job.points.slice();
       setRunning(job.running);
       show();
-      if (!points.length && job.stage) headline.textContent = t(job.stage.stage);
+      if (job.stage && !(points.length && job.stage.stage === "training")) showStage(job.stage);
       showPreview(job.previews);
       notice.textContent = job.warnings[job.warnings.length - 1] ?? "";
       if (job.finished) {
-        written(job.finished, job.stopped, job.steps);
+        written(job.finished, job.file, job.stopped, job.steps);
       } else if (job.ended) {
         endedEmpty(job.ended);
       } else if (!job.running) {

@@ -15,6 +15,8 @@ from sparsedict.tools.ui_workflow import ALWAYS, BARS, MUTED, WINDOW, named_valu
 NAMES = sorted(EXAMPLES)
 OWN = "8 Your own checkpoint"
 TASKS = [name for name in NAMES if name != OWN]
+IN_ONE_LOOK = ("1 From five pictures to a prompt", "2 A style")  # the whole job
+RESULTS = ("SaveImage", "SparseDictCompare", "SparseDictSweepViewer")
 OWN_FILES = {("CheckpointLoaderSimple", "ckpt_name")}  # lists of what the user has
 SHORT = {
     "SparseDictTrain": {
@@ -82,12 +84,18 @@ def of_type_with_text(workflow):
     return (node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
 
 
-@pytest.mark.parametrize("name", ["1 From five pictures to a prompt", "2 A style"])
-def test_the_whole_job_is_in_one_look_in_letters_that_can_be_read(name):
+def has_a_result(group, nodes):
+    x, y, width, height = group["bounding"]
+    return any(node["type"] in RESULTS and x < node["pos"][0] < x + width and y < node["pos"][1] < y + height for node in nodes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_to_read_and_a_result_are_seen_at_once_in_letters_that_can_be_read(name):
     workflow = read(name)
-    view, boxes = workflow["extra"]["ds"], [group["bounding"] for group in workflow["groups"]]
+    view, groups = workflow["extra"]["ds"], workflow["groups"]
     assert view["scale"] >= 0.6
-    for x, y, width, height in boxes:
+    seen = groups if name in IN_ONE_LOOK else [groups[0], next(group for group in groups if has_a_result(group, workflow["nodes"]))]
+    for x, y, width, height in (group["bounding"] for group in seen):
         left, top = (x + view["offset"][0]) * view["scale"], (y + view["offset"][1]) * view["scale"]
         assert left >= BARS[0] and top >= BARS[1]
         assert left + width * view["scale"] <= WINDOW[0] and top + height * view["scale"] <= WINDOW[1]

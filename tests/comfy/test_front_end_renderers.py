@@ -46,6 +46,32 @@ def tell_long_texts(page):
     )
 
 
+def monitor_texts(page, *events):
+    """What the monitor shows after some events of a run: in its first row, the time left, and the names that are cut off or lie outside of the panel."""
+    return page.evaluate(
+        """async events => { const node = app.graph._nodes.find(node => node.type === "SparseDictTrain"), run = { node: String(node.id), prompt: "p" };
+        for (const event of events) node.sparsedictMonitor.note({ ...run, ...event });
+        await new Promise(frame => requestAnimationFrame(() => requestAnimationFrame(frame)));
+        const panel = document.querySelector("[aria-label='Training monitor']"), file = panel.querySelector(".sd-aside"), box = panel.getBoundingClientRect();
+        const cut = file.scrollWidth > file.clientWidth || file.scrollHeight > file.clientHeight || file.getBoundingClientRect().right > box.right + 1 || panel.scrollHeight > box.height / app.canvas.ds.scale + 1;
+        return { head: panel.querySelector(".sd-headline").textContent, aside: file.textContent, title: file.title, left: panel.querySelector(".sd-figure:last-child b").textContent, cut }; }""",
+        list(events),
+    )
+
+
+@RENDERERS
+def test_the_monitor_tells_the_time_of_quiet_samples_and_the_whole_name_of_a_file(page, nodes_2):
+    open_prompt(page, train_graph("told"), "SparseDictTrain")
+    seen = monitor_texts(page, {"event": "stage", "stage": "quiet samples", "detail": "96 pictures"}, {"event": "progress", "stage": "quiet samples", "done": 12, "total": 96, "seconds_left": 70.2})
+    assert (seen["head"], seen["aside"], seen["left"]) == ("quiet samples", "12 / 96", "70 s")
+    step = {"event": "step", "step": 20, "steps": 3000, "loss": 1, "smoothed_loss": 1, "density": 0.1, "target_density": 0.1, "dead_atoms": 0, "learning_rate": 1e-3, "seconds_left": 9}
+    end = {"event": "finished", "path": "/models/sparse_dicts/sub/zorp.safetensors", "file": "sub/zorp.safetensors", "stopped": 20, "steps": 3000}
+    seen = monitor_texts(page, step, end)
+    assert (seen["aside"], seen["title"], seen["left"], seen["cut"]) == ("kept as sub/zorp.safetensors", end["path"], "–", False)
+    seen = monitor_texts(page, step, {**end, "file": "a folder/" + "zorp" * 20 + " 2.safetensors"})
+    assert seen["aside"].startswith("kept as a folder/zorp") and seen["aside"].endswith("zorp 2.safetensors") and "…" in seen["aside"] and not seen["cut"]
+
+
 def show_long_texts(page, server):
     """Pictures whose labels are as long as labels get."""
     (server.base / "temp").mkdir(exist_ok=True)
@@ -139,6 +165,14 @@ def test_the_selector_grows_with_its_rows_and_then_scrolls(page, server, large):
     box = page.locator("canvas.sd-map").bounding_box()
     page.mouse.click(box["x"] + 200, box["y"] + box["height"] - 40)
     assert page.evaluate(f"() => {SELECTOR}.kept()") == 2 and page.evaluate(f"() => {SELECTOR}.value().atoms").startswith("L6")
+
+
+@pytest.mark.parametrize("nodes_2", [True], indirect=True)
+def test_no_label_of_the_first_nodes_is_cut_in_nodes_2(page, nodes_2):
+    open_prompt(page, {"1": made("SparseDictLoadImageSet", folder="demo: zorp", caption="", word=""), "2": made("SparseDictAtomSweep")}, "SparseDictLoadImageSet")
+    page.wait_for_function("() => document.querySelectorAll('.lg-node-widget').length > 5")
+    cut = """() => [...document.querySelectorAll("[data-node-id] .lg-node-widget *")].filter(each => !each.children.length && each.scrollWidth > each.clientWidth + 1 && each.textContent).map(each => each.textContent)"""
+    assert page.evaluate(cut) == []
 
 
 COMPARER = "app.graph._nodes.find(node => node.type === 'SparseDictCompare')?.sparsedictComparer"

@@ -182,6 +182,19 @@ def test_unreadable_pictures_are_named_at_once_or_left_out(tmp_path):
         ConceptData.from_folder(tmp_path, caption="a thing", skip_unreadable=True)
 
 
+def test_a_file_that_is_no_picture_is_told_before_captions_and_needs_none(tmp_path):
+    picture(tmp_path / "good.png")
+    (tmp_path / "a.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"^\S*a\.png cannot be read as a picture \(.*whatever its name says\).*--skip-unreadable.*good\.png has no caption") as error:
+        ConceptData.from_folder(tmp_path)
+    assert "a.png has no caption" not in str(error.value)
+    with pytest.raises(DataError, match=r"^\S*good\.png has no caption"):
+        ConceptData.from_folder(tmp_path, skip_unreadable=True)
+    (tmp_path / "good.txt").write_text("a thing")
+    data = ConceptData.from_folder(tmp_path, skip_unreadable=True)
+    assert [item.name for item in data] == ["good.png"] and "a.png cannot be read" in told(data)
+
+
 # --- masks ---
 
 
