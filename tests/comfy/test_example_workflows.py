@@ -10,7 +10,8 @@ from PIL import Image
 
 from sparsedict.tools.example_graphs import BLUEPRINT, EXAMPLES, build, train_and_apply
 from sparsedict.tools.make_example_workflows import FOLDER, SUBGRAPHS, THUMBNAIL_BYTES, as_text
-from sparsedict.tools.ui_workflow import ALWAYS, BARS, MUTED, WINDOW, named_values, problem, to_prompt, widgets_of
+from sparsedict.tools.node_schema import problem, widgets_of
+from sparsedict.tools.ui_workflow import ALWAYS, BARS, MUTED, WINDOW, named_values, to_prompt
 
 NAMES = sorted(EXAMPLES)
 OWN = "8 Your own checkpoint"
