@@ -1,7 +1,5 @@
 """What all tests share."""
 
-from functools import partial
-
 import pytest
 
 
@@ -15,9 +13,6 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def few_rows_are_probed():
-    """At a training's end: 64 rows would be most of what a run of some steps takes. What the full number is worth: trainer/test_calibrate.py."""
-    from sparsedict.trainer import calibrate
+    from few_probes import probe_few_rows
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrate, "site_responses", partial(calibrate.site_responses, wanted=8))
-        yield
+    probe_few_rows()
