@@ -11,10 +11,10 @@ from small_run import run
 
 from sparsedict.sparsedict_core import compose
 from sparsedict.sparsedict_core.errors import TrainingError
-from sparsedict.trainer import Callbacks, TrainConfig
+from sparsedict.trainer import Callbacks
 from sparsedict.trainer.merge import Part, held_back, merge
 
-FEW = {"pictures": 6, "quiet_samples": 8, "batch": TrainConfig(batch_size=8)}
+FEW = {"pictures": 6, "quiet_samples": 8}
 
 
 @pytest.fixture(scope="module")
