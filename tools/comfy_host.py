@@ -127,7 +127,7 @@ class ComfyHost:
         pins = self.pins({package_name(line) for line in needed if "==" in line})
         (work / "requirements.txt").write_text("\n".join(needed) + "\n")
         (work / "constraints.txt").write_text("\n".join(pins) + "\n")
-        pip = [str(self.environment.python), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(work / "constraints.txt")]
+        pip = [str(self.environment.python), "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", "-c", str(work / "constraints.txt")]
         # requests is not in the list of 0.3.75, though its front-end loader imports it.
         self.install([*pip, "-r", str(work / "requirements.txt"), "requests"], "ComfyUI's packages")
         # Without their dependencies: these two would bring another torch.

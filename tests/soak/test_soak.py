@@ -1,4 +1,4 @@
-"""A bounded part of `dev.py soak`: 9,000 bad files, 1,000 cycles, prompts and requests in ComfyUI. Kills and full disks are in tests/dev."""
+"""A bounded part of `dev.py soak`: 5,000 bad files, 1,000 cycles, prompts and requests in ComfyUI. Kills and full disks are in tests/dev."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_bad_files(seed):
-    """Two halves, for two workers."""
-    row, ways = bad_files(4_000, seed=seed)
+def test_bad_files():
+    row, ways = bad_files(4_000)
     assert row.tried == 4_000 and not row.violations, row.violations[:5]
     assert ways["refused"] > 2000 and ways["loaded"] > 200 and min(ways[way] for way in ("pruned", "composed", "saved again", "attached")) > 20
 

@@ -3,6 +3,7 @@
 import pytest
 import tiny_pipelines
 import torch
+from small_base import small_base
 
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.backends.open_diffusers import open_diffusers
@@ -10,6 +11,13 @@ from sparsedict.trainer.backends.open_diffusers import open_diffusers
 
 @pytest.fixture(scope="module")
 def backend():
+    torch.set_num_threads(1)
+    return small_base()
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The embedded base, for what has to be learned."""
     torch.set_num_threads(1)
     return open_backend("demo")
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from few_probes import probe_few_rows
+
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
 from sparsedict.trainer.backends import open_backend
 from sparsedict.trainer.backends.placement import weight_bytes
@@ -32,6 +35,7 @@ def run(model: Path, out: Path, spread: bool):
 
 
 if __name__ == "__main__":
+    probe_few_rows()
     for name in sys.argv[2:]:
         _, seen, share = run(Path(sys.argv[1]) / name, Path(sys.argv[1]) / "two" / f"{name}.safetensors", True)
         print(f"{name}: previews {len(seen)}, holds {share:.3f} of the weights", flush=True)

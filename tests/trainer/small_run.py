@@ -1,13 +1,15 @@
-"""A few training steps on the embedded base, as a function and as a program that can be killed."""
+"""A few training steps on a small base, as a function and as a program that can be killed."""
 
 import sys
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from small_base import small_base
+
 from sparsedict.demo_model.concepts import Prompt, render
 from sparsedict.trainer import Callbacks, ConceptData, TrainConfig, train
-from sparsedict.trainer.backends import open_backend
 
 SPOTS = (("center", "night"), ("left", "sand"), ("right", "forest"))
 
@@ -25,7 +27,7 @@ def settings(folder: Path, **more) -> TrainConfig:
 
 def run(folder: Path, backend=None, callbacks=None, **more):
     torch.set_num_threads(1)
-    return train(settings(folder, **more), backend or open_backend("demo"), zorp_data(), callbacks or Callbacks())
+    return train(settings(folder, **more), backend or small_base(), zorp_data(), callbacks or Callbacks())
 
 
 class Printing(Callbacks):

@@ -58,11 +58,11 @@ def agreement(config, backend, adapter, sets) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def test_probes_order_the_atoms_as_taking_sites_away_does(tmp_path, backend):
-    adapter = run(tmp_path, backend, steps=40, learning_rate=2e-2, quiet_samples=0, quiet_weight=0.0).adapter
+def test_probes_order_the_atoms_as_taking_sites_away_does(tmp_path, demo):
+    adapter = run(tmp_path, demo, steps=40, learning_rate=2e-2, quiet_samples=0, quiet_weight=0.0).adapter
     config = small_run.settings(tmp_path, quiet_samples=0, quiet_weight=0.0, batch_size=8)
-    sets, _ = build_sets(config, backend, zorp_data(), Processes(backend.device), Callbacks())
-    assert agreement(config, backend, adapter, sets) > 0.98
+    sets, _ = build_sets(config, demo, zorp_data(), Processes(demo.device), Callbacks())
+    assert agreement(config, demo, adapter, sets) > 0.98
 
 
 def test_probes_leave_the_adapter_and_the_base_as_they_were(tmp_path, backend):

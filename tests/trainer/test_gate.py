@@ -17,6 +17,12 @@ from sparsedict.trainer.config import TrainConfig
 LORA = Path(sparsedict.__file__).parent / "demo" / "loras" / "zorp.safetensors"
 
 
+@pytest.fixture(scope="module")
+def backend(demo):
+    """What is learned is asked here."""
+    return demo
+
+
 @torch.no_grad()
 def change(backend, adapter, caption):
     """What an adapter changes in the prediction for a caption."""

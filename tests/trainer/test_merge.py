@@ -18,6 +18,12 @@ FEW = {"pictures": 6, "quiet_samples": 8}
 
 
 @pytest.fixture(scope="module")
+def backend(demo):
+    """What is learned is asked here."""
+    return demo
+
+
+@pytest.fixture(scope="module")
 def members(backend, tmp_path_factory):
     """Two adapters of one drawing under two words."""
     found = []

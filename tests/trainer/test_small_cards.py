@@ -57,7 +57,7 @@ def test_samples_and_statistics_are_the_same_in_parts(tmp_path, backend):
 
 def test_healing_in_parts_with_recomputed_blocks_is_the_same_healing(backend, adapter, rows):
     def healed(batch):
-        return shrink(adapter, backend, 0.3, data=zorp_data(), heal_steps=3, callbacks=Callbacks(), batch=batch)
+        return shrink(adapter, backend, 0.7, data=zorp_data(), heal_steps=3, callbacks=Callbacks(), batch=batch)
 
     whole = healed(TrainConfig(batch_size=4))
     rows["predict"].clear()

@@ -16,10 +16,10 @@ SIZES = range(4, 260, 16)  # kB: from no room for anything to enough for all but
 ROOM = 20_000  # kB
 
 
-def full_disks(sizes: range = SIZES) -> Row:
+def full_disks(sizes: range = SIZES, training: SmallTraining | None = None) -> Row:
     """One try a size. Nothing is tried where this account may mount no tmpfs; the row's name says so."""
     row = Row("trainings on a disk that is full (tmpfs of 4 to 260 kB) and then has room")
-    training = SmallTraining()
+    training = training or SmallTraining()
     with tempfile.TemporaryDirectory() as place:
         unbroken = Unbroken(training, Path(place))
         for size in sizes:

@@ -19,9 +19,9 @@ WITHIN_A_WRITE = 0.6  # of the kills; the others come at any time
 KILLS_A_RUN = 5
 
 
-def kills(count: int = 30, minutes: float | None = None, seed: int = 0) -> Row:
+def kills(count: int = 30, minutes: float | None = None, seed: int = 0, training: SmallTraining | None = None) -> Row:
     """`count` kills, or as many as fit into `minutes`."""
-    row, chance, training = Row("trainings killed, also within a write, and gone on with"), random.Random(seed), SmallTraining()
+    row, chance, training = Row("trainings killed, also within a write, and gone on with"), random.Random(seed), training or SmallTraining()
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as place:
         unbroken = Unbroken(training, Path(place))

@@ -1,4 +1,4 @@
-"""A training of a second on the embedded base, in a child process that may be killed or find a full disk. POSIX only."""
+"""A training of a second, in a child process that may be killed or find a full disk. POSIX only."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FINISHED, REFUSED, BROKEN = 0, 1, 2
 
 
 class SmallTraining:
-    """One kind of run, by name of its folder. The base is opened once, here; children get it by fork."""
+    """One kind of run, by name of its folder. The base (None: the embedded one) is opened once, here; children get it by fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
         torch.set_num_threads(1)  # a forked child has no other threads
-        self.backend: Backend = open_backend("demo")
+        self.backend = backend or open_backend("demo")
         generator = torch.Generator().manual_seed(0)
         pictures = [torch.rand(3, 64, 64, generator=generator) * 2 - 1 for _ in range(2)]
         self.data = ConceptData.from_tensors(pictures, [["a flat fox"], ["a glossy star"]])
