@@ -55,8 +55,11 @@ def kept_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def told(results: Sequence[Mapping[str, Any]], what: str) -> str:
-    """The cells that have such rows."""
+    """The concepts and seeds that have such rows; cell by cell where one is missing."""
     cells = sorted((result["seed"], result["concept"]) for result in results if any(row["what"] == what for row in result["rows"]))
+    seeds, concepts = sorted({seed for seed, _ in cells}), sorted({concept for _, concept in cells})
+    if len(cells) == len(seeds) * len(concepts):
+        return f"{', '.join(concepts)}, each with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     return ", ".join(f"{concept} (seed {seed})" for seed, concept in cells)
 
 
