@@ -33,7 +33,11 @@ SMALL = ("int8", "fp8", "nf4")
 
 
 class UserError(click.ClickException):
-    """Something is wrong with what the user gave: one line, exit code 1."""
+    """Something is wrong with what the user gave: one line, exit code 1. `about_base` as of the core's errors."""
+
+    def __init__(self, message: str, about_base: bool = False) -> None:
+        super().__init__(message)
+        self.about_base = about_base
 
 
 def options(*decorators: Callable) -> Callable:
@@ -202,9 +206,7 @@ def parse_size(text: str | None, backend: Backend) -> tuple[int, int]:
         raise UserError(f"--size {text}: this model needs multiples of {multiple}")
     side = backend.default_size
     if getattr(backend, "fixed_size", False) and (width, height) != (side, side):
-        from ..sparsedict_core.errors import SparseDictError
-
-        raise SparseDictError(f"--size {text}: this base knows pictures of {side}×{side} only; leave --size out", about_base=True)
+        raise UserError(f"--size {text}: this base knows pictures of {side}×{side} only; leave --size out", about_base=True)
     return width, height
 
 
