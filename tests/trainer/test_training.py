@@ -86,7 +86,10 @@ def test_killed_and_resumed_is_bit_for_bit_an_unbroken_run(tmp_path, backend):
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process")
 def test_a_signal_leaves_an_adapter_and_says_where(tmp_path):
     """A terminal that goes away; what is noted of each signal: test_stopping.py, and Ctrl-C in the steps: below."""
-    program = subprocess.Popen([sys.executable, str(PROGRAM), str(tmp_path), "500"], stdout=subprocess.PIPE, text=True)
+    def heeds_it():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+
+    program = subprocess.Popen([sys.executable, str(PROGRAM), str(tmp_path), "500"], stdout=subprocess.PIPE, text=True, preexec_fn=heeds_it)
     for line in program.stdout:
         if line.startswith("step 3"):
             program.send_signal(signal.SIGHUP)
