@@ -27,6 +27,8 @@ class Run:
         self.optimiser = torch.optim.Adam([p for _, p in self.adapter.trainable_parameters()])
         self.generator = torch.Generator().manual_seed(seed)
         self.dead = DeadAtoms(self.adapter)
+        for number, idle in enumerate(self.dead.idle.values()):
+            idle.fill_(steps * number)
         for _ in range(steps):
             self.optimiser.zero_grad()
             sum((p * torch.randn(p.shape, generator=self.generator)).sum() for _, p in self.adapter.trainable_parameters()).backward()
