@@ -157,7 +157,7 @@ def comfy_host() -> ModuleType:
 
 
 def test(environment: Environment, arguments: list[str]) -> int:
-    """run the test suite; extra arguments go to pytest (about 20 minutes on 2 cores)"""
+    """run the test suite; extra arguments go to pytest (about 13 minutes on 2 cores)"""
     comfy_host().ComfyHost(environment, install, say).ensure()
     return subprocess.run(pytest_command(environment, arguments), env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
 
