@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)  # the oldest that all versions in constraints.txt install on
@@ -94,6 +95,19 @@ class Environment:
         say(f"environment ready after {time.monotonic() - started:.0f} s")
 
 
+def run(command: list[str], **options: Any) -> int:
+    """Its exit code. Ctrl-C has reached the command as well, which may have something to save: it is waited for, until a second one."""
+    process = subprocess.Popen(command, **options)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            process.wait()
+        finally:
+            process.kill()  # nothing, where it has ended
+        raise
+
+
 def say(text: str) -> None:
     print(f"[dev] {text}", flush=True)
 
@@ -128,7 +142,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 def demo(environment: Environment, arguments: list[str]) -> int:
     """train, look into, prune and edit with the built-in model; writes out/demo/report.html (about 6 minutes on 2 cores)"""
-    return subprocess.run([str(environment.python), "-m", "sparsedict", "demo", *arguments], env=child_environment()).returncode
+    return run([str(environment.python), "-m", "sparsedict", "demo", *arguments], env=child_environment())
 
 
 def comfy(environment: Environment, arguments: list[str]) -> int:
@@ -138,13 +152,13 @@ def comfy(environment: Environment, arguments: list[str]) -> int:
 
 def bench(environment: Environment, arguments: list[str]) -> int:
     """a small version of every table of the evidence (--quick, under 10 minutes), or all of them (--full; goes on where it stopped)"""
-    return subprocess.run([str(environment.python), "-m", "sparsedict.benchmarks", "run", *arguments], env=child_environment(), cwd=ROOT).returncode
+    return run([str(environment.python), "-m", "sparsedict.benchmarks", "run", *arguments], env=child_environment(), cwd=ROOT)
 
 
 def soak(environment: Environment, arguments: list[str]) -> int:
     """bad files, kills, full disks and prompts for --minutes N, and a table of what held (--write: into docs/reliability.md)"""
     comfy_host().ComfyHost(environment, install, say).ensure()
-    return subprocess.run([str(environment.python), "-m", "sparsedict.tools.soak", *arguments], env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
+    return run([str(environment.python), "-m", "sparsedict.tools.soak", *arguments], env=child_environment(**TEST_SETTINGS), cwd=ROOT)
 
 
 def comfy_host() -> ModuleType:
@@ -159,7 +173,7 @@ def comfy_host() -> ModuleType:
 def test(environment: Environment, arguments: list[str]) -> int:
     """run the test suite; extra arguments go to pytest (about 13 minutes on 2 cores)"""
     comfy_host().ComfyHost(environment, install, say).ensure()
-    return subprocess.run(pytest_command(environment, arguments), env=child_environment(**TEST_SETTINGS), cwd=ROOT).returncode
+    return run(pytest_command(environment, arguments), env=child_environment(**TEST_SETTINGS), cwd=ROOT)
 
 
 # One thread a worker: two workers on two cores gain nothing from more, and sums stay in one order.

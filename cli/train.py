@@ -50,7 +50,12 @@ def command(
     from ..trainer.run_file import read_settings
 
     chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items() if value not in (None, ())}
-    chosen = {**(read_settings(file) if file else {}), **chosen, "images": images, "out": out, "overwrite": overwrite}
+    if each and settings["placeholder"] is not None:
+        raise UserError("--each gives each concept its folder's name as the word; leave --word out")
+    others = read_settings(file) if file else {}
+    if each:
+        others.pop("placeholder", None)
+    chosen = {**others, **chosen, "images": images, "out": out, "overwrite": overwrite}
     wanted = concepts(chosen) if each else [chosen]
     for one in wanted:
         check_out(one["out"], overwrite or bool(settings["resume"]), ".safetensors")
@@ -79,10 +84,12 @@ def concepts(chosen: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def make_config(preset: str, chosen: dict[str, Any]) -> TrainConfig:
-    """The preset's settings, with the chosen ones over them."""
+    """The preset's settings, over them those of the run that is gone on with, over them the chosen ones."""
     from ..trainer.presets import PRESETS
+    from ..trainer.run_file import settings_to_go_on
 
-    return TrainConfig(**{**PRESETS[preset], **chosen})
+    before = settings_to_go_on(chosen["out"]) if chosen.get("resume") else {}
+    return TrainConfig(**{**PRESETS[preset], **before, **chosen})
 
 
 def start(runs: list[TrainConfig], asked: set[str], model: str, device: str | None, dtype: str | None, shard: bool = False) -> int:

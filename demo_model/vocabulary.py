@@ -27,14 +27,14 @@ class UnknownWordError(ValueError):
 
 def tokenize(caption: str) -> list[int]:
     """Token ids of a caption, (CONTEXT_LENGTH,), padded with PAD. Upper case, commas and full stops are ignored."""
-    words = [SYNONYMS.get(word, word) for word in re.sub(r"[,.;:!?\"'()]", " ", caption.lower()).split()]
+    words = [SYNONYMS.get(word, word) for word in re.sub(r"[,.;:!?\"'()–—]", " ", caption.lower()).split()]
     shown = textwrap.shorten(caption, 200, placeholder=" …")
     unknown = [word for word in words if word not in VOCABULARY]
     if unknown:
         near = difflib.get_close_matches(unknown[0], VOCABULARY, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = f" Did you mean {' or '.join(near)} by {unknown[0]!r}?" if near else ""
         raise UnknownWordError(
-            f'the demo model does not know the word {", ".join(repr(word) for word in unknown[:5])} in "{shown}".{hint} '
+            f'the demo model does not know the word{"s" * (len(unknown) > 1)} {", ".join(repr(word) for word in unknown[:5])} in "{shown}".{hint} '
             f"It draws {len(SUBJECTS)} things ({', '.join(SUBJECTS[:3])} … {SUBJECTS[-1]}; demo_model/MODEL_CARD.md lists them), "
             f"{', '.join((*SIZES, *SEEN_STYLES))}, on {', '.join((*PATTERNS, *GROUNDS))} backgrounds; "
             f"words free for a concept of yours: {' '.join(PLACEHOLDERS)}."

@@ -205,5 +205,5 @@ class LoraImport:
             return f"{path}: none of its {len(wanted)} modules fits ({why}); {f'it was made for {made_for}, ' if made_for and not same else ''}{other}: give the base that the LoRA was made for."
         return (
             f"{path}: {len(wanted) - len(homeless)} of its {len(wanted)} modules fit this {family} base, {len(homeless)} {'does' if len(homeless) == 1 else 'do'} not ({why}); give the base that "
-            f"it was made for{f' ({made_for})' if made_for and not same else ''}, or allow a part to be left aside (allow part)."
+            f"it was made for{f' ({made_for})' if made_for and not same else ''}, or allow a part to be left aside (allow part, --allow-part)."
         )

@@ -148,6 +148,8 @@ def attach_named(adapter: SparseAdapter, model: Any, strength: float, name: str 
     Raises SiteError for another family, widths that differ, a site that is missing, and a name that is there already; warns where
     the base is another model of the family.
     """
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise SiteError(f"an adapter's name is a text that is not empty, not {name!r}; leave name out for the file's title.")
     denoiser = denoiser_of(model)
     name = name or str(adapter.metadata.get("title") or "adapter")
     if name in attached(denoiser):

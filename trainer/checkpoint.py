@@ -141,25 +141,18 @@ def begun_with(config: TrainConfig) -> dict[str, Any]:
     return {} if kept is None else settings_of(kept)
 
 
+def check_settings(path: Path, config: dict[str, Any]) -> None:
+    """Raises CheckpointError where a checkpoint is damaged or of another run's settings."""
+    _compare(path, config, _opened(path)[1])
+
+
 def read(
     path: Path, config: dict[str, Any], adapter: SparseAdapter, optimiser: torch.optim.Optimizer, generator: torch.Generator, dead: DeadAtoms,
     average: Average | None = None,
 ) -> RunState:
     """Put a checkpoint's state into the run's parts. Raises CheckpointError if it is damaged or of another run's settings."""
     tensors, metadata = _opened(path)
-    plain = json.loads(json.dumps(config))
-    # A setting that the version of then did not have was what is its default now.
-    stored = {**json.loads(json.dumps(TrainConfig().to_dict())), **metadata["config"]}
-    for name, what in ORIGINS.items():
-        if name in plain and stored.get(name) != plain[name]:
-            raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
-    changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
-    if changed:
-        differences = "; ".join(f"{name} = {stored.get(name)!r}, this run has {plain[name]!r}" for name in changed)
-        raise CheckpointError(
-            f"{path} was made with {differences}; resume with the same settings (steps, previews, "
-            "checkpoints and logs may be others), or start a new run under another name."
-        )
+    _compare(path, config, metadata)
     try:
         # By name, as version 0.1.0 kept one number more.
         state = RunState(**{field.name: metadata["state"][field.name] for field in dataclasses.fields(RunState)})
@@ -175,9 +168,26 @@ def read(
             dead.idle[key].copy_(tensors[f"idle.{key}"].view_as(dead.idle[key]))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _damaged(path, f"what it holds is not this run's: {error}") from error
-    if state.step > plain.get("steps", state.step):
-        raise CheckpointError(f"{path} has {state.step} steps done already, more than the {plain['steps']} asked for; give more steps.")
     return state
+
+
+def _compare(path: Path, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(config))
+    # A setting that the version of then did not have was what is its default now.
+    stored = {**json.loads(json.dumps(TrainConfig().to_dict())), **metadata["config"]}
+    for name, what in ORIGINS.items():
+        if name in plain and stored.get(name) != plain[name]:
+            raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
+    changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
+    if changed:
+        differences = "; ".join(f"{name} = {stored.get(name)!r}, this run has {plain[name]!r}" for name in changed)
+        raise CheckpointError(
+            f"{path} was made with {differences}; resume with the same settings (steps, previews, "
+            "checkpoints and logs may be others), or start a new run under another name."
+        )
+    done = metadata["state"].get("step")
+    if isinstance(done, int) and done > plain.get("steps", done):
+        raise CheckpointError(f"{path} has {done} steps done already, more than the {plain['steps']} asked for; give more steps.")
 
 
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

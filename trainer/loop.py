@@ -88,6 +88,9 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     for read in (data, prior):
         if read is not None:
             check_captions(backend, read)
+    settings = identity(config, backend, data, prior)
+    if config.resume and (kept := checkpoint.newest(checkpoint.folder_of(out))) is not None:
+        checkpoint.check_settings(kept, comparable(kept, settings))
     sets, quiet = build_sets(config, backend, data, processes, report, prior)
 
     backend.denoiser.requires_grad_(False)
@@ -97,7 +100,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     adapter = measure_inputs(backend, adapter, samples, config.seed, config.rows, report.on_warning)
     adapter.trainable().to(backend.device)
 
-    training = Training(config, backend, adapter, sets, report, processes, identity(config, backend, data, prior))
+    training = Training(config, backend, adapter, sets, report, processes, settings)
     overwrite = config.overwrite or (config.resume and training.resume())
     seconds, stopped = training.run()
     state = training.state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.regular_file import read_regular
+from .checkpoint import folder_of, newest, settings_of
 from .config import TrainConfig
 
 #: What belongs to one run alone, or is known from where the file lies.
@@ -42,6 +44,13 @@ def read_settings(path: Path | str) -> dict[str, Any]:
         if not fits(value, hints[name]):
             raise TrainingError(f"{path}: {name} is {value!r:.60}, which is of another kind than it should be; --show-config shows the default.")
     return values
+
+
+def settings_to_go_on(out: Path) -> dict[str, Any]:
+    """The settings of the run whose newest checkpoint lies beside `out`, for one that goes on with it; none without a checkpoint. Raises CheckpointError."""
+    kept = newest(folder_of(out))
+    names = {field.name for field in dataclasses.fields(TrainConfig)}.difference(OF_ONE_RUN)
+    return {} if kept is None else {name: value for name, value in settings_of(kept).items() if name in names}
 
 
 def fits(value: Any, hint: Any) -> bool:

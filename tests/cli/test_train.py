@@ -129,13 +129,29 @@ def test_each_concept_has_a_dictionary_of_its_own(cli, concepts, tmp_path, monke
     opened = []
     monkeypatch.setattr(train, "open_model", lambda *model: opened.append(model) or open_model(*model))
     config = tmp_path / "short.toml"
-    config.write_text("quiet_samples = 0\n")
+    config.write_text('quiet_samples = 0\nplaceholder = "blick"\n')  # as a file that a run wrote has it
     result = cli("train", concepts, "--each", "--config", config, *SHORT, "--out", tmp_path / "adapters")
     assert result.code == 0, result.err
     found = {name: load(tmp_path / "adapters" / f"{name}.safetensors") for name in ("zorp", "quax")}
     assert sorted(path.name for path in (tmp_path / "adapters").glob("*.safetensors")) == ["quax.safetensors", "zorp.safetensors"] and len(opened) == 1
     assert [adapter.trigger_words for adapter in found.values()] == [["zorp"], ["quax"]]
     assert found["zorp"].metadata["training"]["captions"] == ["zorp in the center"]
+
+
+def test_each_has_its_own_word_and_no_other(refused, concepts, tmp_path):
+    assert "leave --word out" in refused("train", concepts, "--each", "--word", "zorp", "--out", tmp_path / "adapters")
+
+
+def test_a_run_that_goes_on_takes_over_what_is_not_given(cli, refused, concepts, tmp_path):
+    config = tmp_path / "short.toml"
+    config.write_text("quiet_samples = 0\n")
+    out = tmp_path / "a.safetensors"
+    assert cli("train", concepts / "quax", "--word", "quax", "--config", config, *SHORT, "--out", out).code == 0
+    result = cli("train", concepts / "quax", "--resume", "--steps", 3, "--out", out)
+    assert result.code == 0, result.err
+    adapter = load(out)
+    assert adapter.trigger_words == ["quax"] and adapter.metadata["training"]["steps"] == 3 and adapter.config.atoms == 8
+    assert "atoms = 8, this run has 16" in refused("train", concepts / "quax", "--resume", "--steps", 3, "--atoms", 16, "--out", out)
 
 
 def test_several_concepts_share_a_dictionary(cli, concepts, tmp_path):

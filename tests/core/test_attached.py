@@ -323,6 +323,13 @@ def test_a_notebook_shows_layers_by_atoms(pipe):
     assert "<script>" not in page and "&lt;b&gt;bold" in page and f"{adapter.atom_count} atoms at {len(adapter.sites)} sites" in page
 
 
+@pytest.mark.parametrize("name", [3, "", " "])
+def test_a_name_is_a_text(pipe, name):
+    with pytest.raises(SiteError, match="not empty"):
+        adapter_for(pipe).attach(pipe, name=name)
+    assert not attached(pipe)
+
+
 def test_a_notebook_shows_all_that_is_attached(pipe):
     assert "no adapter" in attached(pipe)._repr_html_()
     adapters = [adapter_for(pipe, title=title) for title in ("<one>", "two")]

@@ -1,8 +1,11 @@
 """dev.py decides rightly what to do with .venv, and passes arguments on. No second environment is made here."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +148,30 @@ def test_the_type_checkers_link_leads_to_the_root(dev, tmp_path):
     link = dev.package_link(environment)
     assert link.name == "sparsedict" and (link / "__init__.py").exists()
     assert dev.package_link(environment) == link
+
+
+CHILD = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+try:
+    (folder / "begun").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    (folder / "saved").touch()
+"""
+PARENT = """
+import runpy, sys
+run = runpy.run_path(sys.argv[1])["run"]
+run([sys.executable, "-c", sys.argv[2], sys.argv[3]])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends Ctrl-C to a group of processes")
+def test_ctrl_c_leaves_a_command_time_to_save(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(ROOT / "dev.py"), CHILD, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "begun").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert "KeyboardInterrupt" in parent.communicate()[1] and (tmp_path / "saved").exists()

@@ -313,3 +313,13 @@ def test_ctrl_c_before_the_first_step_says_that_nothing_was_written(tmp_path, ba
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, backend, noted)
     assert noted.warned == ["no adapter was saved; it was before the first step was done, so nothing was written."]
+
+
+def test_a_run_that_cannot_go_on_is_refused_before_anything_is_sampled(tmp_path, backend, monkeypatch):
+    run(tmp_path, backend, steps=2, checkpoint_every=1)
+    monkeypatch.setattr(type(backend), "sample", lambda *_, **more: pytest.fail("worked for nothing"))
+    monkeypatch.setattr(type(backend), "encode_images", lambda *_: pytest.fail("worked for nothing"))
+    with pytest.raises(TrainingError, match="learning_rate"):
+        run(tmp_path, backend, steps=2, resume=True, learning_rate=0.3, quiet_samples=6)
+    with pytest.raises(TrainingError, match="more than the 1 asked for"):
+        run(tmp_path, backend, steps=1, resume=True)
