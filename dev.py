@@ -151,7 +151,7 @@ def comfy(environment: Environment, arguments: list[str]) -> int:
 
 
 def bench(environment: Environment, arguments: list[str]) -> int:
-    """a small version of every table of the evidence (--quick, under 10 minutes), or all of them (--full; goes on where it stopped)"""
+    """a small version of every table of the evidence (--quick, about 12 minutes on 2 cores), or all of them (--full; goes on where it stopped)"""
     return run([str(environment.python), "-m", "sparsedict.benchmarks", "run", *arguments], env=child_environment(), cwd=ROOT)
 
 
