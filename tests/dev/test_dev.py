@@ -169,7 +169,11 @@ run([sys.executable, "-c", sys.argv[2], sys.argv[3]])
 
 @pytest.mark.skipif(os.name != "posix", reason="sends Ctrl-C to a group of processes")
 def test_ctrl_c_leaves_a_command_time_to_save(tmp_path):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(ROOT / "dev.py"), CHILD, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    def heeds_it():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests themselves may run in the background, where it is ignored
+
+    command = [sys.executable, "-c", PARENT, str(ROOT / "dev.py"), CHILD, str(tmp_path)]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeds_it)
     while not (tmp_path / "begun").exists():
         assert parent.poll() is None
         time.sleep(0.02)
