@@ -52,10 +52,7 @@ def command(
     chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items() if value not in (None, ())}
     if each and settings["placeholder"] is not None:
         raise UserError("--each gives each concept its folder's name as the word; leave --word out")
-    others = read_settings(file) if file else {}
-    if each:
-        others.pop("placeholder", None)
-    chosen = {**others, **chosen, "images": images, "out": out, "overwrite": overwrite}
+    chosen = {**(read_settings(file) if file else {}), **chosen, "images": images, "out": out, "overwrite": overwrite}
     wanted = concepts(chosen) if each else [chosen]
     for one in wanted:
         check_out(one["out"], overwrite or bool(settings["resume"]), ".safetensors")
@@ -77,7 +74,7 @@ def concepts(chosen: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         named = REPEATS.fullmatch(folder.name)
         word = named[2].split()[0] if named else folder.name
-        found.append({"placeholder": word, **chosen, "images": folder, "out": chosen["out"] / f"{word}.safetensors"})
+        found.append({**chosen, "placeholder": word, "images": folder, "out": chosen["out"] / f"{word}.safetensors"})
     if not found:
         raise UserError(f"{chosen['images']} has no sub-folders; --each needs one for each concept")
     return found

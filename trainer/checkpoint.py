@@ -135,9 +135,9 @@ def settings_of(path: Path) -> dict[str, Any]:
     return _opened(path)[1]["config"]
 
 
-def begun_with(config: TrainConfig) -> dict[str, Any]:
-    """The settings of the run that `config` goes on with, none where it begins anew. Raises CheckpointError."""
-    kept = newest(folder_of(Path(config.out))) if config.resume else None
+def begun_with(out: Path) -> dict[str, Any]:
+    """The settings of the run whose newest checkpoint lies beside `out`, none without a checkpoint. Raises CheckpointError."""
+    kept = newest(folder_of(out))
     return {} if kept is None else settings_of(kept)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from pathlib import Path
 
 from .backends.base import Backend
 from .checkpoint import begun_with
@@ -18,7 +19,8 @@ def fitted(config: TrainConfig, backend: Backend, asked: Collection[str], parame
 
     A run that goes on keeps those that it began with: other programs may have left it more memory then. Raises CheckpointError.
     """
-    given = {**begun_with(config), **{name: getattr(config, name) for name in asked}}
+    before = begun_with(Path(config.out)) if config.resume else {}
+    given = {**before, **{name: getattr(config, name) for name in asked}}
     side, weights = config.resolution or backend.default_size, weights_of(backend)
     memory: float | None = None
     if getattr(backend, "in_step", False):  # the other processes hold the rest of the base

@@ -14,7 +14,7 @@ from typing import Any
 from ..sparsedict_core.atomic_write import write_atomically
 from ..sparsedict_core.errors import TrainingError
 from ..sparsedict_core.regular_file import read_regular
-from .checkpoint import folder_of, newest, settings_of
+from .checkpoint import begun_with
 from .config import TrainConfig
 
 #: What belongs to one run alone, or is known from where the file lies.
@@ -47,10 +47,9 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 
 
 def settings_to_go_on(out: Path) -> dict[str, Any]:
-    """The settings of the run whose newest checkpoint lies beside `out`, for one that goes on with it; none without a checkpoint. Raises CheckpointError."""
-    kept = newest(folder_of(out))
+    """What a run that goes on with the one at `out` takes over of its settings; nothing without a checkpoint. Raises CheckpointError."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}.difference(OF_ONE_RUN)
-    return {} if kept is None else {name: value for name, value in settings_of(kept).items() if name in names}
+    return {name: value for name, value in begun_with(out).items() if name in names}
 
 
 def fits(value: Any, hint: Any) -> bool:
