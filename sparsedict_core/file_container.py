@@ -86,7 +86,7 @@ class Container:
                 raise FileFormatError(f"{path} is a pickle, which may run code when opened; only .safetensors files are read.")
             if head[:4] == b"PK\x03\x04":
                 raise FileFormatError(f"{path} is a zip or pickle (.pt, .ckpt); only .safetensors files are read.")
-            raise FileFormatError(f"{path} is not a safetensors file; give a file that SparseDict has written.")
+            raise FileFormatError(f"{path} is not a safetensors file; copy or download it again, or give another.")
         length = int.from_bytes(head[:8], "little")
         if 8 + length > size:
             raise FileFormatError(f"{path} is truncated at {size:,} bytes, within its header; copy or download it again.")

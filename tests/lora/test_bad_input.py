@@ -61,9 +61,12 @@ def test_broken_files(base, lora, tmp_path):
     path = write(kohya_style(lora), tmp_path / "cut.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     refused(path, base, "truncated")
-    pickle = tmp_path / "pickle.safetensors"
-    pickle.write_bytes(b"\x80\x04" + bytes(100))
-    refused(pickle, base, "pickle")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"\x80\x04" + bytes(100))
+    refused(other, base, "pickle")
+    for begun in (b"hello", b"a text that was saved under this name"):
+        other.write_bytes(begun)
+        assert "SparseDict" not in refused(other, base, "is not a safetensors file").replace(str(other), "")
 
 
 @pytest.mark.parametrize(
