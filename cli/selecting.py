@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Number, Share, options
+from .common import Number, Share, UserError, options
 
 if TYPE_CHECKING:
     from ..sparsedict_core.adapter import SparseAdapter
@@ -36,8 +36,10 @@ def selection_of(order: str | None, **given: Any) -> Selection | None:
     """The selection that the options describe, or None where none of them was used."""
     from ..sparsedict_core.selection import Selection
 
-    amounts = [given[name] for name in ("keep", "top", "threshold", "atoms")]
-    if all(amount is None for amount in amounts):
+    amounts = [f"--{name}" for name in ("keep", "top", "threshold", "atoms") if given[name] is not None]
+    if len(amounts) > 1:
+        raise UserError(f"{' and '.join(amounts)} each say which atoms to keep; give one of them")
+    if not amounts:
         if not (given["layers"] or given["invert"] or given["per_site"]):
             return None
         # `--layers L4-L9` alone means all atoms there.

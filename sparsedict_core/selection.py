@@ -44,22 +44,22 @@ class Selection:
     def __post_init__(self) -> None:
         given = [name for name in AMOUNTS if getattr(self, name) is not None]
         if len(given) != 1:
-            what = " and ".join(given) if given else "nothing"
-            raise SelectionError(f"{what} was given to select by; give exactly one of {', '.join(AMOUNTS)}.")
+            what = f"{' and '.join(given)} each say which atoms to keep" if given else "nothing says which atoms to keep"
+            raise SelectionError(f"{what}; give exactly one of {', '.join(AMOUNTS)}.")
         if self.keep is not None and not 0 < self.keep <= 1:
-            raise SelectionError(f"keep is {self.keep:g}; give a share above 0 and at most 1, such as 0.1 for a tenth of the atoms.")
+            raise SelectionError(f"a share of {self.keep:g} was asked for; give one above 0 and at most 1, such as 0.1 for a tenth of the atoms.")
         if self.top is not None and self.top < 0:
-            raise SelectionError(f"top is {self.top}; give a number of atoms, 0 or more.")
+            raise SelectionError(f"{self.top} atoms were asked for; give a number of 0 or more.")
         if self.threshold is not None and self.threshold != self.threshold:
-            raise SelectionError("threshold is not a number; give the least importance an atom must have.")
+            raise SelectionError("the threshold is not a number; give the least importance an atom must have.")
         if self.order not in ORDERS:
             raise SelectionError(f"order {self.order!r} is unknown; choose {' or '.join(ORDERS)}.")
         if self.importance_share is not None and not 0 <= self.importance_share <= 1:
-            raise SelectionError(f"importance_share is {self.importance_share:g}; give a share of the importance from 0 to 1.")
+            raise SelectionError(f"a share of {self.importance_share:g} of the importance was asked for; give one from 0 to 1.")
         if (self.threshold is not None or self.importance_share is not None) and self.order != "importance":
             raise SelectionError("thresholds and shares of the importance go with the order 'importance'; leave the order as it is.")
         if self.importance_share is not None and self.per_site:
-            raise SelectionError("a share of the importance is over all sites together; leave per_site off.")
+            raise SelectionError("a share of the importance is over all sites together; do not ask for it per site.")
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,15 @@ export function select(table, selection, available = null) {
 /** @param {Selection} selection */
 function check(selection) {
   const { keep, top, importance_share: share, threshold, order = "importance", per_site } = selection;
-  if (keep !== undefined && !(keep > 0 && keep <= 1)) throw new SelectionError(`keep is ${keep}; give a share above 0 and at most 1.`);
-  if (top !== undefined && !(top >= 0)) throw new SelectionError(`top is ${top}; give a number of atoms, 0 or more.`);
-  if (share !== undefined && !(share >= 0 && share <= 1)) throw new SelectionError(`importance_share is ${share}; give a share from 0 to 1.`);
-  if (threshold !== undefined && Number.isNaN(threshold)) throw new SelectionError("threshold is not a number.");
+  if (keep !== undefined && !(keep > 0 && keep <= 1)) throw new SelectionError(`a share of ${keep} was asked for; give one above 0 and at most 1.`);
+  if (top !== undefined && !(top >= 0)) throw new SelectionError(`${top} atoms were asked for; give a number of 0 or more.`);
+  if (share !== undefined && !(share >= 0 && share <= 1)) throw new SelectionError(`a share of ${share} of the importance was asked for; give one from 0 to 1.`);
+  if (threshold !== undefined && Number.isNaN(threshold)) throw new SelectionError("the threshold is not a number.");
   if (!ORDERS.includes(order)) throw new SelectionError(`order '${order}' is unknown; choose importance or greedy.`);
   if ((threshold !== undefined || share !== undefined) && order !== "importance") {
     throw new SelectionError("thresholds and shares of the importance go with the order “importance”; leave the order as it is.");
   }
-  if (share !== undefined && per_site) throw new SelectionError("a share of the importance is over all sites together; leave per site off.");
+  if (share !== undefined && per_site) throw new SelectionError("a share of the importance is over all sites together; do not ask for it per site.");
 }
 
 /**

@@ -69,12 +69,20 @@ def test_a_missing_file_and_a_folder(refused, tmp_path):
         (["--keep", "nan"], "above 0 and at most 1"),
         (["--keep", "some"], "is no share"),
         (["--top", "-1"], "0 or more"),
-        (["--keep", "0.5", "--top", "3"], "exactly one"),
+        (["--keep", "0.5", "--top", "3"], "--keep and --top each say"),
         ([], "say which atoms"),
     ],
 )
 def test_bad_selections(refused, adapter_file, tmp_path, options, part):
-    assert part in refused("prune", adapter_file, *options, "--out", tmp_path / "out.safetensors")
+    said = refused("prune", adapter_file, *options, "--out", tmp_path / "out.safetensors")
+    assert part in said and "importance_share" not in said
+
+
+@pytest.mark.parametrize("command", [["inspect", "FILE"], ["generate", "a zorp", "--adapter", "FILE", "--out", "OUT"]])
+def test_two_ways_to_select_are_named_as_they_were_typed(refused, adapter_file, tmp_path, command):
+    places = {"FILE": adapter_file, "OUT": tmp_path / "out.png"}
+    said = refused(*(places.get(word, word) for word in command), "--atoms", "L0", "--threshold", "0.1")
+    assert "--threshold and --atoms each say which atoms to keep; give one of them" in said
 
 
 @pytest.mark.parametrize("command", ["prune", "compose", "inspect"])
