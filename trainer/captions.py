@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,10 +76,13 @@ def caption_for_all(caption: str, word: str | None, source: str) -> str:
 
 
 class CaptionTable:
-    """Captions by file name from one file for many pictures: `metadata.jsonl`, `metadata.csv`, or kohya's metadata .json."""
+    """Captions by file name from one file for many pictures: `metadata.jsonl`, `metadata.csv`, or kohya's metadata .json.
 
-    def __init__(self, path: Path, rows: list[tuple[str, list[str]]]) -> None:
-        self.path, self.rows = path, rows
+    `faults` say what is wrong in the file, one text for each kind of fault.
+    """
+
+    def __init__(self, path: Path, rows: list[tuple[str, list[str]]], faults: Sequence[str] = ()) -> None:
+        self.path, self.rows, self.faults = path, rows, faults
         self.used: set[int] = set()
         self._rows: dict[str, int] = {}
         # Other tools leave the folder or the ending out; an exact name goes first.
@@ -103,14 +107,18 @@ class CaptionTable:
 
 
 def read_table(path: Path) -> CaptionTable | None:
-    """The captions in a file, or None for a .json that holds something else. Raises DataError for a damaged table, with its line."""
-    if path.name == "metadata.jsonl":
-        return CaptionTable(path, [entry(path, number, parsed(path, number, line)) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()])
-    if path.name == "metadata.csv":
-        return CaptionTable(path, [entry(path, number, row) for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), 2)])
+    """The captions in a file, or None for a .json that holds something else."""
     try:
-        values = json.loads(read_text(path))
-    except (DataError, ValueError, RecursionError):
+        text = read_text(path)
+    except DataError as error:
+        return CaptionTable(path, [], [str(error)]) if path.name in TABLES else None
+    if path.name == "metadata.jsonl":
+        return by_line(path, ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()))
+    if path.name == "metadata.csv":
+        return by_line(path, enumerate(csv.DictReader(io.StringIO(text)), 2))
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict):
         return None
@@ -118,22 +126,38 @@ def read_table(path: Path) -> CaptionTable | None:
     return CaptionTable(path, rows) if rows else None
 
 
-def parsed(path: Path, number: int, line: str) -> Any:
+def by_line(path: Path, lines: Iterable[tuple[int, Any]]) -> CaptionTable:
+    """From numbered lines: rows, or JSON of one."""
+    rows: list[tuple[str, list[str]]] = []
+    wrong: dict[str, list[int]] = {}
+    unreadable = []
+    try:
+        for number, line in lines:
+            try:
+                rows.append(entry(parsed(line) if isinstance(line, str) else line))
+            except DataError as error:
+                wrong.setdefault(str(error), []).append(number)
+    except csv.Error as error:
+        unreadable = [f"{path} cannot be read as a table ({error}); save it again, or remove the file"]
+    return CaptionTable(path, rows, [f"line {numbers[0]} of {path} {what}{and_more(numbers, 'line')}" for what, numbers in wrong.items()] + unreadable)
+
+
+def parsed(line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"line {number} of {path} is not JSON; write one object a line, or remove the file") from error
+        raise DataError("is not JSON; write one object a line, or remove the file") from error
 
 
-def entry(path: Path, number: int, row: Any) -> tuple[str, list[str]]:
+def entry(row: Any) -> tuple[str, list[str]]:
     """A row's file name and its captions. Raises DataError for a row without either."""
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name.strip():
-        raise DataError(f"line {number} of {path} has no file_name; say there which picture it is about")
+        raise DataError("has no file_name; say there which picture it is about")
     others = [key for key in row if key != "file_name"]
     column = next((key for key in COLUMNS if key in row), others[0] if len(others) == 1 else None)
     if column is None:
-        raise DataError(f"line {number} of {path} has no caption; call its column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}")
+        raise DataError(f"has no caption; call its column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}")
     value = row[column]
     texts = value if isinstance(value, list) else [value]
     return name.strip().replace("\\", "/"), [one_line(text) for text in texts if isinstance(text, str) and text.strip()]
@@ -144,6 +168,15 @@ def kohya_captions(value: Any) -> list[str]:
     parts = [value] if isinstance(value, str) else [value.get("caption"), value.get("tags")] if isinstance(value, dict) else []
     text = ", ".join(one_line(part) for part in parts if isinstance(part, str) and part.strip())
     return [text] if text else []
+
+
+def and_more(found: Sequence[object], what: str) -> str:
+    """After what is said of the first alone: how many others it holds for."""
+    return f" (and {counted(len(found) - 1, what)} more)" if len(found) > 1 else ""
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def one_line(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..sparsedict_core.errors import DataError
 from .captions import DEFAULT_CAPTION
-from .folder_reading import FolderReading, read_pictures
+from .folder_reading import FolderReading, in_one_message, read_pictures
 
 LARGEST_ASPECT = 4.0  # longer pictures are cropped: base models have hardly seen any
 AREA_TOLERANCE = 0.2  # how far a bucket's area may be from the wanted one, as a share; a coarse `multiple` hits it seldom
@@ -65,19 +65,23 @@ class ConceptData:
     def from_folder(
         cls, folder: Path | str, caption: str | None = None, placeholder: str | None = None, resolution: int | None = None,
         missing: str = "a caption or a placeholder word", default_caption: str = DEFAULT_CAPTION, masks: str = "files",
-        skip_unreadable: bool = False,
+        skip_unreadable: bool = False, refused: Callable[[ConceptData], str] | None = None,
     ) -> ConceptData:
         """The pictures in a folder, by name, each with its own captions, else `caption`, else its folder's, else `default_caption`.
 
         Own captions are those of the .txt or .caption file of the same name, metadata.jsonl, metadata.csv or kohya's metadata .json;
         `{}`, `{word}` and `[trigger]` in any caption stand for the placeholder. Sub-folders named as `10_zorp dog` are read too.
         With `resolution`, much larger pictures are shrunk while they are decoded; `masks` is one of `masks.MASKS`; `missing` says what
-        to give where there is no caption. Raises DataError, naming all files that cannot be used, or leaves them out with
-        `skip_unreadable`; what was done is in `reading`.
+        to give where there is no caption. Raises DataError, naming all files that cannot be used and what is `refused` of the others, or
+        leaves the pictures among them out with `skip_unreadable`; what was done is in `reading`.
         """
         area = math.inf if resolution is None else SPARE_AREA * resolution * resolution
         read, reading = read_pictures(Path(folder), caption, placeholder, missing, default_caption, area, masks, skip_unreadable)
-        return cls([ConceptItem(p.image, p.captions, p.name, None, p.mask, p.repeats) for p in read], reading)
+        data = cls([ConceptItem(p.image, p.captions, p.name, None, p.mask, p.repeats) for p in read], reading)
+        if reading.faults:
+            more = refused(data) if refused is not None else ""
+            raise DataError(in_one_message([*reading.faults, *([more] if more else [])]))
+        return data
 
     @classmethod
     def from_tensors(

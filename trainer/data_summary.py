@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from ..sparsedict_core.shown_text import escaped
 from .backends.base import Backend
 from .caption_limits import caption_limits
-from .captions import names
+from .captions import counted, names
 from .data import Bucket, ConceptData
-from .folder_reading import MASKED, FolderReading, alike, counted
+from .folder_reading import MASKED, FolderReading, alike
 
 SHOWN = 6  # names in a line
 ENLARGED = 1.05  # times, from where it is said

@@ -11,11 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ..sparsedict_core.errors import DataError
-from .captions import TEXT_SUFFIXES, caption_for_all, filled, names, read_captions
+from ..sparsedict_core.shown_text import MOST_SAID, shortened
+from .captions import TEXT_SUFFIXES, and_more, caption_for_all, filled, names, read_captions
 from .image_folder import ImageFolder, PictureFile, read_folder
-from .images import opened, read_picture
+from .images import read_picture
 from .masks import MASKS, mask_of
 
+AND = "; and "
 MASKED = "the loss counts inside its mask"
 SEVERAL = "several captions, one a line"
 JOINED = "one caption, as not every line names the word"
@@ -39,6 +41,7 @@ class FolderReading:
 
     folder: ImageFolder
     word: str | None
+    faults: list[str]  # what has to be mended before any of it can be trained on
     sources: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # where captions come from → pictures
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # what the user should know → pictures
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) in the file, by picture
@@ -56,46 +59,51 @@ class FolderReading:
 def read_pictures(
     folder: Path, caption: str | None, word: str | None, missing: str, default_caption: str, area: float, masks: str, skip_unreadable: bool
 ) -> tuple[list[ReadPicture], FolderReading]:
-    """All pictures of a folder, in the order of their names; see `ConceptData.from_folder`."""
+    """The pictures of a folder, in the order of their names, and what became of it; see `ConceptData.from_folder`."""
     if masks not in MASKS:
         raise DataError(f"masks is {masks!r}; give one of {', '.join(MASKS)}")
     found = read_folder(folder)
     if word is not None and not word.strip():
         raise DataError(f"the placeholder word for {folder} is empty; give a word that stands for the concept")
-    reading = FolderReading(found, word)
+    reading = FolderReading(found, word, found.faults)
     faults: list[tuple[Path, DataError]] = []
     no_captions: list[tuple[Path, DataError]] = []
-    captions: dict[Path, list[str]] = {}
-    # All captions before the first picture: decoding takes long, and a forgotten caption should not be found after it.
-    for file in found.pictures:
-        try:
-            captions[file.path] = captions_of(file, caption, word, missing, default_caption, reading)
-        except DataError as error:
-            try:
-                with opened(file.path):
-                    no_captions.append((file.path, error))
-            except DataError as fault:  # what is no picture needs no caption
-                faults.append((file.path, fault))
     read: list[ReadPicture] = []
-    for file in found.pictures if not no_captions else ():
-        if file.path in captions:
-            try:
-                read.append(read_one(file, captions[file.path], area, masks, reading))
-            except DataError as error:
-                faults.append((file.path, error))
-                reading.leave_out(file.name)
-    told = []
-    if faults and not (skip_unreadable and (read or no_captions)):
+    # All of it, though a forgotten caption could be told before the first picture is decoded: one run tells all that is to be mended.
+    for file in found.pictures:
+        captions: list[str] = []
+        lacking: DataError | None = None
+        try:
+            captions = captions_of(file, caption, word, missing, default_caption, reading)
+        except DataError as error:
+            lacking = error
+        try:
+            read.append(read_one(file, captions, area, masks, reading))
+        except DataError as error:  # what is no picture needs no caption
+            faults.append((file.path, error))
+            reading.leave_out(file.name)
+        else:
+            if lacking is not None:
+                no_captions.append((file.path, lacking))
+    if faults and not (skip_unreadable and read):
         what = f"{len(faults)} of {len(found.pictures)} pictures cannot be used"
-        told.append(f"{together(faults, what)}; skip_unreadable (--skip-unreadable, on the node “skip broken”) leaves such pictures out")
+        reading.faults.append(f"{together(faults, what)}; skip_unreadable (--skip-unreadable, on the node “skip broken”) leaves such pictures out")
     if no_captions:
-        told.append(together(no_captions, f"the captions of {len(no_captions)} pictures are missing or cannot be used"))
-    if told:
-        raise DataError("; and ".join(told))
+        reading.faults.append(together(no_captions, f"the captions of {len(no_captions)} pictures are missing or cannot be used"))
     reading.left_out = faults
     reading.sizes = [picture.size for picture in read]
-    common = reduce(gcd, (picture.repeats for picture in read))
+    common = reduce(gcd, (picture.repeats for picture in read), 0)
     return [replace(picture, repeats=picture.repeats // common) for picture in read], reading
+
+
+def in_one_message(told: list[str]) -> str:
+    """Faults of several kinds. The longest are cut where all of them are more than an error may say, so that no kind is lost."""
+    room, kept = MOST_SAID - len(AND) * (len(told) - 1), {}
+    for number, text in enumerate(sorted(told, key=len)):
+        share = room // (len(told) - number)
+        kept[text] = text if len(text) <= share else shortened(text, share - len("… (1,000,000 more characters) …"))
+        room -= len(kept[text])
+    return AND.join(kept[text] for text in told)
 
 
 def together(faults: list[tuple[Path, DataError]], what: str) -> str:
@@ -108,11 +116,7 @@ def alike(faults: list[tuple[Path, DataError]]) -> list[str]:
     groups: dict[str, list[str]] = defaultdict(list)
     for path, fault in faults:
         groups[str(fault).replace(str(path), "").replace(path.stem, "")].append(str(fault))
-    return [first + (f" (and {counted(len(others), 'picture')} more)" if others else "") for first, *others in groups.values()]
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return [said[0] + and_more(said, "picture") for said in groups.values()]
 
 
 def read_one(file: PictureFile, captions: list[str], area: float, masks: str, reading: FolderReading) -> ReadPicture:
@@ -158,6 +162,8 @@ def captions_of(file: PictureFile, caption: str | None, word: str | None, missin
     if file.folder_caption and names(file.folder_caption, word):
         reading.sources[f"“{file.folder_caption}”, by the folder's name"].append(file.name)
         return [file.folder_caption]
+    if word is None and any(table.faults for table, _ in file.tables):
+        return []  # one of the lines that cannot be read may be its caption
     if word is None:
         wanted = file.path.with_suffix(TEXT_SUFFIXES[0]).name
         raise DataError(f"{file.path} has no caption; write one into {wanted} beside it, or give {missing} for all pictures")

@@ -41,6 +41,11 @@ class ImageFolder:
     ignored: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     folders: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong in its tables."""
+        return [fault for table in self.tables for fault in table.faults]
+
 
 def read_folder(path: Path) -> ImageFolder:
     """The pictures directly in a folder, those in its sub-folders named as `10_zorp dog`, and those that its tables name, by name.
@@ -62,6 +67,8 @@ def read_folder(path: Path) -> ImageFolder:
                 there = {file for file in folder.iterdir() if is_picture(file)}
                 if (unread := there - read) or not there:
                     found.folders[folder.name] = len(unread)
+    if not found.pictures and found.faults:  # lines that cannot be read may name pictures in other folders
+        raise DataError("; and ".join(found.faults))
     if not found.pictures:
         endings = " ".join(sorted(PICTURE_SUFFIXES))
         below = [name for name, count in found.folders.items() if count]

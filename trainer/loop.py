@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import FileFormatError, SparseDictError, TrainingError, first_line
+from ..sparsedict_core.errors import DataError, FileFormatError, SparseDictError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
 from . import cards, checkpoint
 from .average import Average
@@ -37,7 +37,7 @@ from .revival import DeadAtoms
 from .run_lock import only_run_in
 from .step import Plan, StepNumbers, TrainingStep, draw_plan
 from .stopping import InterruptFlag, interrupt_flag, interruptions
-from .training_sets import build_sets, check_captions, concept_data, prior_data, tell_data
+from .training_sets import build_sets, concept_data, prior_data, refused_captions, tell_data
 
 SMOOTHING = 0.95
 NOTHING_YET = "it was before the first step was done, so nothing was written"
@@ -86,8 +86,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     prior = prior_data(config, backend)
     tell_data(config, backend, data, prior, report)
     for read in (data, prior):
-        if read is not None:
-            check_captions(backend, read)
+        if read is not None and (said := refused_captions(backend, read)):
+            raise DataError(said)
     settings = identity(config, backend, data, prior)
     if config.resume and (kept := checkpoint.newest(checkpoint.folder_of(out))) is not None:
         checkpoint.check_settings(kept, comparable(kept, settings))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import DataError, SparseDictError, TrainingError, first_line
+from ..sparsedict_core.errors import SparseDictError, TrainingError, first_line
 from .backends.base import Backend
 from .batches import TrainingSet, concept_rows, quiet_rows
 from .callbacks import Callbacks
@@ -30,6 +30,7 @@ def concept_data(config: TrainConfig, backend: Backend) -> ConceptData:
     return ConceptData.from_folder(
         Path(config.images), caption=config.caption, placeholder=config.placeholder, resolution=resolution,
         default_caption=getattr(backend, "default_caption", DEFAULT_CAPTION), masks=config.masks, skip_unreadable=config.skip_unreadable,
+        refused=partial(refused_captions, backend),
     )  # fmt: skip
 
 
@@ -47,10 +48,10 @@ def pictures_of(adapter: SparseAdapter, images: str | Path, backend: Backend) ->
 
 
 @torch.no_grad()
-def check_captions(backend: Backend, data: ConceptData) -> None:
-    """Raises DataError for captions that the base's text encoder refuses, with their pictures, before those are encoded."""
+def refused_captions(backend: Backend, data: ConceptData) -> str:
+    """What is wrong with the captions that the base's text encoder refuses, with their pictures; nothing where it takes all."""
     if hasattr(backend, "encodings"):
-        return  # a tokenizer of diffusers takes any text, and its encoder may take long
+        return ""  # a tokenizer of diffusers takes any text, and its encoder may take long
     refused: list[tuple[str, str]] = []
     for caption, pictures in data.by_caption().items():
         try:
@@ -58,13 +59,14 @@ def check_captions(backend: Backend, data: ConceptData) -> None:
         except (SparseDictError, ValueError) as error:
             refused.append((f"“{caption}” of {listed(pictures)}", first_line(error)))
     if len(refused) == 1:
-        raise DataError("the caption {} cannot be used: {}.".format(*refused[0]))
-    if refused:
-        # What is wrong with each; what could be written instead, which is alike for all, once.
-        wrong = "; ".join(f"{what}: {reason.split('. ')[0]}" for what, reason in refused[:SHOWN])
-        more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        advice = refused[0][1].partition(". ")[2]
-        raise DataError(f"{len(refused)} captions cannot be used: {wrong}{more}. {advice}".rstrip(". ") + ".")
+        return "the caption {} cannot be used: {}.".format(*refused[0])
+    if not refused:
+        return ""
+    # What is wrong with each; what could be written instead, which is alike for all, once.
+    wrong = "; ".join(f"{what}: {reason.split('. ')[0]}" for what, reason in refused[:SHOWN])
+    more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+    advice = refused[0][1].partition(". ")[2]
+    return f"{len(refused)} captions cannot be used: {wrong}{more}. {advice}".rstrip(". ") + "."
 
 
 def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
@@ -74,8 +76,9 @@ def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
     resolution = config.resolution or backend.default_size
     missing = "prior_caption (--prior-caption)"
     return ConceptData.from_folder(
-        Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing, masks="off", skip_unreadable=config.skip_unreadable
-    )
+        Path(config.prior_images), caption=config.prior_caption, resolution=resolution, missing=missing, masks="off", skip_unreadable=config.skip_unreadable,
+        refused=partial(refused_captions, backend),
+    )  # fmt: skip
 
 
 def tell_data(config: TrainConfig, backend: Backend, data: ConceptData, prior: ConceptData | None, report: Callbacks) -> None:

@@ -61,3 +61,12 @@ def test_it_says_what_is_used_and_what_is_not(cli, photos, tmp_path):
 def test_without_leave_to_skip_nothing_is_trained_and_all_that_is_wrong_is_named(refused, photos, tmp_path):
     said = refused("train", photos, *SHORT, "--out", tmp_path / "a.safetensors")
     assert "2 of 10 pictures cannot be used" in said and "broken.jpg" in said and "IMG_0042.HEIC" in said and "--skip-unreadable" in said
+
+
+def test_the_base_s_own_refusal_is_told_with_what_is_wrong_in_the_folder(refused, photos, tmp_path):
+    (photos / "cat.caption").write_text("a zorp in a bungalow")
+    with (photos / "metadata.jsonl").open("a") as table:
+        table.write("no JSON\n")
+    said = refused("train", photos, *SHORT, "--out", tmp_path / "a.safetensors")
+    for part in ("line 3 of", "2 of 10 pictures cannot be used", "“a zorp in a bungalow” of cat.png", "'bungalow'"):
+        assert part in said, said

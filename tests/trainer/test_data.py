@@ -207,13 +207,14 @@ def test_one_caption_for_all_with_the_placeholder(tmp_path, caption, expected):
     assert [item.captions for item in data] == [[expected], ["a zorp on grass"]]
 
 
-def test_a_missing_caption_is_found_before_any_picture_is_read(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"unreadable")
+def test_a_missing_caption_and_a_damaged_picture_are_told_together(tmp_path):
+    write_picture(tmp_path / "b.png", size=(64, 64))
+    whole = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:-40])  # which only decoding finds
     (tmp_path / "a.txt").write_text("a thing")
-    write_picture(tmp_path / "b.png")
     with pytest.raises(DataError) as error:
         ConceptData.from_folder(tmp_path)
-    one_sentence(error, str(tmp_path / "b.png"), "b.txt")
+    one_sentence(error, f"{tmp_path / 'a.png'} cannot be read", str(tmp_path / "b.png"), "b.txt")
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\t\n"])

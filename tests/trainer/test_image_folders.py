@@ -140,6 +140,8 @@ def test_text_with_a_mark_is_read_by_it(tmp_path, encoding):
     ("metadata.jsonl", '{"file_name": "a.png", "text": "x"}\nnot json\n', "line 2"),
     ("metadata.jsonl", '{"text": "x"}\n', "no file_name"),
     ("metadata.csv", "file_name,width,height\na.png,8,8\n", "text, caption or prompt"),
+    ("metadata.csv", 'file_name,text\na.png,"' + "never closed " * 20_000, "cannot be read as a table"),
+    ("metadata.jsonl", 'not json\n{"file_name": "a.png", "text": "x"}\n{}\nnor this\n', r"line 1 .* is not JSON.* \(and 1 line more\); and line 3 .* has no file_name"),
 ])  # fmt: skip
 def test_a_damaged_table_is_named_with_its_line(tmp_path, name, content, words):
     picture(tmp_path / "a.png")
@@ -147,6 +149,34 @@ def test_a_damaged_table_is_named_with_its_line(tmp_path, name, content, words):
     with pytest.raises(DataError, match=words) as error:
         ConceptData.from_folder(tmp_path)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_faults_of_every_kind_are_told_in_one_run(tmp_path):
+    """However long they are: a message has a most length, and no kind may be cut away."""
+    for number in range(30):
+        (tmp_path / f"{'very' * 10}_long_{number}.jpg").write_bytes(b"" if number % 2 else b"text")
+    picture(tmp_path / "good.png")
+    picture(tmp_path / "kin" / "a.png")
+    (tmp_path / "good.txt").write_text("a strange thing")
+    picture(tmp_path / "lone.png")
+    (tmp_path / "empty.txt").write_text(" ")
+    picture(tmp_path / "empty.png")
+    (tmp_path / "1_b").mkdir()
+    picture(tmp_path / "1_b" / "c.png")
+    (tmp_path / "1_b" / "metadata.jsonl").write_text("not json\n")
+    with pytest.raises(DataError) as error:
+        ConceptData.from_folder(tmp_path, refused=lambda data: f"strange: {', '.join(data.by_caption()['a strange thing'])}; {'what to write ' * 90}instead.")
+    said = str(error.value)
+    for part in ("line 1 of", "is not JSON", "30 of 34 pictures cannot be used", "the captions of 2 pictures", "strange: good.png", "instead."):
+        assert part in said, said
+    assert "c.png has no caption" not in said and "more characters) …" in said and said.count("characters)") == said.count("…") / 2
+
+
+def test_a_damaged_table_of_pictures_in_other_folders_is_what_is_told(tmp_path):
+    picture(tmp_path / "there" / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "there/a.png", "text": "x"\n')
+    with pytest.raises(DataError, match=r"line 1 .* is not JSON"):
+        ConceptData.from_folder(tmp_path)
 
 
 def test_a_table_leads_to_nothing_outside_of_its_folder(tmp_path):
