@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from .module_hook import ModuleHook
+from .module_hook import ModuleHook, Uncopied
 from .places import FUSED, are_fused, may_be_fused
 from .site import Place
 
@@ -24,25 +24,7 @@ if TYPE_CHECKING:
 _Link = tuple[nn.Module | None, str, nn.Module | None]
 
 
-def _nothing(*args: Any) -> None:
-    """What stands for a hook in a copy of the model, which is the bare base."""
-
-
-def _left_behind() -> Any:
-    return _nothing
-
-
-class _Uncopied:
-    """A hook that a copy of the model, or a pickle of it, goes without."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _left_behind, ()
-
-
-class ModelWatch(_Uncopied):
+class ModelWatch(Uncopied):
     """What an attachment knows of the model that it is on. In compiled code nothing is looked at: it is compiled anew where modules change,
     and has the sites then of what was found in the last step outside of it."""
 
@@ -91,7 +73,7 @@ class ModelWatch(_Uncopied):
         )
 
 
-class _FirstStep(_Uncopied):
+class _FirstStep(Uncopied):
     """Says which sites did nothing in the first step: where a model takes their weights and not their Linears, no hook is called."""
 
     def __init__(self, attachment: Attachment) -> None:

@@ -43,7 +43,37 @@ class SiteCall(NamedTuple):
         return self.prepared.site
 
 
-class ModuleHook:
+def _left_behind() -> Any:
+    warnings.warn("a copy of a model with an adapter on it is the model without the adapter; attach the adapter to the copy.", stacklevel=1)
+    return _nothing
+
+
+def _nothing(*args: Any) -> None:
+    """What stands for a hook in a copy of a hooked model: the copy is the bare base."""
+
+
+class _Bare:
+    """`_nothing` in the making: one for all hooks, as what copies or pickles a model does so once for each object, and so warns once."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _left_behind, ()
+
+
+_BARE = _Bare()
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+class Uncopied:
+    """A hook that a copy of the model, or a pickle of it, goes without."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (_BARE,)
+
+
+class ModuleHook(Uncopied):
     """The forward hook of one module for one attachment. Sites are added in their order in the adapter."""
 
     def __init__(self, attachment: Attachment, calls: Sequence[SiteCall]) -> None:
@@ -68,12 +98,6 @@ class ModuleHook:
         for parts in self.rounds:
             output = self._add_round(parts, x, output, traced, own)
         return output if back is None else back(output)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _left_behind()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _left_behind, ()
 
     # -- one site -------------------------------------------------------------------------------------------
 
@@ -208,7 +232,7 @@ def _check(key: str, site: SparseSite, x: Tensor, output: Tensor) -> None:
         )
 
 
-# -- what compiled code and copies see --------------------------------------------------------------------------
+# -- what compiled code sees ------------------------------------------------------------------------------------
 
 
 def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -252,13 +276,3 @@ def unmark(module: nn.Module) -> None:
         module.__dict__["forward"] = own.around
     else:
         del module.__dict__["forward"]
-
-
-def _left_behind() -> Any:
-    """What stands for a hook in a copy of a hooked model: the copy is the bare base."""
-    warnings.warn("a copy of a model with an adapter on it is the model without the adapter; attach the adapter to the copy.", stacklevel=2)
-    return _nothing
-
-
-def _nothing(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-    return output

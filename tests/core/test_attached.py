@@ -271,8 +271,9 @@ def test_copies_of_the_model_are_bare_and_copies_of_the_adapter_are_whole(pipe, 
     adapter = adapter_for(pipe)
     adapter.attach(pipe)
     wanted = picture(pipe)
-    with pytest.warns(UserWarning, match="without the adapter"):
+    with pytest.warns(UserWarning, match="without the adapter") as told:
         unet = copied(pipe.unet)
+    assert [str(each.message) for each in told if "without the adapter" in str(each.message)] == [str(told[0].message)]
     assert len(attached(unet)) == 0
     mine, pipe.unet = pipe.unet, unet
     assert torch.equal(picture(pipe), base)

@@ -221,13 +221,18 @@ def test_a_copy_is_the_bare_model(model, x, frozen):
     base = model(x)
     with frozen.attach(model):
         full = model(x)
-        with pytest.warns(UserWarning, match="without the adapter"):
+        with pytest.warns(UserWarning, match="without the adapter") as told:
             twin = copy.deepcopy(model)
-        with pytest.warns(UserWarning, match="without the adapter"):
+        assert len(told) == 1 and len(frozen.sites) > 1
+        with pytest.warns(UserWarning, match="without the adapter") as told:
             file = io.BytesIO()
             torch.save(model, file)
             file.seek(0)
             loaded = torch.load(file, weights_only=False)
+        assert len(told) == 1
+        with pytest.warns(UserWarning, match="without the adapter") as told:
+            pair = copy.deepcopy([model, {"again": model}])
+        assert len(told) == 1 and pair[0] is pair[1]["again"]
         for other in (twin, loaded):
             assert torch.equal(other(x), base)
             with frozen.attach(other):
