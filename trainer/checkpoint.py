@@ -141,9 +141,11 @@ def begun_with(out: Path) -> dict[str, Any]:
     return {} if kept is None else settings_of(kept)
 
 
-def check_settings(path: Path, config: dict[str, Any]) -> None:
-    """Raises CheckpointError where a checkpoint is damaged or of another run's settings."""
-    _compare(path, config, _opened(path)[1])
+def check_settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run that wrote a checkpoint. Raises CheckpointError where it is damaged or they are another run's."""
+    metadata = _opened(path)[1]
+    _compare(path, config, metadata)
+    return metadata["config"]
 
 
 def read(
@@ -175,10 +177,13 @@ def _compare(path: Path, config: dict[str, Any], metadata: dict[str, Any]) -> No
     plain = json.loads(json.dumps(config))
     # A setting that the version of then did not have was what is its default now.
     stored = {**json.loads(json.dumps(TrainConfig().to_dict())), **metadata["config"]}
-    for name, what in ORIGINS.items():
-        if name in plain and stored.get(name) != plain[name]:
+    free = _FREE | {name for name in ("dtype", "prior_hash", "sites") if name not in metadata["config"]}
+    if "prior_hash" in metadata["config"]:
+        free.add("prior_images")  # the same ones may have moved
+    for name, what in {**ORIGINS, "prior_hash": "prior images or captions"}.items():
+        if name in plain and name not in free and stored.get(name) != plain[name]:
             raise CheckpointError(f"{path} was made with other {what}; resume with the same, or start a new run under another name.")
-    changed = [name for name in plain if name not in _FREE and stored.get(name) != plain[name]]
+    changed = [name for name in plain if name not in free and stored.get(name) != plain[name]]
     if changed:
         differences = "; ".join(f"{name} = {stored.get(name)!r}, this run has {plain[name]!r}" for name in changed)
         raise CheckpointError(

@@ -28,7 +28,7 @@ from .forward import check_gradients, recomputed_blocks
 from .memory import explain_out_of_memory
 from .notebook import NotebookProgress, in_notebook
 from .optimisers import make_optimiser
-from .out_file import check_begun, check_out, check_place, comparable, identity
+from .out_file import check_begun, check_out, check_place, identity
 from .previews import Previews, check_prompts
 from .progress import ConsoleProgress
 from .quiet import QuietSamples, measure_inputs
@@ -90,7 +90,13 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
             raise DataError(said)
     settings = identity(config, backend, data, prior)
     if config.resume and (kept := checkpoint.newest(checkpoint.folder_of(out))) is not None:
-        checkpoint.check_settings(kept, comparable(kept, settings))
+        before = checkpoint.check_settings(kept, settings).get("steps")
+        check_begun(config, out, settings, kept)
+        if before != config.steps:
+            report.on_warning(
+                f"going on to {config.steps} steps, {before} before: rate, density and quiet term follow the new number from here on, so the "
+                "result is not that of one run of as many steps."
+            )
     sets, quiet = build_sets(config, backend, data, processes, report, prior)
 
     backend.denoiser.requires_grad_(False)
@@ -101,7 +107,7 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     adapter.trainable().to(backend.device)
 
     training = Training(config, backend, adapter, sets, report, processes, settings)
-    overwrite = config.overwrite or (config.resume and training.resume())
+    overwrite = (config.resume and training.resume()) or config.overwrite
     seconds, stopped = training.run()
     state = training.state
     if training.average is not None:
@@ -167,15 +173,7 @@ class Training:
         if self.last is None:
             self.report.on_warning(f"there is no checkpoint in {self.folder}; starting from the first step.")
             return False
-        settings = comparable(self.last, self.settings)
-        self.state = checkpoint.read(self.last, settings, self.adapter, self.optimiser, self.generator, self.dead, self.average)
-        check_begun(self.config, Path(self.config.out), self.settings, self.last)
-        before = checkpoint.settings_of(self.last).get("steps")
-        if before != self.config.steps:
-            self.report.on_warning(
-                f"going on to {self.config.steps} steps, {before} before: rate, density and quiet term follow the new number from here on, so the "
-                "result is not that of one run of as many steps."
-            )
+        self.state = checkpoint.read(self.last, self.settings, self.adapter, self.optimiser, self.generator, self.dead, self.average)
         return True
 
     def keep_checkpoint(self) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..sparsedict_core.errors import CheckpointError, FileFormatError, TrainingError
+from ..sparsedict_core.errors import FileFormatError, TrainingError
 from ..sparsedict_core.file_format import read_metadata
 from . import checkpoint
 from .backends.base import Backend
@@ -26,20 +26,6 @@ def identity(config: TrainConfig, backend: Backend, data: ConceptData, prior: Co
         # Equal weights in fp16 and fp32 have one fingerprint, and other steps.
         "dtype": str(backend.dtype),
     }
-
-
-def comparable(kept: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` as far as they can be compared with the checkpoint's: older ones have no dtype, no sites and no prior images' hash.
-
-    Raises CheckpointError for other prior images; the same ones may have moved.
-    """
-    stored = checkpoint.settings_of(kept)
-    free = {name for name in ("dtype", "prior_hash", "sites") if name not in stored}
-    if "prior_hash" in stored:
-        if stored["prior_hash"] != settings["prior_hash"]:
-            raise CheckpointError(f"{kept} was made with other prior images or captions; resume with the same, or start a new run under another name.")
-        free.add("prior_images")
-    return {name: value for name, value in settings.items() if name not in free}
 
 
 def check_place(out: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parent))
 from small_run import run, settings, zorp_data
 
-from sparsedict.sparsedict_core import load
+from sparsedict.sparsedict_core import Selection, load, prune, save, select
 from sparsedict.sparsedict_core.errors import DataError, FileFormatError, TrainingError
 from sparsedict.trainer import Callbacks, checkpoint, train
 from sparsedict.trainer import calibrate as calibrating
@@ -323,3 +323,23 @@ def test_a_run_that_cannot_go_on_is_refused_before_anything_is_sampled(tmp_path,
         run(tmp_path, backend, steps=2, resume=True, learning_rate=0.3, quiet_samples=6)
     with pytest.raises(TrainingError, match="more than the 1 asked for"):
         run(tmp_path, backend, steps=1, resume=True)
+    adapter = load(tmp_path / "a.safetensors")
+    save(prune(adapter, select(adapter, Selection(top=1))), tmp_path / "a.safetensors", overwrite=True)
+    with pytest.raises(TrainingError, match="was not written by the run of"):
+        run(tmp_path, backend, steps=2, resume=True)
+
+
+def test_a_run_that_goes_on_reads_its_checkpoint_before_the_sampling_and_after_it_and_no_more(tmp_path, backend, monkeypatch):
+    run(tmp_path, backend, steps=2)
+    read, opened = checkpoint.read_regular, []
+    monkeypatch.setattr(checkpoint, "read_regular", lambda path: opened.append(path.name) or read(path))
+    run(tmp_path, backend, steps=3, resume=True)
+    assert opened == ["step-000002.safetensors"] * 2
+
+
+def test_a_run_that_goes_on_and_may_overwrite_does_both(tmp_path, backend):
+    run(tmp_path, backend, steps=2)
+    (tmp_path / "a.safetensors").write_bytes(b"another's")
+    noted = Noted()
+    result = run(tmp_path, backend, noted, steps=4, resume=True, overwrite=True)
+    assert load(result.path).metadata["training"]["steps"] == 4 and "going on to 4 steps, 2 before" in noted.warned[0] and noted.kept == [4]
