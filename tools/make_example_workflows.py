@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .comfy_host import PROJECT, default_root
-from .example_graphs import BLUEPRINT, SAVED, THUMBNAILS, build, train_and_apply
+from .example_graphs import BLUEPRINT, THUMBNAILS, build, train_and_apply
+from .example_parts import SAVED
 from .ui_workflow import to_prompt
 
 FOLDER = PROJECT / "example_workflows"

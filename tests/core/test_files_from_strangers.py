@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from core.test_file_format import KEY, read_raw, rewrite
+from core.adapter_files import KEY, read_raw, rewrite
 
 from sparsedict.sparsedict_core.compose import compose
 from sparsedict.sparsedict_core.errors import FileFormatError, SelectionError, SparseDictError

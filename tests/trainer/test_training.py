@@ -261,7 +261,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, backend):
 
 
 def test_gradient_accumulation_is_the_same_batch(tmp_path, backend):
-    # The quiet term's denominators are of the rows seen so far (test_parts.py), so it is left out here.
+    # The quiet term's denominators are of the rows seen so far (test_losses.py), so it is left out here.
     plain, parts = (run(tmp_path / str(n), backend, batch_size=8, quiet_weight=0.0, steps=4, gradient_accumulation=n) for n in (1, 4))
     assert close(tensors_of(plain.path), tensors_of(parts.path), 2e-3)
     assert [e["loss"] for e in plain.log] == pytest.approx([e["loss"] for e in parts.log], rel=1e-4)
