@@ -71,6 +71,10 @@ class MergeRun:
         return f"{self.first}+{self.second}-{self.split}-{self.seed}-{digest_of_set_fields(self)}"
 
     @property
+    def heal_steps(self) -> int:
+        return HEAL_STEPS if self.steps is None else self.steps // 2
+
+    @property
     def strengths(self) -> tuple[float, float]:
         return self.strength, self.strength if self.second_strength is None else self.second_strength
 
@@ -180,6 +184,6 @@ def together(run: MergeRun, fitted: Sequence[Fitted], world: World) -> AbstractC
             Part(word, adapter, strength, [text for item in data_of(word).items for text in item.captions])
             for word, adapter, strength in zip(words, adapters, run.strengths, strict=True)
         ]
-        return merge(parts, world.backend, HEAL_STEPS if run.steps is None else run.steps // 2, Callbacks()).attach(world.backend.denoiser, component="transformer")
+        return merge(parts, world.backend, run.heal_steps, Callbacks()).attach(world.backend.denoiser, component="transformer")
     loras = [one.model for one in fitted if isinstance(one.model, TrainedPeer)]
     return merged_loras(world.backend, loras, run.strengths, how)
