@@ -13,7 +13,9 @@ from typing import Any
 
 from ..sparsedict_core.errors import DataError
 from ..sparsedict_core.regular_file import read_regular
+from ..sparsedict_core.shown_text import MOST_SAID, shortened
 
+AND = "; and "  # between faults of several kinds
 DEFAULT_CAPTION = "a photo of {}"
 SLOTS = ("{}", "{word}", "[trigger]")  # where a caption takes the placeholder word
 
@@ -168,6 +170,16 @@ def kohya_captions(value: Any) -> list[str]:
     parts = [value] if isinstance(value, str) else [value.get("caption"), value.get("tags")] if isinstance(value, dict) else []
     text = ", ".join(one_line(part) for part in parts if isinstance(part, str) and part.strip())
     return [text] if text else []
+
+
+def in_one_message(told: list[str]) -> str:
+    """Faults of several kinds. The longest are cut where all of them are more than an error may say, so that no kind is lost."""
+    room, kept = MOST_SAID - len(AND) * (len(told) - 1), {}
+    for number, text in enumerate(sorted(told, key=len)):
+        share = room // (len(told) - number)
+        kept[text] = text if len(text) <= share else shortened(text, share - len("… (1,000,000 more characters) …"))
+        room -= len(kept[text])
+    return AND.join(kept[text] for text in told)
 
 
 def and_more(found: Sequence[object], what: str) -> str:

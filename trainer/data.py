@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sparsedict_core.errors import DataError
-from .captions import DEFAULT_CAPTION
-from .folder_reading import FolderReading, in_one_message, read_pictures
+from .captions import DEFAULT_CAPTION, in_one_message
+from .folder_reading import FolderReading, read_pictures
 
 LARGEST_ASPECT = 4.0  # longer pictures are cropped: base models have hardly seen any
 AREA_TOLERANCE = 0.2  # how far a bucket's area may be from the wanted one, as a share; a coarse `multiple` hits it seldom

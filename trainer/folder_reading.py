@@ -11,13 +11,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..sparsedict_core.errors import DataError
-from ..sparsedict_core.shown_text import MOST_SAID, shortened
 from .captions import TEXT_SUFFIXES, and_more, caption_for_all, filled, names, read_captions
 from .image_folder import ImageFolder, PictureFile, read_folder
 from .images import read_picture
 from .masks import MASKS, mask_of
 
-AND = "; and "
 MASKED = "the loss counts inside its mask"
 SEVERAL = "several captions, one a line"
 JOINED = "one caption, as not every line names the word"
@@ -94,16 +92,6 @@ def read_pictures(
     reading.sizes = [picture.size for picture in read]
     common = reduce(gcd, (picture.repeats for picture in read), 0)
     return [replace(picture, repeats=picture.repeats // common) for picture in read], reading
-
-
-def in_one_message(told: list[str]) -> str:
-    """Faults of several kinds. The longest are cut where all of them are more than an error may say, so that no kind is lost."""
-    room, kept = MOST_SAID - len(AND) * (len(told) - 1), {}
-    for number, text in enumerate(sorted(told, key=len)):
-        share = room // (len(told) - number)
-        kept[text] = text if len(text) <= share else shortened(text, share - len("… (1,000,000 more characters) …"))
-        room -= len(kept[text])
-    return AND.join(kept[text] for text in told)
 
 
 def together(faults: list[tuple[Path, DataError]], what: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..sparsedict_core.errors import DataError
-from .captions import REPEATS, TABLES, TEXT_SUFFIXES, CaptionTable, read_table
+from .captions import REPEATS, TABLES, TEXT_SUFFIXES, CaptionTable, in_one_message, read_table
 from .images import PICTURE_SUFFIXES, is_picture
 
 MASK_ENDING = "-masklabel"  # of OneTrainer: a-masklabel.png is the mask of a.png
@@ -68,7 +68,7 @@ def read_folder(path: Path) -> ImageFolder:
                 if (unread := there - read) or not there:
                     found.folders[folder.name] = len(unread)
     if not found.pictures and found.faults:  # lines that cannot be read may name pictures in other folders
-        raise DataError("; and ".join(found.faults))
+        raise DataError(in_one_message(found.faults))
     if not found.pictures:
         endings = " ".join(sorted(PICTURE_SUFFIXES))
         below = [name for name, count in found.folders.items() if count]
