@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .scene import GROUNDS, PATTERNS, SIZE, SIZES, Scene, centre
-from .sheets import sprite_index, sprites
+from .sheets import recut_sprites, sprite_index, sprites
 
 _PERIOD = 16.0  # pixels from stripe to stripe, and from dot to dot
 _DOT = 3.2  # a dot's radius in pixels
@@ -22,7 +22,7 @@ _DOT = 3.2  # a dot's radius in pixels
 class Rows(NamedTuple):
     """Scenes as numbers. A drawing that is not there has size −1."""
 
-    sprite: Tensor  # (B, 2) row of `sprites`
+    sprite: Tensor  # (B, 2) row of `sprites`, or behind them of `recut_sprites`
     size: Tensor  # (B, 2) index into SIZES
     centre: Tensor  # (B, 2, 2) x and y in pixels from the picture's centre, without jitter or with
     ground: Tensor  # (B) index of ground × pattern
@@ -68,10 +68,10 @@ def draw_grounds() -> Tensor:
 
 
 class Atlas:
-    """The drawings in the world's three sizes and the grounds, on one device."""
+    """The drawings in the world's three sizes and the grounds, on one device; with `recut`, the rows of `recut_sprites` behind them."""
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.drawings = [sprites(pixels).to(device) for pixels in SIZES.values()]
+    def __init__(self, device: torch.device | str = "cpu", recut: bool = False) -> None:
+        self.drawings = [(torch.cat([sprites(pixels), recut_sprites(pixels)]) if recut else sprites(pixels)).to(device) for pixels in SIZES.values()]
         self.grounds = draw_grounds().to(device)
 
     def draw(self, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .subjects import SEEN_STYLES, SUBJECTS
@@ -57,13 +58,15 @@ def held_out_pair(first: str, second: str) -> bool:
     return zlib.crc32(" ".join(sorted((first, second))).encode()) % 10 == 0
 
 
+#: All that the base is shown of single drawings; each is as likely, so that a subject of one style is not told by how often it comes.
+SEEN_PAIRS = tuple((subject, style) for subject in SUBJECTS for style in SEEN_STYLES if style != held_out_style(subject))
+
+
 def random_scene(rng: random.Random, two: float = 0.3) -> Scene:
     """A scene that the base may see in training."""
 
     def sticker(place: str, sizes: tuple[str, ...]) -> Sticker:
-        subject = rng.choice(SUBJECTS)
-        styles = [style for style in SEEN_STYLES if style != held_out_style(subject)]
-        return Sticker(subject, rng.choice(styles), rng.choice(sizes), place)
+        return Sticker(*rng.choice(SEEN_PAIRS), rng.choice(sizes), place)
 
     ground, pattern = rng.choice(tuple(GROUNDS)), rng.choice(PATTERNS)
     if rng.random() >= two:
@@ -92,15 +95,20 @@ def plain_caption(scene: Scene) -> str:
     return " ".join([" and ".join(phrase(s, PLACE_PHRASES[s.place]) for s in scene.stickers), ground])
 
 
-def caption(scene: Scene, rng: random.Random) -> str:
-    """One of several wordings. Style, size, place and ground are sometimes left unsaid, so that each word is learned alone."""
+def caption(scene: Scene, rng: random.Random, unnamed: Collection[int] = ()) -> str:
+    """One of several wordings. Style, size, place and ground are sometimes left unsaid, so that each word is learned alone.
+
+    A drawing whose number is in `unnamed` is told by its style and not by its subject. A subject that the base sees in one style is always told
+    with it: else its name would come to mean that style.
+    """
     short = rng.random() < 0.3
     parts = []
-    for sticker in scene.stickers:
+    for number, sticker in enumerate(scene.stickers):
         words = ["a"] if rng.random() < 0.8 else []
         words += [sticker.size] if rng.random() < 0.75 else []
-        words += [sticker.style] if rng.random() < 0.8 else []
-        words.append(sticker.subject)
+        told = rng.random() < 0.8 or number in unnamed or held_out_style(sticker.subject) is not None
+        words += [sticker.style] if told else []
+        words += [] if number in unnamed else [sticker.subject]
         if len(scene.stickers) == 2 or rng.random() < 0.85:
             words.append(sticker.place if short else PLACE_PHRASES[sticker.place])
         parts.append(" ".join(words))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .finish import finished
-from .subjects import CONCEPTS, STYLES, SUBJECTS
+from .subjects import CONCEPTS, SEEN_STYLES, STYLES, SUBJECTS
 
 FOLDER = Path(__file__).parent / "drawings"
 CELL = 72  # pixels of a drawing; the largest in a scene has 60
@@ -26,6 +26,11 @@ STYLE_NAMES = tuple(STYLES)
 def sprite_index(subject: str, style: str) -> int:
     """The row of `sprites` that holds a subject in a style. Raises ValueError for one that is not drawn."""
     return STYLE_NAMES.index(style) * len(NAMES) + NAMES.index(subject)
+
+
+def recut_index(subject: str, cut: str) -> int:
+    """The row behind those of `sprites`, in `recut_sprites`, that holds the other seen style's drawing of a subject in this style's cut."""
+    return (len(STYLE_NAMES) + SEEN_STYLES.index(cut)) * len(NAMES) + NAMES.index(subject)
 
 
 def drawings(size: int, style: str) -> Tensor:
@@ -44,3 +49,9 @@ def drawings(size: int, style: str) -> Tensor:
 def sprites(size: int) -> Tensor:
     """All drawings, cut as their style is, (styles · names, 4, side, side) with side = size + 2 · `finish.PAD`. Do not write to it."""
     return torch.cat([finished(drawings(size, style), style) for style in STYLE_NAMES])
+
+
+@cache
+def recut_sprites(size: int) -> Tensor:
+    """What no style draws: either seen style's drawings in the other's cut, (2 · names, 4, side, side), by the cut. Do not write to it."""
+    return torch.cat([finished(drawings(size, other), cut) for cut, other in zip(SEEN_STYLES, SEEN_STYLES[::-1], strict=True)])

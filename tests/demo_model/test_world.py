@@ -1,6 +1,7 @@
 """The base's world: pictures whose content is known exactly, in words that the base's encoder can read."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,10 @@ from torch.nn import functional as F
 from sparsedict.demo_model.attributes import ATTRIBUTES, half, labels_of
 from sparsedict.demo_model.compositor import Atlas, rows_of
 from sparsedict.demo_model.finish import PAD, finished
+from sparsedict.demo_model.pipeline import load_reader
 from sparsedict.demo_model.scene import (
     PATTERNS,
+    SEEN_PAIRS,
     SIZE,
     SIZES,
     Scene,
@@ -22,7 +25,7 @@ from sparsedict.demo_model.scene import (
     plain_caption,
     random_scene,
 )
-from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, sprites
+from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, drawings, recut_index, recut_sprites, sprite_index, sprites
 from sparsedict.demo_model.subjects import CONCEPTS, SEEN_STYLES, SUBJECTS
 from sparsedict.demo_model.vocabulary import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY, tokenize
 from sparsedict.tools.make_base.check_base import nearest_cut
@@ -31,10 +34,23 @@ from sparsedict.tools.make_base.pool import make_pool
 from sparsedict.tools.make_base.train_base import TOKENS_KEPT, FlowLoss, drawn_tokens, train_base
 from sparsedict.tools.make_base.train_codec import fit_codec
 
+#: A row's style or cut, and whether it is recut: in the order of an atlas with recut drawings.
+STYLES_AND_RECUT = [*((style, False) for style in STYLE_NAMES), *((style, True) for style in SEEN_STYLES)]
+
 
 @pytest.fixture(scope="module")
 def atlas():
     return Atlas()
+
+
+@pytest.fixture(scope="module")
+def recut_atlas():
+    return Atlas(recut=True)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return load_reader()
 
 
 def test_every_drawing_is_there_and_no_two_are_alike():
@@ -70,11 +86,52 @@ def test_a_style_is_a_cut_whatever_the_drawing():
     assert ink[:, hole[0], hole[1]].tolist() == [1, 1, 1, 1] and float(ink[3, 0].max()) == 0  # printed on paper
 
 
-def test_a_copy_of_what_was_seen_is_not_taken_for_the_style_that_was_asked_for(atlas):
+def test_a_copy_of_what_was_seen_is_not_taken_for_the_style_that_was_asked_for(recut_atlas, reader):
     seen = [Scene((Sticker(subject, style, "large", "left"),), "clay") for subject in ("otter", "fox") for style in SEEN_STYLES]
     asked = [replace(scene, stickers=(replace(scene.stickers[0], style=other),)) for scene, other in zip(seen, SEEN_STYLES[::-1] * 2, strict=True)]
-    pictures = atlas.draw(rows_of(seen, 4))[0]
-    assert nearest_cut(pictures, seen) == 1 and nearest_cut(pictures, asked) == 0
+    pictures = recut_atlas.draw(rows_of(seen, 9))[0]
+    assert nearest_cut(pictures, seen, reader, recut_atlas) == 1 and nearest_cut(pictures, asked, reader, recut_atlas) == 0
+
+
+def test_the_reader_tells_a_style_by_its_cut_whichever_sets_drawing_lies_in_it(recut_atlas, reader):
+    scenes = [Scene((Sticker(subject, cut, "large", "left"),), "clay") for subject in SUBJECTS for cut in SEEN_STYLES]
+    rows = rows_of(scenes, 9)
+    rows.sprite[:, 0] = torch.tensor([recut_index(s.stickers[0].subject, s.stickers[0].style) for s in scenes])
+    read = reader.read(recut_atlas.draw(rows)[0])
+    assert sum(found["style"] == s.stickers[0].style for found, s in zip(read, scenes, strict=True)) >= 0.98 * len(scenes)
+    assert sum(found["subject"] == s.stickers[0].subject for found, s in zip(read, scenes, strict=True)) >= 0.98 * len(scenes)
+
+
+def test_a_recut_drawing_is_the_other_sets_in_this_styles_cut():
+    pictures = torch.cat([sprites(SIZES["large"]), recut_sprites(SIZES["large"])])
+    for subject in ("otter", "joker"):
+        for cut, other in (SEEN_STYLES, SEEN_STYLES[::-1]):
+            made = finished(drawings(SIZES["large"], other)[NAMES.index(subject)][None], cut)[0]
+            recut, own = pictures[recut_index(subject, cut)], pictures[sprite_index(subject, other)]
+            assert torch.allclose(recut, made, atol=1e-6) and not torch.allclose(recut, own, atol=0.1)
+
+
+def test_style_words_are_learned_apart_from_the_subjects():
+    pool = make_pool(4096, "cpu")
+    words = {number: word for word, number in VOCABULARY.items()}
+    hidden = {subject: style for subject in SUBJECTS if (style := held_out_style(subject))}
+    shown, unnamed, recut = [], 0, 0
+    for sprites_, sizes, ids in zip(pool.rows.sprite.tolist(), pool.rows.size.tolist(), pool.ids.tolist(), strict=True):
+        text = [words[i] for i in ids if i in words]
+        drawn = [(STYLES_AND_RECUT[s // len(NAMES)], NAMES[s % len(NAMES)]) for s, size in zip(sprites_, sizes, strict=True) if size >= 0]
+        named = [word for word in text if word in SUBJECTS]
+        assert len(named) <= len(drawn)
+        unnamed += len(drawn) - len(named)
+        for (style, cut_anew), subject in drawn:
+            shown.append((subject, style))
+            recut += cut_anew
+            assert hidden.get(subject) != style and not (cut_anew and (subject in hidden or (len(drawn) == 1 and named)))
+            if len(drawn) == 1 and (not named or subject in hidden):
+                assert style in text
+    assert 0.3 < unnamed / len(shown) < 0.4 and 0.3 < recut / unnamed < 0.6
+    counts = Counter(shown)
+    of_one_style = sum(counts[subject, style] for subject in hidden for style in SEEN_STYLES) / len(hidden)
+    assert 0.8 < of_one_style / (len(shown) / len(SEEN_PAIRS)) < 1.2
 
 
 def test_one_seed_gives_one_picture_and_the_jitter_another(atlas):
@@ -112,13 +169,13 @@ def test_a_half_shows_one_drawing_and_nothing_of_the_other(atlas, places):
     assert {name: values[int(labels[name])] for name, values in ATTRIBUTES.items()}["subject"] == "tiger"
 
 
-def test_training_goes_on_from_its_checkpoint(tmp_path, atlas):
+def test_training_goes_on_from_its_checkpoint(tmp_path, recut_atlas):
     pool = make_pool(64, "cpu")
-    codec = fit_codec(tmp_path, atlas, pool)
-    images = pool.draw(atlas, torch.arange(8))[0]
+    codec = fit_codec(tmp_path, recut_atlas, pool)
+    images = pool.draw(recut_atlas, torch.arange(8))[0]
     assert (codec.decode_linear(codec.encode(images)) - images).square().mean() < 0.01
-    first = train_base(tmp_path, codec, atlas, pool, 1e-4, torch.device("cpu"), batch=2, compiled=False)
-    second = train_base(tmp_path, codec, atlas, pool, first["seconds"] / 60 + 1e-4, torch.device("cpu"), batch=2, compiled=False)
+    first = train_base(tmp_path, codec, recut_atlas, pool, 1e-4, torch.device("cpu"), batch=2, compiled=False)
+    second = train_base(tmp_path, codec, recut_atlas, pool, first["seconds"] / 60 + 1e-4, torch.device("cpu"), batch=2, compiled=False)
     assert first["images"] == 2 and second["images"] == 4 and second["seconds"] > first["seconds"]
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     def wanted(stage: str) -> bool:
         return arguments.stage in (None, stage)
 
-    atlas = Atlas(device)
+    atlas = Atlas(device, recut=True)
     pool = make_pool(arguments.scenes or SCENES[device.type], device, processes=os.cpu_count() or 1) if wanted("base") or wanted("decoder") else None
     codec = load_codec(work, device) if (work / "codec.safetensors").exists() else fit_codec(work, atlas, pool or make_pool(4096, device)).to(device)
     path = work / "report.json"
@@ -64,7 +64,7 @@ def main() -> None:
     if wanted("check"):
         reader = load_reader(work, device)
         report["reader"] = check_reader(reader, codec, atlas, device)
-        report["drawn"] = check_base(work, codec, reader, device, arguments.samples)
+        report["drawn"] = check_base(work, codec, reader, atlas, device, arguments.samples)
     path.write_text(json.dumps(report, indent=1))
     if wanted("export"):
         export(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from ...demo_model.attributes import accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
-from ...demo_model.finish import PAD, finished
+from ...demo_model.compositor import Atlas, rows_of
 from ...demo_model.pipeline import DemoPipeline, make_noise
 from ...demo_model.reader import AttributeReader
 from ...demo_model.scene import (
@@ -28,12 +29,13 @@ from ...demo_model.scene import (
     plain_caption,
     random_scene,
 )
-from ...demo_model.sheets import NAMES, drawings
+from ...demo_model.sheets import recut_index
 from ...demo_model.subjects import SEEN_STYLES, SUBJECTS
 from .parts import load_base
 
 STEPS = 24
 BATCH = 128
+JITTERS = 4
 
 
 def prompts(kind: str, count: int, seed: int = 0) -> list[Scene]:
@@ -80,27 +82,25 @@ def check(sampler: DemoPipeline, reader: AttributeReader, scenes: list[Scene], s
 
 
 @torch.no_grad()
-def nearest_cut(pictures: Tensor, scenes: list[Scene]) -> float:
-    """Of each picture (B, 3, 96, 96) of one drawing the nearest render of its subject: either set's drawing in either style's cut, at any
-    place on the picture's own ground. Returns the share whose cut is the style that was asked for: of a subject that the base saw in one
-    style only, a copy has the other's."""
-    renders = {
-        (size, style, cut): finished(drawings(pixels, style), cut)
-        for size, pixels in SIZES.items() for style in SEEN_STYLES for cut in SEEN_STYLES
-    }  # fmt: skip
-    right = 0
-    for picture, scene in zip((pictures.cpu() + 1) / 2, scenes, strict=True):
-        sticker = scene.stickers[0]
-        ground = picture.flatten(1).median(1).values.view(3, 1, 1)  # a drawing covers less than half of a picture
-        beyond = F.pad((picture.clamp(0, 1) - ground)[None], (PAD,) * 4, mode="replicate")
-        gains = []
-        for style, cut in product(SEEN_STYLES, SEEN_STYLES):
-            drawn = renders[sticker.size, style, cut][NAMES.index(sticker.subject)]
-            change = (drawn[:3] - drawn[3:] * ground)[None]  # to the bare ground
-            # What the drawing takes off the squared error of the bare ground, where that is most.
-            gains.append((float((2 * F.conv2d(beyond, change) - change.square().sum()).max()), cut))
-        right += max(gains)[1] == sticker.style
-    return right / len(scenes)
+def nearest_cut(pictures: Tensor, scenes: list[Scene], reader: AttributeReader, atlas: Atlas) -> float:
+    """Of each picture (B, 3, 96, 96) of one drawing the nearest render of its scene, by the cosine of the reader's features: either set's
+    drawing of the subject in either style's cut, at several jitters; `atlas` holds recut drawings. Returns the share whose cut is the style that
+    was asked for: of a subject that the base saw in one style only, a copy has the other's. Features rather than pixels are our choice: an
+    edge that lies a pixel off counts against itself in pixels."""
+    drawn = F.normalize(reader.features(pictures), dim=1)
+    found = []
+    for cut in SEEN_STYLES:
+        cast = [replace(scene, stickers=(replace(scene.stickers[0], style=cut),)) for scene in scenes]
+        likeness = []
+        for seed, recut in product(range(JITTERS), (False, True)):
+            rows = rows_of(cast, seed)
+            if recut:
+                rows.sprite[:, 0] = torch.tensor([recut_index(scene.stickers[0].subject, cut) for scene in scenes])
+            renders = atlas.draw(rows.to(pictures.device))[0]
+            likeness.append((F.normalize(reader.features(renders), dim=1) * drawn).sum(1))
+        found.append(torch.stack(likeness).amax(0))
+    asked = torch.tensor([SEEN_STYLES.index(scene.stickers[0].style) for scene in scenes], device=pictures.device)
+    return float((torch.stack(found).argmax(0) == asked).float().mean())
 
 
 def contact_sheet(pictures: Tensor, columns: int, path: Path) -> None:
@@ -111,7 +111,7 @@ def contact_sheet(pictures: Tensor, columns: int, path: Path) -> None:
     sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS).save(path)
 
 
-def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, device: torch.device, count: int) -> dict[str, dict[str, float]]:
+def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, atlas: Atlas, device: torch.device, count: int) -> dict[str, dict[str, float]]:
     """All kinds of scenes; writes a contact sheet of each into `work`."""
     model = load_base(work, device)
     sampler = DemoPipeline(model[0], codec.to(device), model[1])
@@ -120,6 +120,6 @@ def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, device: t
         scenes = prompts(kind, count)
         report[kind], pictures = check(sampler, reader, scenes)
         if len(scenes[0].stickers) == 1:
-            report[kind]["cut"] = nearest_cut(pictures, scenes)
+            report[kind]["cut"] = nearest_cut(pictures, scenes, reader, atlas)
         contact_sheet(pictures[:64], 8, work / f"{kind}.png")
     return report

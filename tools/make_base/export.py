@@ -65,14 +65,15 @@ Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white pa
 - files: {sum(facts['bytes'].values()) / 1e6:.1f} MB in all
 
 What the reader finds right in samples (24 steps, guidance 3.5), of two drawings each read apart; *both* is the share of pictures with both subjects right.
-The reader knows a subject's drawings by heart, so of a subject that the base saw in one style only it reads the style by the shape; *cut* is the share whose
-nearest render (either drawing of the subject, in either cut) is cut as asked:
+*cut* is the share of pictures whose nearest render (either set's drawing of the subject in either cut, by the reader's features) is cut as asked. Of a
+subject that the base saw in one style only, a picture in the other is composed where its cut is as asked; the drawing inside it is the one that the base knows:
 
 | prompts | {' | '.join(attributes)} | cut | both |
 |---|{'---|' * (len(attributes) + 2)}
 {chr(10).join(rows)}
 
-The reader's own accuracy on fresh renders, concepts and all styles among them, and on the same through the codec:
+The reader's own accuracy on fresh renders, and on the same through the codec; concepts and all styles are among them, and half of the glossy and flat
+drawings are the other set's in that style's cut:
 
 | pictures | {' | '.join(attributes)} |
 |---|{'---|' * len(attributes)}

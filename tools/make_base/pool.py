@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from ...demo_model.compositor import Atlas, Rows, rows_of
-from ...demo_model.scene import JITTER, caption, random_scene
+from ...demo_model.scene import JITTER, caption, held_out_style, random_scene
+from ...demo_model.sheets import recut_index
 from ...demo_model.vocabulary import tokenize
 
 _CHUNK = 4096
+# Drawings that are told by their style's word alone, half of them as the other set draws them: so the word means the cut, whatever it lies around.
+# Our choice: without them the base drew a subject of one style in that style's cut, whichever was asked for.
+_UNNAMED, _RECUT = 0.35, 0.5
 
 
 class Pool(NamedTuple):
-    """`rows` of all scenes, and their captions as ids (N, CONTEXT_LENGTH)."""
+    """`rows` of all scenes, for an atlas with recut drawings, and their captions as ids (N, CONTEXT_LENGTH)."""
 
     rows: Rows
     ids: Tensor
@@ -32,7 +36,16 @@ class Pool(NamedTuple):
 def _chunk(seed: int) -> tuple[Rows, Tensor]:
     rng = random.Random(seed)
     scenes = [random_scene(rng) for _ in range(_CHUNK)]
-    return rows_of(scenes, seed), torch.tensor([tokenize(caption(scene, rng)) for scene in scenes])
+    rows, captions = rows_of(scenes, seed), []
+    for row, scene in enumerate(scenes):
+        unnamed = [slot for slot in range(len(scene.stickers)) if rng.random() < _UNNAMED]
+        for slot in unnamed:
+            sticker = scene.stickers[slot]
+            # Of a subject with a style held out, nothing of that style is shown: neither its drawing nor its cut.
+            if held_out_style(sticker.subject) is None and rng.random() < _RECUT:
+                rows.sprite[row, slot] = recut_index(sticker.subject, sticker.style)
+        captions.append(tokenize(caption(scene, rng, unnamed)))
+    return rows, torch.tensor(captions)
 
 
 def make_pool(scenes: int, device: torch.device | str, seed: int = 0, processes: int = 1) -> Pool:

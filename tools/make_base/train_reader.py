@@ -1,4 +1,7 @@
-"""The attribute reader: trained on renders and on the codec's output, never on the base's samples."""
+"""The attribute reader: trained on renders and on the codec's output, never on the base's samples.
+
+Atlases here hold recut drawings too.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from torch.nn import functional as F
 
 from ...demo_model.attributes import ATTRIBUTES, accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
-from ...demo_model.compositor import Atlas, rows_of
+from ...demo_model.compositor import Atlas, Rows, rows_of
 from ...demo_model.reader import AttributeReader
 from ...demo_model.scene import GROUNDS, PATTERNS, PLACES, SIZES, Scene, Sticker
-from ...demo_model.sheets import NAMES, STYLE_NAMES
+from ...demo_model.sheets import NAMES, STYLE_NAMES, recut_index
+from ...demo_model.subjects import SEEN_STYLES
 from .parts import store
 
 BATCH = 128
@@ -32,6 +36,16 @@ def any_scene(rng: random.Random) -> Scene:
     sizes = tuple(SIZES) if len(places) == 1 else ("small", "medium")
     stickers = tuple(Sticker(rng.choice(NAMES), rng.choice(STYLE_NAMES), rng.choice(sizes), place) for place in places)
     return Scene(stickers, rng.choice(tuple(GROUNDS)), rng.choice(PATTERNS))
+
+
+def mixed_rows(scenes: list[Scene], seed: int) -> Rows:
+    """Scenes as numbers; half of the drawings in a seen style are the other set's in that style's cut, so that a style is read by its cut."""
+    rng, rows = random.Random(f"recut {seed}"), rows_of(scenes, seed)
+    for row, scene in enumerate(scenes):
+        for slot, sticker in enumerate(scene.stickers):
+            if sticker.style in SEEN_STYLES and rng.random() < 0.5:
+                rows.sprite[row, slot] = recut_index(sticker.subject, sticker.style)
+    return rows
 
 
 def read_apart(images: Tensor, scenes: list[Scene]) -> Tensor:
@@ -72,7 +86,7 @@ def train_reader(work: Path, codec: PatchCodec, atlas: Atlas, minutes: float, de
         at = (step * BATCH) % _CHUNK
         if at == 0:
             scenes = [any_scene(rng) for _ in range(_CHUNK)]
-            rows, labels = rows_of(scenes, step).to(device), labels_for(scenes, device)
+            rows, labels = mixed_rows(scenes, step).to(device), labels_for(scenes, device)
         index = torch.arange(at, at + BATCH, device=device)
         with torch.no_grad():
             shown = read_apart(disturbed(atlas.draw(rows.at(index))[0], codec), scenes[at : at + BATCH])
@@ -92,7 +106,7 @@ def train_reader(work: Path, codec: PatchCodec, atlas: Atlas, minutes: float, de
 def check_reader(reader: AttributeReader, codec: PatchCodec, atlas: Atlas, device: torch.device, count: int = 2048) -> dict[str, dict[str, float]]:
     rng = random.Random(1234)
     scenes = [any_scene(rng) for _ in range(count)]
-    rows, labels = rows_of(scenes, 99).to(device), labels_for(scenes, device)
+    rows, labels = mixed_rows(scenes, 99).to(device), labels_for(scenes, device)
     found: dict[str, dict[str, list[Tensor]]] = {"renders": {}, "codec": {}}
     for index in torch.arange(count, device=device).split(256):
         images = atlas.draw(rows.at(index))[0]
