@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..sparsedict_core.adapter import SparseAdapter
 from ..sparsedict_core.attachment import Attachment
-from ..sparsedict_core.errors import DataError, FileFormatError, SparseDictError, TrainingError, first_line
+from ..sparsedict_core.errors import FileFormatError, SparseDictError, TrainingError, first_line
 from ..sparsedict_core.site import SparseSite
 from . import cards, checkpoint
 from .average import Average
@@ -37,7 +37,7 @@ from .revival import DeadAtoms
 from .run_lock import only_run_in
 from .step import Plan, StepNumbers, TrainingStep, draw_plan
 from .stopping import InterruptFlag, interrupt_flag, interruptions
-from .training_sets import build_sets, concept_data, prior_data, refused_captions, tell_data
+from .training_sets import build_sets, read_data
 
 SMOOTHING = 0.95
 NOTHING_YET = "it was before the first step was done, so nothing was written"
@@ -81,13 +81,8 @@ def run(config: TrainConfig, backend: Backend, data: ConceptData | None, report:
     out = Path(config.out)
     check_gradients(backend, config)
     check_prompts(config, backend)
-    data = concept_data(config, backend) if data is None else data
     check_split(config, config.prior_images is not None, processes.world)
-    prior = prior_data(config, backend)
-    tell_data(config, backend, data, prior, report)
-    for read in (data, prior):
-        if read is not None and (said := refused_captions(backend, read)):
-            raise DataError(said)
+    data, prior = read_data(config, backend, data, report)
     settings = identity(config, backend, data, prior)
     if config.resume and (kept := checkpoint.newest(checkpoint.folder_of(out))) is not None:
         before = checkpoint.check_settings(kept, settings).get("steps")

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from ..sparsedict_core.adapter import SparseAdapter
-from ..sparsedict_core.errors import SparseDictError, TrainingError, first_line
+from ..sparsedict_core.errors import DataError, SparseDictError, TrainingError, first_line
 from .backends.base import Backend
 from .batches import TrainingSet, concept_rows, quiet_rows
 from .callbacks import Callbacks
-from .captions import DEFAULT_CAPTION
+from .captions import DEFAULT_CAPTION, in_one_message
 from .config import TrainConfig
 from .data import Bucket, ConceptData, latent_buckets, make_buckets
 from .data_summary import SHOWN, listed, summary
@@ -81,8 +81,31 @@ def prior_data(config: TrainConfig, backend: Backend) -> ConceptData | None:
     )  # fmt: skip
 
 
+def read_data(config: TrainConfig, backend: Backend, data: ConceptData | None, report: Callbacks) -> tuple[ConceptData, ConceptData | None]:
+    """The concept's pictures (`data`, else those that the config names) and the prior ones, told before anything takes long.
+
+    Raises DataError with what is wrong in both.
+    """
+    faults: list[str] = []
+    prior = None
+    try:
+        data = concept_data(config, backend) if data is None else data
+    except DataError as error:
+        faults.append(str(error))
+    try:
+        prior = prior_data(config, backend)
+    except DataError as error:
+        faults.append(str(error))
+    if data is not None and not faults:
+        tell_data(config, backend, data, prior, report)
+    faults += [said for read in (data, prior) if read is not None and (said := refused_captions(backend, read))]
+    if data is None or faults:
+        raise DataError(in_one_message(faults))
+    return data, prior
+
+
 def tell_data(config: TrainConfig, backend: Backend, data: ConceptData, prior: ConceptData | None, report: Callbacks) -> None:
-    """What is trained on and what is not, before anything takes long."""
+    """What is trained on and what is not."""
     buckets = buckets_for(backend, data, config.resolution or backend.default_size)
     report.on_data(summary(data, buckets, backend, config.placeholder))
     if prior is not None:

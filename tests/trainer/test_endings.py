@@ -253,6 +253,16 @@ def test_prior_images_without_captions_ask_for_theirs(tmp_path, backend):
         run(tmp_path, backend, prior_images=prior_folder(tmp_path / "one", 9), caption="a {word}")
 
 
+def test_what_is_wrong_with_the_pictures_and_with_the_prior_ones_is_told_at_once(tmp_path, backend):
+    pictures = prior_folder(tmp_path / "pictures", 9)
+    (pictures / "2.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"2\.png.*no caption.*--prior-caption"):
+        train(settings(tmp_path, images=pictures, prior_images=prior_folder(tmp_path / "one", 9), caption="a {word}"), backend)
+    (pictures / "2.png").unlink()
+    with pytest.raises(DataError, match=r"'hovercraft'.*'submarine'"):
+        train(settings(tmp_path, images=pictures, prior_images=tmp_path / "one", caption="a hovercraft {word}", prior_caption="a submarine"), backend)
+
+
 # -- what is closed and let go
 
 
