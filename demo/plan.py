@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from ..demo_model.precision import bf16_pays
 from ..evaluation.suite import STEPS
 
 
@@ -13,6 +16,7 @@ class Plan:
     """Shares, strengths and rates of the demo's stages."""
 
     steps: int = 200
+    precision: str = field(default_factory=lambda: "bf16" if bf16_pays(torch.device("cpu")) else "fp32")  # of trainings and pictures
     shares: tuple[float, ...] = (0.25, 0.10)  # of the atoms kept, beside all of them
     edit_shares: tuple[float, ...] = (1.0, 0.25)
     edit_strengths: tuple[float, ...] = (1.0, 0.5)

@@ -36,6 +36,7 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
     out.mkdir(parents=True, exist_ok=True)
     with clock.stage("loading the embedded base model, and its own pictures", 15):
         backend = DemoBackend.load()
+        backend.pipeline.autocast = plan.precision == "bf16"
         suite = Suite(backend.pipeline, CONCEPT, steps=plan.sampling_steps, others=plan.drift_prompts, grounds=plan.grounds)
         study = Study(out, plan, backend, suite, clock)
         first_pictures(study)
@@ -47,6 +48,7 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
     study.report |= {
         "seeds": seeds,
         "steps": plan.steps,
+        "precision": plan.precision,
         "seconds_by_stage": clock.seconds,
         "seconds": round(time.time() - clock.began, 1),
         "peak_memory_bytes": peak_memory_bytes(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class DemoPipeline:
         self.transformer = transformer.eval().requires_grad_(False)
         self.codec = codec.eval().requires_grad_(False)
         self.words = words.eval().requires_grad_(False)
+        self.autocast = False
 
     @classmethod
     def load(cls, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DemoPipeline:
@@ -81,10 +83,10 @@ class DemoPipeline:
         return self.words.encode(captions)
 
     def predict(self, noisy: Tensor, levels: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
-        """The flow at noise levels (B,) in (0, 1); noisy (B, 16, h, w)."""
-        return self.transformer(
-            hidden_states=noisy, encoder_hidden_states=context, pooled_projections=pooled, timestep=levels * 1000
-        ).sample
+        """The flow at noise levels (B,) in (0, 1); noisy (B, 16, h, w). With `autocast` the transformer's products are in bf16."""
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext():
+            flow = self.transformer(hidden_states=noisy, encoder_hidden_states=context, pooled_projections=pooled, timestep=levels * 1000).sample
+        return flow.to(noisy.dtype)
 
     @torch.no_grad()
     def sample(

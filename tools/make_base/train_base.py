@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ...demo_model.architecture import LATENT_SIZE
 from ...demo_model.codec import CHANNELS, PatchCodec
 from ...demo_model.compositor import Atlas
+from ...demo_model.precision import bf16_pays
 from ...demo_model.vocabulary import PAD
 from .muon import Muon
 from .parts import make_model, store
@@ -65,11 +66,6 @@ def drawn_tokens(masks: Tensor) -> Tensor:
     return (covered.ceil() + torch.rand_like(covered)).topk(TOKENS_KEPT, dim=1).indices
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device computes bf16 itself; emulated it is a hundred times slower than fp32."""
-    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def optimisers_of(model: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, and AdamW for the rest."""
     matrices, rest = [], []
@@ -96,7 +92,7 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
     flow_loss: nn.Module = FlowLoss(model)
     if compiled:
         flow_loss = torch.compile(flow_loss)
-    half_precision = computes_bf16(device)
+    half_precision = bf16_pays(device)
     optimisers = optimisers_of(model)
     rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
     generator = torch.Generator(device).manual_seed(seen)
