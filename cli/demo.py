@@ -11,7 +11,7 @@ from .common import out_option
 
 @click.command("demo")
 @out_option(default="out/demo", help="Folder for report.html, report.json and the pictures.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat each training with this many seeds and show the spread.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Train the concept, and the LoRAs beside it, with this many seeds; the page shows means, report.json each.")
 def command(out: Path, overwrite: bool, seeds: int) -> None:
     """Train a concept from five images, look into it, prune it, edit with it; write it all as a page.
 

@@ -43,7 +43,8 @@ class Study:
 def settings(study: Study, name: str, preset: str, seed: int, **more: Any) -> TrainConfig:
     return TrainConfig(
         **{**PRESETS[preset], "steps": study.plan.steps, "out": study.out / f"{name}.safetensors", "overwrite": True, "seed": seed,
-           "checkpoint_every": 10_000, "keep_checkpoints": 0, "precision": study.plan.precision, "cache": study.out, "placeholder": name.split("-")[0], **study.plan.training, **more}
+           "checkpoint_every": 10_000, "keep_checkpoints": 0, "precision": study.plan.precision, "cache": study.out,
+           "placeholder": name.split("-")[0], **study.plan.training, **more}
     )  # fmt: skip
 
 

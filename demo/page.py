@@ -107,7 +107,7 @@ def write_page(study: Study) -> None:
         "style_alone": labelled(shown["style_captions"][:4], shown["style_alone"]),
         "merge": labelled([f"{p.word}, {p.short}, {p.behind}" for p in shown["merge_prompts"][:5]], shown["merge"]),
         "two": labelled([f"{CONCEPT} {first.place}, {SECOND}" for first in shown["two_prompts"][:5]], shown["two_concepts"]),
-        "second_training": labelled(["", ""], [item.image for item in shown["second_training"]][:2]),
+        "second_training": labelled([item.captions[0].removeprefix("a ") for item in shown["second_training"]], [item.image for item in shown["second_training"]]),
     }
     environment = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True)
     html = environment.get_template("report.html.j2").render(**context)

@@ -30,7 +30,7 @@ def load_part(name: str) -> dict[str, Tensor]:
     if not path.exists():
         raise FileNotFoundError(
             f"the embedded base model's file {path.name} is missing from {WEIGHTS}. Restore it with git, "
-            "or make it anew with the scripts in tools/."
+            "or make it anew with python -m sparsedict.tools.make_base."
         )
     return {key: value.float() for key, value in load_file(str(path)).items()}
 
@@ -85,7 +85,9 @@ class DemoPipeline:
     def predict(self, noisy: Tensor, levels: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         """The flow at noise levels (B,) in (0, 1); noisy (B, 16, h, w). With `autocast` the transformer's products are in bf16."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext():
-            flow = self.transformer(hidden_states=noisy, encoder_hidden_states=context, pooled_projections=pooled, timestep=levels * 1000).sample
+            flow = self.transformer(
+                hidden_states=noisy, encoder_hidden_states=context, pooled_projections=pooled, timestep=levels * 1000
+            ).sample
         return flow.to(noisy.dtype)
 
     @torch.no_grad()

@@ -58,7 +58,7 @@ def held_out_pair(first: str, second: str) -> bool:
     return zlib.crc32(" ".join(sorted((first, second))).encode()) % 10 == 0
 
 
-#: All that the base is shown of single drawings; each is as likely, so that a subject of one style is not told by how often it comes.
+#: Drawings in a style as the base is shown them by name; each is as likely, so that a subject of one style is not told by how often it comes.
 SEEN_PAIRS = tuple((subject, style) for subject in SUBJECTS for style in SEEN_STYLES if style != held_out_style(subject))
 
 

@@ -1,6 +1,6 @@
 """How much of a drawing is in a picture, and where: the share of it that the picture explains where it fits best, against bare ground.
 
-1.0 is what the renderer's own pictures reach; 0 is the picture's own ground without a drawing, or with one that is no nearer. Our choice.
+1.0 is what the renderer's own pictures on plain grounds reach; 0 is the picture's own ground without a drawing, or with one that is no nearer. Our choice.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -79,8 +79,8 @@ class EditSuite:
         self.noise = make_noise(len(self.prompts), seed)
         # Of the bare base: nothing is attached yet.
         self.base = suite.generate([p.caption for p in self.prompts], self.noise)
-        masks = render([p.scene for p in self.prompts], seed)[1].amax(1)
-        # Grown by the places' jitter and a little more.
+        # The concept's own drawing in any style: a style's word changes its cut. Grown by the places' jitter and a little more.
+        masks = render([replace(p, style=None).scene for p in self.prompts], seed)[1].amax(1)
         self.away = (torch.nn.functional.max_pool2d(masks[:, None], 13, stride=1, padding=6)[:, 0] == 0).float()
 
     def score(self) -> EditScore:

@@ -174,6 +174,7 @@ def kohya_captions(value: Any) -> list[str]:
 
 def in_one_message(told: list[str]) -> str:
     """Faults of several kinds. The longest are cut where all of them are more than an error may say, so that no kind is lost."""
+    told = [*(text.removesuffix(".") for text in told[:-1]), told[-1]]
     room, kept = MOST_SAID - len(AND) * (len(told) - 1), {}
     for number, text in enumerate(sorted(told, key=len)):
         share = room // (len(told) - number)

@@ -45,4 +45,6 @@ def test_page_is_complete_in_itself(demo):
     page = (demo / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must not need another file or a network"
     assert "prefers-color-scheme" in page and 'name="viewport"' in page
-    assert page.count("data:image/") > 40
+    pictures = {part.split("<", 1)[0]: part.count("data:image/") for part in page.split("<h2>")[1:]}
+    assert all(pictures[heading] for heading in pictures if heading not in ("Pruning",)), pictures
+    assert pictures["The concept in a style"] > 12 and pictures["Two concepts in one picture"] == 10 and pictures["What it was shown"] == 5

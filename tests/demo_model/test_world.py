@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from sparsedict.demo_model.attributes import ATTRIBUTES, half, labels_of
@@ -29,10 +30,12 @@ from sparsedict.demo_model.sheets import NAMES, STYLE_NAMES, drawings, recut_ind
 from sparsedict.demo_model.subjects import CONCEPTS, SEEN_STYLES, SUBJECTS
 from sparsedict.demo_model.vocabulary import CONTEXT_LENGTH, PLACEHOLDERS, VOCABULARY, tokenize
 from sparsedict.tools.make_base.check_base import nearest_cut
+from sparsedict.tools.make_base.export import export
 from sparsedict.tools.make_base.parts import make_model
 from sparsedict.tools.make_base.pool import make_pool
 from sparsedict.tools.make_base.train_base import TOKENS_KEPT, FlowLoss, drawn_tokens, train_base
 from sparsedict.tools.make_base.train_codec import fit_codec
+from sparsedict.tools.make_base.train_reader import any_scene, read_apart
 
 #: A row's style or cut, and whether it is recut: in the order of an atlas with recut drawings.
 STYLES_AND_RECUT = [*((style, False) for style in STYLE_NAMES), *((style, True) for style in SEEN_STYLES)]
@@ -177,6 +180,27 @@ def test_training_goes_on_from_its_checkpoint(tmp_path, recut_atlas):
     first = train_base(tmp_path, codec, recut_atlas, pool, 1e-4, torch.device("cpu"), batch=2, compiled=False)
     second = train_base(tmp_path, codec, recut_atlas, pool, first["seconds"] / 60 + 1e-4, torch.device("cpu"), batch=2, compiled=False)
     assert first["images"] == 2 and second["images"] == 4 and second["seconds"] > first["seconds"]
+    # Nothing is left to do: what is stored, the average too, was read and is written again.
+    before = load_file(tmp_path / "state.safetensors")
+    third = train_base(tmp_path, codec, recut_atlas, pool, 1e-6, torch.device("cpu"), batch=2, compiled=False)
+    after = load_file(tmp_path / "state.safetensors")
+    assert third["loss"] == pytest.approx(second["loss"]) and all(torch.equal(before[name], after[name]) for name in before)
+    assert any(not torch.equal(before[name], before[f"model.{name[4:]}"]) for name in before if name.startswith("ema."))
+
+
+def test_nothing_is_exported_before_all_is_measured(tmp_path):
+    (tmp_path / "report.json").write_text('{"base": {}, "codec": {}}')
+    with pytest.raises(ValueError, match="nothing on reader, drawn"):
+        export(tmp_path)
+
+
+def test_two_drawings_are_read_apart_whichever_comes_first(recut_atlas):
+    rng = random.Random(3)
+    scenes = [scene for scene in (any_scene(rng) for _ in range(200)) if len(scene.stickers) == 2]
+    assert {scene.stickers[0].place for scene in scenes} == {"left", "right", "top", "bottom"}
+    images = recut_atlas.draw(rows_of(scenes, 1))[0]
+    for image, shown, scene in zip(images, read_apart(images, scenes), scenes, strict=True):
+        assert torch.equal(shown, half(image[None], scene.stickers[0].place)[0])
 
 
 def test_the_loss_of_all_tokens_by_number_is_the_pictures():

@@ -3,7 +3,7 @@
     python -m sparsedict.tools.make_base --work .work/base --minutes 150            on a CPU, goes on where it stopped
     python -m sparsedict.tools.make_base --work $OUT --minutes 7 --device cuda          on a GPU
 
-The minutes are the base's own; decoder and reader take `--more` each. Writes state, codec and reader (.safetensors, in fp32),
+The minutes are the base's own, over all calls; decoder and reader take `--more` in each call. Writes state, codec and reader (.safetensors, in fp32),
 report.json and a contact sheet of each kind of scene into the folder; the fp16 files and the model card into demo_model/ (`--stage export` alone too).
 """
 
@@ -53,19 +53,26 @@ def main() -> None:
     codec = load_codec(work, device) if (work / "codec.safetensors").exists() else fit_codec(work, atlas, pool or make_pool(4096, device)).to(device)
     path = work / "report.json"
     report = json.loads(path.read_text()) if path.exists() else {}
+
+    def keep() -> None:
+        path.write_text(json.dumps(report, indent=1))
+
     if pool is not None and wanted("base"):
         # On a processor the backward of the fused attention is slow for so few tokens.
         with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext():
             report["base"] = train_base(work, codec, atlas, pool, arguments.minutes, device, BATCH[device.type], compiled=device.type == "cuda")
+        keep()
     if pool is not None and wanted("decoder"):
         report["codec"] = train_decoder(work, codec, atlas, pool, more, device)
+        keep()
     if wanted("reader"):
         report["reader"] = train_reader(work, codec, atlas, more, device)
+        keep()
     if wanted("check"):
         reader = load_reader(work, device)
         report["reader"] = check_reader(reader, codec, atlas, device)
         report["drawn"] = check_base(work, codec, reader, atlas, device, arguments.samples)
-    path.write_text(json.dumps(report, indent=1))
+    keep()
     if wanted("export"):
         export(work)
     print(json.dumps(report, indent=1))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...demo_model.attributes import accuracy, half, labels_of
 from ...demo_model.codec import PatchCodec
 from ...demo_model.compositor import Atlas, rows_of
-from ...demo_model.pipeline import DemoPipeline, make_noise
+from ...demo_model.pipeline import DEFAULT_STEPS, DemoPipeline, make_noise
 from ...demo_model.reader import AttributeReader
 from ...demo_model.scene import (
     GROUNDS,
@@ -33,7 +33,6 @@ from ...demo_model.sheets import recut_index
 from ...demo_model.subjects import SEEN_STYLES, SUBJECTS
 from .parts import load_base
 
-STEPS = 24
 BATCH = 128
 JITTERS = 4
 
@@ -52,7 +51,7 @@ def prompts(kind: str, count: int, seed: int = 0) -> list[Scene]:
         if kind == "two_held_out":
             second = rng.choice([s for s in SUBJECTS if held_out_pair(scene.stickers[0].subject, s)])
             other = scene.stickers[1]
-            style = other.style if held_out_style(second) != other.style else scene.stickers[0].style
+            style = next(one for one in (other.style, *SEEN_STYLES) if one != held_out_style(second))
             scene = Scene((scene.stickers[0], Sticker(second, style, other.size, other.place)), scene.ground, scene.pattern)
         scenes.append(scene)
     return scenes
@@ -64,7 +63,7 @@ def check(sampler: DemoPipeline, reader: AttributeReader, scenes: list[Scene], s
     noise = make_noise(len(scenes), seed)
     pictures = torch.cat(
         [
-            sampler.generate([plain_caption(s) for s in scenes[i : i + BATCH]], noise=noise[i : i + BATCH], steps=STEPS).float()
+            sampler.generate([plain_caption(s) for s in scenes[i : i + BATCH]], noise=noise[i : i + BATCH], steps=DEFAULT_STEPS).float()
             for i in range(0, len(scenes), BATCH)
         ]
     )
@@ -106,19 +105,20 @@ def nearest_cut(pictures: Tensor, scenes: list[Scene], reader: AttributeReader, 
 def contact_sheet(pictures: Tensor, columns: int, path: Path) -> None:
     """Pictures (B, 3, h, w) in [-1, 1] at twice their size."""
     tiles = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
-    rows = [torch.cat(list(tiles[i : i + columns]), 1) for i in range(0, len(tiles) - columns + 1, columns)]
-    sheet = Image.fromarray(torch.cat(rows).numpy())
+    tiles = F.pad(tiles, (0, 0) * 3 + (0, -len(tiles) % columns))  # black where the last row is not full
+    sheet = Image.fromarray(torch.cat([torch.cat(list(row), 1) for row in tiles.split(columns)]).numpy())
     sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS).save(path)
 
 
 def check_base(work: Path, codec: PatchCodec, reader: AttributeReader, atlas: Atlas, device: torch.device, count: int) -> dict[str, dict[str, float]]:
-    """All kinds of scenes; writes a contact sheet of each into `work`."""
+    """All kinds of scenes, `count` pictures of each; writes a contact sheet of each into `work`."""
     model = load_base(work, device)
     sampler = DemoPipeline(model[0], codec.to(device), model[1])
     report = {}
     for kind in ("seen", "held_out_style", "two", "two_held_out"):
         scenes = prompts(kind, count)
-        report[kind], pictures = check(sampler, reader, scenes)
+        found, pictures = check(sampler, reader, scenes)
+        report[kind] = {"pictures": count, **found}
         if len(scenes[0].stickers) == 1:
             report[kind]["cut"] = nearest_cut(pictures, scenes, reader, atlas)
         contact_sheet(pictures[:64], 8, work / f"{kind}.png")

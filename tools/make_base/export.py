@@ -10,31 +10,34 @@ from safetensors.torch import load_file
 
 from ...demo_model.architecture import TRANSFORMER_CONFIG
 from ...demo_model.codec import PATCH
-from ...demo_model.pipeline import WEIGHTS
+from ...demo_model.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, WEIGHTS
 from ...demo_model.scene import SIZE
 from ...demo_model.subjects import CONCEPTS, SUBJECTS
 from ...demo_model.vocabulary import PLACEHOLDERS, WORDS
 from ...sparsedict_core.atomic_write import write_atomically
 from .parts import store
+from .pool import UNNAMED
+from .train_base import CAPTION_DROPOUT
 
 CARD = WEIGHTS.parent / "MODEL_CARD.md"
 KINDS = {"seen": "one drawing", "held_out_style": "held-out pair of subject and style", "two": "two drawings", "two_held_out": "held-out pair of subjects"}
 
 
 def export(work: Path) -> None:
-    """fp16 copies of the averaged weights, the codec and the reader, and the card."""
+    """fp16 copies of the averaged weights, the codec and the reader, and the card. Raises ValueError, and writes nothing, where a stage has not run."""
+    facts = json.loads((work / "report.json").read_text())
+    lacking = [part for part in ("base", "codec", "reader", "drawn") if part not in facts]
+    if lacking:
+        raise ValueError(f"{work / 'report.json'} has nothing on {', '.join(lacking)}; run make_base's other stages before the export")
     state = load_file(str(work / "state.safetensors"))
     for part, prefix in (("transformer", "ema.0."), ("text_encoder", "ema.1.")):
-        tensors = {key.removeprefix(prefix): value.half() for key, value in state.items() if key.startswith(prefix)}
-        # Sine and cosine positions, which the pipeline makes anew.
-        store({key: value for key, value in tensors.items() if not key.endswith("pos_embed.pos_embed")}, WEIGHTS / f"{part}.safetensors")
+        store({key.removeprefix(prefix): value.half() for key, value in state.items() if key.startswith(prefix)}, WEIGHTS / f"{part}.safetensors")
     for part in ("codec", "reader"):
         tensors = load_file(str(work / f"{part}.safetensors"))
         halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
         # The linear codec's directions must invert each other exactly enough; they are small.
         halves |= {key: tensors[key] for key in ("mean", "encode_matrix", "decode_matrix") if key in tensors}
         store(halves, WEIGHTS / f"{part}.safetensors")
-    facts = json.loads((work / "report.json").read_text())
     facts["bytes"] = {path.name: path.stat().st_size for path in sorted(WEIGHTS.glob("*.safetensors"))}
     write_atomically(WEIGHTS / "model_card.json", (json.dumps(facts, indent=1) + "\n").encode())
     write_atomically(CARD, card(facts).encode())
@@ -58,13 +61,13 @@ trained from scratch on the compositor in `compositor.py`. The drawings are Noto
 Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white paper (`finish.py`).
 
 - transformer: `SD3Transformer2DModel`, {TRANSFORMER_CONFIG['num_layers']} layers of {width}, patch 2, 16 latent channels; {base['images']:,} images in {base['seconds'] / 60:.0f} minutes, flow
-  matching, caption dropout 10 %
+  matching, caption dropout {CAPTION_DROPOUT:.0%}; {UNNAMED:.0%} of the drawings are told by their style's word alone, half of those drawn as the other set has them
 - codec: PCA of {PATCH}×{PATCH}×3 patches and a convolutional decoder, {codec['psnr_db']:.1f} dB ({codec['psnr_linear_db']:.1f} dB without the decoder)
 - text encoder: {len(WORDS)} words, listed below, and {len(PLACEHOLDERS)} that training never held, for concepts and styles: {' '.join(PLACEHOLDERS)}
 - never drawn in training, for concepts: {' '.join(CONCEPTS)}; the style *ink*; a style of each twelfth subject; a tenth of all pairs of subjects
 - files: {sum(facts['bytes'].values()) / 1e6:.1f} MB in all
 
-What the reader finds right in samples (24 steps, guidance 3.5), of two drawings each read apart; *both* is the share of pictures with both subjects right.
+What the reader finds right in {drawn["seen"]["pictures"]} samples of each kind ({DEFAULT_STEPS} steps, guidance {DEFAULT_GUIDANCE}), of two drawings each read apart; *both* is the share of pictures with both subjects right.
 *cut* is the share of pictures whose nearest render (either set's drawing of the subject in either cut, by the reader's features) is cut as asked. Of a
 subject that the base saw in one style only, a picture in the other is composed where its cut is as asked; the drawing inside it is the one that the base knows:
 

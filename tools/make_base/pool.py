@@ -17,7 +17,7 @@ from ...demo_model.vocabulary import tokenize
 _CHUNK = 4096
 # Drawings that are told by their style's word alone, half of them as the other set draws them: so the word means the cut, whatever it lies around.
 # Our choice: without them the base drew a subject of one style in that style's cut, whichever was asked for.
-_UNNAMED, _RECUT = 0.35, 0.5
+UNNAMED, RECUT = 0.35, 0.5
 
 
 class Pool(NamedTuple):
@@ -29,7 +29,7 @@ class Pool(NamedTuple):
     def draw(self, atlas: Atlas, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures (B, 3, 96, 96) of the scenes at `index`, moved a little anew, the drawings' masks (B, 2, 96, 96) and the captions' ids."""
         rows = self.rows.at(index)
-        moved = rows.centre + (torch.rand_like(rows.centre[:, :, :1]) - 0.5) * JITTER
+        moved = rows.centre + (torch.rand_like(rows.centre) - 0.5) * JITTER
         return *atlas.draw(rows._replace(centre=moved)), self.ids[index]
 
 
@@ -38,11 +38,11 @@ def _chunk(seed: int) -> tuple[Rows, Tensor]:
     scenes = [random_scene(rng) for _ in range(_CHUNK)]
     rows, captions = rows_of(scenes, seed), []
     for row, scene in enumerate(scenes):
-        unnamed = [slot for slot in range(len(scene.stickers)) if rng.random() < _UNNAMED]
+        unnamed = [slot for slot in range(len(scene.stickers)) if rng.random() < UNNAMED]
         for slot in unnamed:
             sticker = scene.stickers[slot]
             # Of a subject with a style held out, nothing of that style is shown: neither its drawing nor its cut.
-            if held_out_style(sticker.subject) is None and rng.random() < _RECUT:
+            if held_out_style(sticker.subject) is None and rng.random() < RECUT:
                 rows.sprite[row, slot] = recut_index(sticker.subject, sticker.style)
         captions.append(tokenize(caption(scene, rng, unnamed)))
     return rows, torch.tensor(captions)

@@ -61,7 +61,7 @@ class FlowLoss(nn.Module):
 
 
 def drawn_tokens(masks: Tensor) -> Tensor:
-    """The TOKENS_KEPT tokens (B, k) that hold most of the drawings, of masks (B, 2, 96, 96); a random choice of the others fills up."""
+    """TOKENS_KEPT tokens (B, k): of masks (B, 2, 96, 96) those that a drawing touches come first, in a random choice; others fill up."""
     covered = F.adaptive_max_pool2d(masks.amax(1), TOKENS_SIDE).flatten(1)
     return (covered.ceil() + torch.rand_like(covered)).topk(TOKENS_KEPT, dim=1).indices
 
@@ -80,7 +80,7 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
     torch.manual_seed(0)
     model = make_model().to(device)
     ema = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    seen, spent = 0, 0.0
+    seen, spent, loss_before = 0, 0.0, 0.0
     if (work / "state.safetensors").exists():
         stored = load_file(str(work / "state.safetensors"), device=str(device))
         with torch.no_grad():
@@ -88,7 +88,7 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
                 parameter.copy_(stored[f"model.{name}"])
                 ema[name] = stored[f"ema.{name}"].clone()
         facts = json.loads((work / "base.json").read_text())
-        seen, spent = int(facts["images"]), float(facts["seconds"])
+        seen, spent, loss_before = int(facts["images"]), float(facts["seconds"]), float(facts["loss"])
     flow_loss: nn.Module = FlowLoss(model)
     if compiled:
         flow_loss = torch.compile(flow_loss)
@@ -99,7 +99,7 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
     parameters = list(model.parameters())
     averages = [ema[name] for name, _ in model.named_parameters()]
     codec = codec.to(device)
-    running = torch.zeros((), device=device)
+    running = torch.tensor(loss_before, device=device)
     began, saved, step = time.time(), time.time(), 0
 
     def keep() -> dict[str, float]:
@@ -126,16 +126,18 @@ def train_base(work: Path, codec: PatchCodec, atlas: Atlas, pool: Pool, minutes:
             levels = torch.sigmoid(torch.special.ndtri(spread.clamp(1e-6, 1 - 1e-6)))
             noise = torch.randn(chunk, CHANNELS, LATENT_SIZE, LATENT_SIZE, device=device)
             kept = drawn_tokens(masks) if done < 1 - WHOLE_SHARE else None
+            clean = codec.encode(images)
             with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-                loss = flow_loss(codec.encode(images), noise, levels, ids.masked_fill(dropped, PAD), kept)
+                loss = flow_loss(clean, noise, levels, ids.masked_fill(dropped, PAD), kept)
             (loss * chunk / batch).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in optimisers:
             optimiser.step()
         step, seen = step + 1, seen + batch
         with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
-            running += (loss.detach() - running) * max(0.02, 1 / step)
+            steps = seen // batch  # of earlier calls too: their average is gone on with
+            torch._foreach_lerp_(averages, parameters, 1 - min(EMA_DECAY, (steps + 1) / (steps + 10)))
+            running += (loss.detach() - running) * max(0.02, 1 / steps)
         if step % 100 == 0:
             rate = step * batch / (time.time() - began)
             print(f"base: {seen:,} images, {done:.0%} of the time, loss {running.item():.4f}, {rate:.0f} images/s", flush=True)

@@ -27,7 +27,7 @@ BATCH = 128
 RATE = 3e-3
 LATENT_NOISE = 0.25
 _CHUNK = 4096
-_PAIRS = (("left", "right"), ("top", "bottom"))
+_PAIRS = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 
 
 def any_scene(rng: random.Random) -> Scene:
@@ -51,7 +51,7 @@ def mixed_rows(scenes: list[Scene], seed: int) -> Rows:
 def read_apart(images: Tensor, scenes: list[Scene]) -> Tensor:
     """What the reader is shown: the whole picture, or the half with the first drawing where there are two."""
     shown = images.clone()
-    for place in ("left", "top"):
+    for place, _ in _PAIRS:
         at = [i for i, scene in enumerate(scenes) if len(scene.stickers) == 2 and scene.stickers[0].place == place]
         if at:
             shown[at] = half(images[at], place)

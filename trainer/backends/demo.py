@@ -75,6 +75,9 @@ class DemoBackend(StraightFlow):
     def fingerprint(self) -> str:
         return fingerprint(self.denoiser, discover_sites(self.denoiser).sites, self.component)
 
+    def sampling_key(self) -> str:
+        return "bf16" if self.pipeline.autocast else ""
+
     def spare_words(self) -> list[str]:
         return list(PLACEHOLDERS)
 
