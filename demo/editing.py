@@ -21,9 +21,9 @@ def edit_stage(study: Study) -> None:
     editing = EditSuite(Suite(study.pipeline, EDITED, 900, plan.sampling_steps, plan.drift_prompts // 2), 901)
     config = settings(study, name, "edit", 0, batch_size=BATCH)
     rows, strips = [], {}
-    with study.clock.stage("editing: training on one picture", 30):
+    with study.clock.stage("editing: training on one picture", 20):
         adapter = trained(config, study, CONCEPTS / name).adapter
-    with study.clock.stage("editing: other prompts, fewer atoms", 40):
+    with study.clock.stage("editing: other prompts, fewer atoms", 25):
         for share in plan.edit_shares:
             with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
                 attachment.set_gains(select(adapter, Selection(keep=share)).gains())
@@ -32,7 +32,7 @@ def edit_stage(study: Study) -> None:
             rows.append({"method": "sparse dictionary", "share": share, **score.means()})
     data = ConceptData.from_folder(CONCEPTS / name)
     sets, _ = build_sets(config, study.backend, data, Processes(study.backend.device), Callbacks())
-    with study.clock.stage("editing: LoRA likewise, lower strength", 60):
+    with study.clock.stage("editing: LoRA likewise, lower strength", 35):
         rate = plan.edit_lora_rate
         lora = train_peer(config, study.backend, sets, "lora", size_for("lora", adapter.parameter_count(), study.backend), rate)
         for strength in plan.edit_strengths:

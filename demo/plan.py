@@ -20,10 +20,10 @@ class Plan:
     shares: tuple[float, ...] = (0.25, 0.10)  # of the atoms kept, beside all of them
     edit_shares: tuple[float, ...] = (1.0, 0.25)
     edit_strengths: tuple[float, ...] = (1.0, 0.5)
-    slider_parts: int = 4
-    # The best of 5e-3, 1e-2 and 2e-2 for this concept; with the quiet term of 1e-2, 2e-2 and 3e-2. The searches are benchmarks/world's
-    # (bench --full --only E1,E3,E4); until they are made on this base, an edit's rate is the best of 3e-3, 5e-3, 1e-2 and 2e-2, and a merge's
-    # strengths are those of nine pairs at which both are seen.
+    slider_parts: int = 4  # more would not fit into six minutes on two older cores
+    # The best of 5e-3, 1e-2 and 2e-2 for this concept; with the quiet term of 1e-2, 2e-2 and 3e-2; for the edit of 3e-3, 5e-3, 1e-2 and 2e-2.
+    # A merge's strengths are those of nine pairs at which both are seen most. All of one seed on this base; benchmarks/world searches on more
+    # (bench --full --only E1,E3,E4).
     lora_rate: float = 1e-2
     lora_quiet_rate: float = 1e-2
     lora_quiet_weight: float = 0.03

@@ -34,7 +34,7 @@ def run_study(out: Path, seeds: int = 1, plan: Plan | None = None) -> dict[str, 
     """All stages; writes the report's files and returns report.json's content."""
     plan, clock = plan or Plan(), Clock()
     out.mkdir(parents=True, exist_ok=True)
-    with clock.stage("loading the embedded base model, and its own pictures", 15):
+    with clock.stage("loading the embedded base model, and its own pictures", 20):
         backend = DemoBackend.load()
         backend.pipeline.autocast = plan.precision == "bf16"
         suite = Suite(backend.pipeline, CONCEPT, steps=plan.sampling_steps, others=plan.drift_prompts, grounds=plan.grounds)
@@ -71,10 +71,10 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
     suffix = f", seed {seed}" if seed else ""
     config = settings(study, CONCEPT if seed == 0 else f"{CONCEPT}-seed{seed}", "concept", seed, placeholder=CONCEPT)
     found: dict[str, Any] = {}
-    with study.clock.stage(f"training an adapter on 5 pictures{suffix}", 60):
+    with study.clock.stage(f"training an adapter on 5 pictures{suffix}", 50):
         result = trained(config, study, CONCEPTS / CONCEPT)
     adapter = result.adapter
-    with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 75):
+    with study.clock.stage(f"measuring it, pruned and as a slider{suffix}", 45):
         with adapter.attach(study.backend.denoiser, component="transformer") as attachment:
             reached = study.suite.concept()
             if seed == 0:
@@ -94,7 +94,7 @@ def one_seed(study: Study, seed: int) -> dict[str, Any]:
     sets, _ = build_sets(config, study.backend, ConceptData.from_folder(CONCEPTS / CONCEPT), Processes(study.backend.device), Callbacks())
     plan = study.plan
     for name, rate, weight in (("lora", plan.lora_rate, 0.0), ("lora_quiet", plan.lora_quiet_rate, plan.lora_quiet_weight)):
-        with study.clock.stage(f"training LoRA{' with the quiet term' if weight else ''} for comparison{suffix}", 45):
+        with study.clock.stage(f"training LoRA{' with the quiet term' if weight else ''} for comparison{suffix}", 35):
             found[name] = peer(study, replace(config, quiet_weight=weight), sets, rate, found["parameters"], name if seed == 0 else None)
     return found
 

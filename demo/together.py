@@ -26,7 +26,7 @@ def style_stage(study: Study) -> None:
     styled = [replace(prompt, behind=STYLE) for prompt in prompts]
     noise, rng = make_noise(len(prompts), 77), random.Random(8)
     scenes = [f"{unstyled(random_scene(rng, two=0))} {STYLE}" for _ in range(STYLE_SCENES)]
-    with study.clock.stage("training a style, merging it with the concept", 45):
+    with study.clock.stage("training a style, merging it with the concept", 30):
         style = trained(settings(study, STYLE, "style", 0), study, CONCEPTS / STYLE).adapter
         concept, strengths = study.pictures["adapter"], study.plan.merge_strengths
         both = compose([(CONCEPT, concept, strengths[0]), (STYLE, style, strengths[1])])
@@ -53,7 +53,7 @@ def two_concepts_stage(study: Study) -> None:
     ]
     asked = [" and ".join([first.caption.split(" on a ")[0], second.caption]) for first, second in zip(*sides, strict=True)]
     noise, meters = make_noise(len(asked), 79), [study.suite.meter, ConceptMeter(SECOND)]
-    with study.clock.stage("a second concept, both in one file and in one picture", 40):
+    with study.clock.stage("a second concept, both in one file and in one picture", 30):
         second = trained(settings(study, SECOND, "concept", 0), study, CONCEPTS / SECOND).adapter
         members = study.pictures["adapter"], second
         # Plainly: healed (trainer/merge.py), the second keeps less of itself where both are asked for, on this base.
