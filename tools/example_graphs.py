@@ -74,7 +74,7 @@ learned, from 40 % of the importance to all. Set the share that you like in **Se
         trained = flow.train(pictures, "blick", "blick", preset="edit", effort="balanced")
     value = trained["sparse dict"]
     with flow.group("3 · The new prompt", "use"):
-        words = flow.prompts("a blick on the left on a forest background")
+        words = flow.prompts("a large blick on the left on a forest background")
     with flow.group("4 · All shares in a grid", "look"):
         sweep = flow.add("SparseDictAtomSweep", sparse_dict=value, count=5, start=0.4, stop=1.0)
         flow.add("PreviewAny", "What each picture keeps", source=sweep[1], preview=120)
