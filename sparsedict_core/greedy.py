@@ -20,6 +20,7 @@ from .errors import SelectionError
 from .site import SparseSite
 
 RIDGE = 1e-3
+KNOWN = 1e-3
 WITHOUT = "so nothing can be told from them: select by importance and without refit, or train again"
 _BATCH_NUMBERS = 1 << 23
 
@@ -69,7 +70,9 @@ def pursue(gram: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
     sites, atoms, _ = gram.shape
     row = torch.arange(sites)
     remaining = gram.diagonal(dim1=1, dim2=2).clone()  # (S, m)
-    floor = remaining.amax(dim=1, keepdim=True) * 1e-10
+    # Moments are fp32: what is left of an atom beside the chosen ones is known to a share of its own. Less is rounding, which the steps
+    # enlarge: of near copies the energies came to a hundred times the whole.
+    floor = torch.maximum(remaining.amax(dim=1, keepdim=True) * 1e-10, remaining * KNOWN)
     target = gram @ coordinates  # T (S, m, q)
     factor = gram.new_zeros(sites, atoms, atoms)
     taken = torch.zeros(sites, atoms, dtype=torch.bool)
@@ -83,7 +86,7 @@ def pursue(gram: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         order[:, step], gains[:, step] = pick, best.clamp(min=0)
         taken[row, pick] = True
         pivot = remaining[row, pick]
-        root = torch.where(pivot > floor[:, 0], pivot.clamp(min=1e-300).rsqrt(), torch.zeros_like(pivot))
+        root = torch.where(pivot > floor[row, pick], pivot.clamp(min=1e-300).rsqrt(), torch.zeros_like(pivot))
         known = factor[:, :, :step]
         column = gram[row, :, pick] - torch.einsum("smk,sk->sm", known, known[row, pick])
         column = column * root[:, None]

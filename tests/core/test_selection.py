@@ -211,6 +211,17 @@ def test_pursuit_is_the_one_on_the_data_itself():
     assert gains.sum().item() == pytest.approx(target.square().sum().item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("apart", [1e-5, 1e-4, 1e-3, 1e-2])
+def test_near_copies_of_atoms_keep_no_more_than_all(apart):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        c = torch.randn(10, 24)  # fewer rows than atoms, as after a few steps
+        c[:, 12:] = c[:, :12] * torch.rand(12) + apart * torch.randn(10, 12)
+        gram, d = (c.T @ c).double(), torch.randn(24, 8).double()
+        energies = pursue(((gram + gram.T) / 2)[None], d[None])[1][0].cumsum(0) / (gram * (d @ d.T)).sum()
+        assert energies[-1].item() == pytest.approx(1, abs=1e-3) and energies.max() < 1 + 1e-3
+
+
 def test_greedy_order_over_sites(adapter):
     result = greedy_order(adapter)
     assert len(set(result.atoms)) == 72
