@@ -31,12 +31,12 @@ def tokenize(caption: str) -> list[int]:
     shown = textwrap.shorten(caption, 200, placeholder=" …")
     unknown = [word for word in words if word not in VOCABULARY]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], VOCABULARY, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)} by {unknown[0]!r}?" if near else ""
+        near = [(difflib.get_close_matches(word, VOCABULARY, n=2, cutoff=0.65), word) for word in unknown]
+        hint = next((f" Did you mean {' or '.join(found)} for {word!r}?" for found, word in near if found), "")
         raise UnknownWordError(
             f'the demo model does not know the word{"s" * (len(unknown) > 1)} {", ".join(repr(word) for word in unknown[:5])} in "{shown}".{hint} '
             f"It draws {len(SUBJECTS)} things ({', '.join(SUBJECTS[:3])} … {SUBJECTS[-1]}; demo_model/MODEL_CARD.md lists them), "
-            f"{', '.join((*SIZES, *SEEN_STYLES))}, on {', '.join((*PATTERNS, *GROUNDS))} backgrounds; "
+            f"{' or '.join(SIZES)}, {' or '.join(SEEN_STYLES)}, at {', '.join(PLACES)}, on {' or '.join(PATTERNS)} backgrounds of {', '.join(GROUNDS)}; "
             f"words free for a concept of yours: {' '.join(PLACEHOLDERS)}."
         )
     if len(words) > CONTEXT_LENGTH:

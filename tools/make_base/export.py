@@ -64,7 +64,8 @@ Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white pa
   matching, caption dropout {CAPTION_DROPOUT:.0%}; {UNNAMED:.0%} of the drawings are told by their style's word alone, half of those drawn as the other set has them
 - codec: PCA of {PATCH}×{PATCH}×3 patches and a convolutional decoder, {codec['psnr_db']:.1f} dB ({codec['psnr_linear_db']:.1f} dB without the decoder)
 - text encoder: {len(WORDS)} words, listed below, and {len(PLACEHOLDERS)} that training never held, for concepts and styles: {' '.join(PLACEHOLDERS)}
-- never drawn in training, for concepts: {' '.join(CONCEPTS)}; the style *ink*; a style of each twelfth subject; a tenth of all pairs of subjects
+- never drawn in training, and their names are no words of the base: for concepts {' '.join(CONCEPTS)}; the style *ink*
+- held out: a style of each twelfth subject, and a tenth of all pairs of subjects
 - files: {sum(facts['bytes'].values()) / 1e6:.1f} MB in all
 
 What the reader finds right in {drawn["seen"]["pictures"]} samples of each kind ({DEFAULT_STEPS} steps, guidance {DEFAULT_GUIDANCE}), of two drawings each read apart; *both* is the share of pictures with both subjects right.
