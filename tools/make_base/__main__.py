@@ -19,6 +19,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...demo_model.compositor import Atlas
+from ...sparsedict_core.atomic_write import write_atomically
 from .check_base import check_base
 from .export import export
 from .parts import load_codec
@@ -55,7 +56,7 @@ def main() -> None:
     report = json.loads(path.read_text()) if path.exists() else {}
 
     def keep() -> None:
-        path.write_text(json.dumps(report, indent=1))
+        write_atomically(path, json.dumps(report, indent=1).encode())
 
     if pool is not None and wanted("base"):
         # On a processor the backward of the fused attention is slow for so few tokens.
@@ -72,7 +73,7 @@ def main() -> None:
         reader = load_reader(work, device)
         report["reader"] = check_reader(reader, codec, atlas, device)
         report["drawn"] = check_base(work, codec, reader, atlas, device, arguments.samples)
-    keep()
+        keep()
     if wanted("export"):
         export(work)
     print(json.dumps(report, indent=1))

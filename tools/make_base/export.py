@@ -16,7 +16,7 @@ from ...demo_model.subjects import CONCEPTS, SUBJECTS
 from ...demo_model.vocabulary import PLACEHOLDERS, WORDS
 from ...sparsedict_core.atomic_write import write_atomically
 from .parts import store
-from .pool import UNNAMED
+from .pool import RECUT, UNNAMED
 from .train_base import CAPTION_DROPOUT
 
 CARD = WEIGHTS.parent / "MODEL_CARD.md"
@@ -61,7 +61,7 @@ trained from scratch on the compositor in `compositor.py`. The drawings are Noto
 Glossy stickers cast a shadow, flat ones have a white edge, ink lies on white paper (`finish.py`).
 
 - transformer: `SD3Transformer2DModel`, {TRANSFORMER_CONFIG['num_layers']} layers of {width}, patch 2, 16 latent channels; {base['images']:,} images in {base['seconds'] / 60:.0f} minutes, flow
-  matching, caption dropout {CAPTION_DROPOUT:.0%}; {UNNAMED:.0%} of the drawings are told by their style's word alone, half of those drawn as the other set has them
+  matching, caption dropout {CAPTION_DROPOUT:.0%}; {UNNAMED:.0%} of the drawings are told by their style's word alone, {RECUT:.0%} of those drawn as the other set has them
 - codec: PCA of {PATCH}×{PATCH}×3 patches and a convolutional decoder, {codec['psnr_db']:.1f} dB ({codec['psnr_linear_db']:.1f} dB without the decoder)
 - text encoder: {len(WORDS)} words, listed below, and {len(PLACEHOLDERS)} that training never held, for concepts and styles: {' '.join(PLACEHOLDERS)}
 - never drawn in training, and their names are no words of the base: for concepts {' '.join(CONCEPTS)}; the style *ink*
